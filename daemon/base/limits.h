@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* limits.h: every maximum of the system, by name. A limit that we do not choose is chosen by
+ * production. Grouped by the folder that enforces it. */
+#ifndef MR_BASE_LIMITS_H
+#define MR_BASE_LIMITS_H
+
+#include <assert.h>
+
+enum {
+    /* model */
+    MR_LAYERS_MAX = 16384,       /* entries of model.layers after repeat */
+    MR_DIMENSION_MAX = 1 << 24,  /* any single size in a job file */
+    MR_NAME_BYTES = 64,          /* job names, tie keys, tags: bytes with the terminator */
+    MR_JOB_FILE_BYTES_MAX = 1 << 20,
+    MR_LAYER_PARAMETERS_MAX = 16, /* parameters of one layer */
+    /* plan */
+    MR_STAGES_MAX = 1024,
+    MR_MICRO_BATCHES_MAX = 4096,
+    MR_RANKS_MAX = 4096,
+    /* tensors and messages */
+    MR_TENSOR_DIMS_MAX = 6,
+    MR_MESSAGE_TENSORS_MAX = 16, /* tensors in one link message */
+    /* rpc */
+    MR_RPC_MESSAGE_BYTES_MAX = 64 << 20, /* one gRPC message on Link, Group and Feed */
+    MR_RPC_HEADER_BYTES_MAX = 64 << 10,  /* its protobuf part, before the raw bytes */
+    MR_RPC_CONTROL_BYTES_MAX = 4 << 20,  /* one message on Jobs and Control */
+    MR_RPC_SEND_QUEUE_MAX = 64,          /* messages waiting on one stream */
+    /* links */
+    MR_LINK_CHUNK_BYTES_MAX = 16 << 20, /* a tensor is cut into frames of at most this */
+    /* coordinator */
+    MR_JOBS_MAX = 1024,
+    MR_MEMBERS_MAX = 4096,
+    MR_WATCHERS_MAX = 256,
+    /* queues */
+    MR_QUEUE_LOOP_MAX = 4096, /* events waiting for LOOP */
+};
+
+/* Every wait has a bound. Milliseconds. */
+enum {
+    MR_CONNECT_TIMEOUT_MS = 10000,
+    MR_PREPARE_TIMEOUT_MS = 120000,  /* building and loading a stage's layers */
+    MR_STEP_WAIT_TIMEOUT_MS = 60000, /* one wait for a neighbour inside a step */
+    MR_HEARTBEAT_PERIOD_MS = 500,
+    MR_HEARTBEAT_TIMEOUT_MS = 5000, /* a silent member is lost */
+    MR_ABORT_TIMEOUT_MS = 4000,
+    MR_SAVE_TIMEOUT_MS = 300000,
+    MR_FEED_IDLE_TIMEOUT_MS = 60000, /* a running job without a feed fails after this */
+    MR_SHUTDOWN_TIMEOUT_MS = 4000,   /* from SIGTERM to exit, with room below five seconds */
+};
+
+static_assert(MR_LINK_CHUNK_BYTES_MAX + MR_RPC_HEADER_BYTES_MAX <= MR_RPC_MESSAGE_BYTES_MAX,
+              "a frame with its header fits one message");
+static_assert(MR_HEARTBEAT_PERIOD_MS * 4 <= MR_HEARTBEAT_TIMEOUT_MS,
+              "one late heartbeat does not lose a member");
+static_assert(MR_HEARTBEAT_TIMEOUT_MS + MR_ABORT_TIMEOUT_MS < 10000,
+              "a killed stage fails its job within ten seconds");
+
+#endif

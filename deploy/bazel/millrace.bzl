@@ -1,0 +1,33 @@
+"""Our own C code: C17, every warning an error. Use these in place of the native rules."""
+
+COPTS = [
+    "-std=c17",
+    "-D_GNU_SOURCE",
+    "-Wall",
+    "-Wextra",
+    "-Wpedantic",
+    "-Wconversion",
+    "-Wshadow",
+    "-Wstrict-prototypes",
+    "-Wunused-value",
+    "-Wvla",
+    "-Werror",
+    # Texts of errors are cut at a fixed size on purpose (daemon/base/status.h).
+    "-Wno-format-truncation",
+]
+
+def mr_library(name, copts = [], **kwargs):
+    native.cc_library(name = name, copts = COPTS + copts, **kwargs)
+
+def mr_binary(name, copts = [], **kwargs):
+    native.cc_binary(name = name, copts = COPTS + copts, **kwargs)
+
+def mr_test(name, copts = [], deps = [], size = "small", **kwargs):
+    """A cmocka test: one process, Bazel's timeout for its size."""
+    native.cc_test(
+        name = name,
+        size = size,
+        copts = COPTS + copts,
+        deps = deps + ["@system//:cmocka"],
+        **kwargs
+    )
