@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* device.h: what a stage needs of the thing that computes: memory and a fixed list of operations.
+ * cpu/ implements it on oneDNN and own loops, cuda/ on cuBLASLt, cuDNN and own kernels; the contract
+ * test runs on every implementation.
+ * Owner: stage. Thread: EXEC. Operations are ordered as issued and return nothing: they cannot fail
+ * on good arguments, and what can go wrong underneath (a library, a card) latches in the device and is
+ * read by mr_device_check. Letters: B batch, T sequence, C width, R = B T rows, V vocabulary, NH
+ * heads. Gradients of parameters accumulate (+=); gradients of activations overwrite unless said.
+ * Determinism (law 1): the same call gives the same bits for any number of threads.
+ * Not here: layers (layers/), what to compute when (stage/). */
+#ifndef MR_DEVICE_DEVICE_H
+#define MR_DEVICE_DEVICE_H
+
+#include <stdint.h>
+
+#include "daemon/base/random.h"
+#include "daemon/base/status.h"
+#include "daemon/device/tensor.h"
+#include "daemon/model/layer_spec.h"
+
+typedef struct mr_device mr_device;
+
+/* Memory of the device, sized once. */
+typedef struct mr_device_memory {
+    void *base; /* 64-byte aligned at least */
+    size_t bytes;
+    void *handle; /* the implementation's */
+} mr_device_memory;
+
+typedef enum mr_pointwise {
+    MR_POINTWISE_RELU,
+    MR_POINTWISE_GELU_TANH,
+    MR_POINTWISE_SILU,
+    MR_POINTWISE_COUNT
+} mr_pointwise;
+
+/* A dropout mask: element i is kept when its word of the key's stream is >= probability x 2^32, and
+ * then multiplied by 1/(1 - probability). probability 0 is the identity and draws nothing. */
+typedef struct mr_dropout {
+    mr_random_key key;
+    float probability;
+} mr_dropout;
+
+typedef struct mr_adamw {
+    float lr;
+    float beta1;
+    float beta2;
+    float eps;
+    float weight_decay;     /* 0 where the parameter does not decay */
+    float gradient_scale;   /* the clip factor */
+    float bias_correction1; /* 1 - beta1^step */
+    float bias_correction2; /* 1 - beta2^step */
+} mr_adamw;
+
+/* Every slot is required unless marked optional. None blocks longer than its own computation. */
+typedef struct mr_device_ops {
+    const char *name;
+    void (*destroy)(mr_device *device);
+    /* The first error since creation; OK otherwise. Waits for issued work on a device that runs
+     * ahead. */
+    mr_status (*check)(mr_device *device);
+
+    /* Zeroed memory, every page touched. RESOURCE_EXHAUSTED names the size. */
+    mr_status (*memory_create)(mr_device *device, size_t bytes, mr_device_memory *out_memory);
+    void (*memory_destroy)(mr_device *device, mr_device_memory *memory);
+    void (*copy_in)(mr_device *device, void *to, const void *host_from, size_t bytes);
+    /* Returns when the bytes are there. */
+    void (*copy_out)(mr_device *device, void *host_to, const void *from, size_t bytes);
+    void (*copy)(mr_device *device, void *to, const void *from, size_t bytes);
+    void (*zero)(mr_device *device, void *at, size_t bytes);
+
+    /* y [R, OUT] = x [R, IN] w^T + bias; w [OUT, IN]; bias [OUT] or NULL. */
+    void (*linear_forward)(mr_device *device, const mr_tensor *x, const mr_tensor *w,
+                           const mr_tensor *bias, mr_tensor *y);
+    /* dx [R, IN] = dy [R, OUT] w. */
+    void (*linear_backward_input)(mr_device *device, const mr_tensor *dy, const mr_tensor *w,
+                                  mr_tensor *dx);
+    /* dw [OUT, IN] += dy^T x; dbias [OUT] += column sums of dy; dbias NULL: none. */
+    void (*linear_backward_weight)(mr_device *device, const mr_tensor *dy, const mr_tensor *x,
+                                   mr_tensor *dw, mr_tensor *dbias);
+
+    /* y [B, T, C] = wte[tokens] + wpe[t]; tokens i32 [B, T]; wpe NULL: none. A token outside
+     * [0, V) latches INVALID_ARGUMENT naming position, id and V. */
+    void (*embedding_forward)(mr_device *device, const mr_tensor *tokens, const mr_tensor *wte,
+                              const mr_tensor *wpe, mr_tensor *y);
+    /* dwte, dwpe += ; rows in ascending position order. dwpe NULL: none. */
+    void (*embedding_backward)(mr_device *device, const mr_tensor *tokens, const mr_tensor *dy,
+                               mr_tensor *dwte, mr_tensor *dwpe);
+
+    /* Over the last dimension, biased variance (arXiv:1607.06450). x [R, C], mean and rstd [R]. */
+    void (*layernorm_forward)(mr_device *device, const mr_tensor *x, const mr_tensor *w,
+                              const mr_tensor *b, float eps, mr_tensor *y, mr_tensor *mean,
+                              mr_tensor *rstd);
+    /* sum = x + dropout(branch), y = layernorm(sum): one pass over the rows. */
+    void (*residual_layernorm_forward)(mr_device *device, const mr_tensor *x,
+                                       const mr_tensor *branch, const mr_dropout *dropout,
+                                       const mr_tensor *w, const mr_tensor *b, float eps,
+                                       mr_tensor *sum, mr_tensor *y, mr_tensor *mean,
+                                       mr_tensor *rstd);
+    /* dx = gradient (+ residual when not NULL: the gradient that by-passes the norm). */
+    void (*layernorm_backward_input)(mr_device *device, const mr_tensor *dy, const mr_tensor *x,
+                                     const mr_tensor *w, const mr_tensor *mean,
+                                     const mr_tensor *rstd, const mr_tensor *residual,
+                                     mr_tensor *dx);
+    void (*layernorm_backward_weight)(mr_device *device, const mr_tensor *dy, const mr_tensor *x,
+                                      const mr_tensor *mean, const mr_tensor *rstd, mr_tensor *dw,
+                                      mr_tensor *db);
+
+    /* out [B, T, C] from qkv [B, T, 3C] (all of Q, then K, then V, each NH heads of C/NH); scale
+     * 1/sqrt(C/NH); lse [B, NH, T]: log-sum-exp of each row. dropout acts on the probabilities,
+     * element ((b NH + h) T + i) T + j. */
+    void (*attention_forward)(mr_device *device, const mr_tensor *qkv, size_t heads, bool causal,
+                              const mr_dropout *dropout, mr_tensor *out, mr_tensor *lse);
+    void (*attention_backward)(mr_device *device, const mr_tensor *dout, const mr_tensor *qkv,
+                               const mr_tensor *out, const mr_tensor *lse, size_t heads,
+                               bool causal, const mr_dropout *dropout, mr_tensor *dqkv);
+
+    void (*pointwise_forward)(mr_device *device, mr_pointwise kind, const mr_tensor *x,
+                              mr_tensor *y);
+    /* dx = dy f'(x); dx may be dy. */
+    void (*pointwise_backward)(mr_device *device, mr_pointwise kind, const mr_tensor *x,
+                               const mr_tensor *dy, mr_tensor *dx);
+    /* y = x with the mask; also the backward (y = dx, x = dy). y may be x. */
+    void (*dropout)(mr_device *device, const mr_dropout *dropout, const mr_tensor *x, mr_tensor *y);
+    /* out = a + dropout(b); out may be a or b. */
+    void (*add)(mr_device *device, const mr_tensor *a, const mr_tensor *b,
+                const mr_dropout *dropout, mr_tensor *out);
+
+    /* Adds sum over rows of -log softmax(logits)[label] to *loss (device memory), and writes
+     * dlogits = scale (softmax - onehot); dlogits may be logits, or NULL (evaluation). A label of -1
+     * counts as nothing; any other outside [0, V) latches INVALID_ARGUMENT. */
+    void (*cross_entropy)(mr_device *device, const mr_tensor *logits, const mr_tensor *labels,
+                          float scale, mr_tensor *dlogits, double *loss);
+    /* Adds the sum of (y - target)^2 to *loss; dy = 2 scale (y - target), may be y or NULL. */
+    void (*mean_squared_error)(mr_device *device, const mr_tensor *y, const mr_tensor *target,
+                               float scale, mr_tensor *dy, double *loss);
+
+    /* *out (device memory) = sum of squares, in blocks of a fixed size added in order. */
+    void (*sum_of_squares)(mr_device *device, const mr_tensor *x, double *out);
+    /* a += b, elementwise. */
+    void (*accumulate)(mr_device *device, mr_tensor *a, const mr_tensor *b);
+    /* Decoupled decay (arXiv:1711.05101): p -= lr wd p; then p -= lr mhat / (sqrt(vhat) + eps). */
+    void (*adamw)(mr_device *device, const mr_adamw *options, const mr_tensor *gradient,
+                  mr_tensor *parameter, mr_tensor *exp_avg, mr_tensor *exp_avg_sq);
+} mr_device_ops;
+
+/* An implementation embeds this as its first member. */
+struct mr_device {
+    const mr_device_ops *ops;
+};
+
+typedef struct mr_device_options {
+    const char *kind; /* "cpu" or "cuda:N" */
+    int threads;      /* of a cpu device; 0: one for each processor */
+    bool pin;         /* bind those threads to processors */
+} mr_device_options;
+
+/* INVALID_ARGUMENT: a kind that is none; UNAVAILABLE: no such device, or a build without it.
+ * Thread: the one that will run every operation (EXEC). */
+MR_MUST_CHECK mr_status mr_device_create(const mr_device_options *options, mr_device **out_device);
+/* NULL is fine. */
+void mr_device_destroy(mr_device *device);
+
+#endif

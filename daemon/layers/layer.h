@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* layer.h: the computing half of a layer: forward, backward-input and backward-weight, composed of
+ * device operations and so the same for every device. The describing half is model/description.h;
+ * both agree on saved, retained and scratch bytes.
+ * Owner: stage. Thread: EXEC. No state: everything a call needs is handed in.
+ * Not here: memory (stage/parameters, stage/executor), the order of calls. */
+#ifndef MR_LAYERS_LAYER_H
+#define MR_LAYERS_LAYER_H
+
+#include "daemon/device/device.h"
+#include "daemon/model/description.h"
+
+/* One layer of a stage, built once. parameters and gradients: description->parameter_count tensors
+ * in the description's order; gradients NULL for inference. */
+typedef struct mr_layer {
+    const mr_layer_spec *spec;               /* borrowed from the job */
+    const mr_layer_description *description; /* borrowed from the plan */
+    size_t index;                            /* global */
+    mr_shape input;
+    mr_tensor *parameters;
+    mr_tensor *gradients;
+} mr_layer;
+
+/* What identifies a call, for random numbers and memory. */
+typedef struct mr_layer_call {
+    mr_device *device;
+    bool training; /* dropout acts only in training */
+    uint64_t seed;
+    uint64_t step;        /* from 0 */
+    uint64_t micro_batch; /* number in the whole step, over all replicas */
+    void *saved;          /* description->saved_bytes, of this microbatch */
+    void *retained;       /* description->retained_bytes */
+    void *scratch;        /* description->scratch_bytes */
+} mr_layer_call;
+
+/* y = f(x); fills call->saved. */
+void mr_layer_forward(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
+                      mr_tensor *y);
+/* dx = gradient of x from dy; fills call->retained with what backward-weight needs. dx NULL: the
+ * input needs no gradient (tokens), but retained is still filled. x, dy and saved must stay until
+ * backward_weight. dx never overlaps dy. */
+void mr_layer_backward_input(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
+                             const mr_tensor *dy, mr_tensor *dx);
+/* layer->gradients += gradients of the parameters; after backward_input of the same microbatch. */
+void mr_layer_backward_weight(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
+                              const mr_tensor *dy);
+
+#endif

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* description.h: what a layer is, known from its spec and its input alone: nothing is built to be
+ * counted (law 6). One file per layer type in this folder fills a description.
+ * Owner: model. Pure functions, any thread. */
+#ifndef MR_MODEL_DESCRIPTION_H
+#define MR_MODEL_DESCRIPTION_H
+
+#include "daemon/base/status.h"
+#include "daemon/model/layer_spec.h"
+#include "daemon/model/shape.h"
+
+typedef enum mr_init {
+    MR_INIT_ZERO,
+    MR_INIT_ONE,
+    MR_INIT_NORMAL,          /* deviation 0.02 */
+    MR_INIT_NORMAL_RESIDUAL, /* 0.02 / sqrt(2 x number of blocks): writes into the residual stream */
+    MR_INIT_COUNT
+} mr_init;
+
+/* Along which dimension the model axis cuts a parameter. */
+typedef enum mr_model_cut { MR_MODEL_CUT_NONE, MR_MODEL_CUT_ROWS, MR_MODEL_CUT_COLUMNS } mr_model_cut;
+
+typedef struct mr_parameter {
+    char name[32]; /* "attn.qkv.weight": the safetensors name within the layer */
+    mr_shape shape; /* f32, [out, in] or [n] */
+    mr_init init;
+    bool decay; /* weight decay applies: two or more dimensions */
+    bool tied;  /* this parameter is the one shared by the layer's tie */
+    mr_model_cut cut;
+} mr_parameter;
+
+/* All byte counts are for one microbatch.
+ * saved: kept from forward until the weight half of backward, besides the layer's input, which the
+ * executor keeps. retained: from backward-input until backward-weight, besides the output gradient.
+ * scratch: needed only during one call. */
+typedef struct mr_layer_description {
+    mr_shape output;
+    size_t parameter_count;
+    mr_parameter parameters[MR_LAYER_PARAMETERS_MAX];
+    size_t parameter_elements; /* sum over parameters, a tied one included */
+    size_t saved_bytes;
+    size_t retained_bytes;
+    size_t scratch_bytes;
+    double flops_forward;
+    double flops_backward_input;
+    double flops_backward_weight;
+} mr_layer_description;
+
+/* Fills the description of a layer for one input shape. block_count: transformer blocks in the whole
+ * model (residual init). INVALID_ARGUMENT names the field: input width other than dim, token input
+ * that is not integer, a size whose products overflow. */
+MR_MUST_CHECK mr_status mr_layer_describe(const mr_layer_spec *spec, const mr_shape *input,
+                                          size_t block_count, mr_layer_description *out_description);
+
+#endif

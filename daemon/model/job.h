@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* job.h: a job file, read and checked (DESIGN section 4). YAML or JSON; strict: an unknown key, a
+ * wrong type or an impossible size is refused with line, key, value and what would be right.
+ * Owner: model. Pure: text in, struct out; no files. Any thread. */
+#ifndef MR_MODEL_JOB_H
+#define MR_MODEL_JOB_H
+
+#include <stdint.h>
+
+#include "daemon/base/status.h"
+#include "daemon/model/description.h"
+#include "daemon/model/layer_spec.h"
+
+typedef enum mr_loss { MR_LOSS_CROSS_ENTROPY, MR_LOSS_MSE, MR_LOSS_NONE, MR_LOSS_COUNT } mr_loss;
+typedef enum mr_schedule_kind {
+    MR_SCHEDULE_GPIPE,
+    MR_SCHEDULE_1F1B,
+    MR_SCHEDULE_INFERENCE, /* not written in a job file: what an inference job runs */
+    MR_SCHEDULE_KIND_COUNT
+} mr_schedule_kind;
+typedef enum mr_partition_kind {
+    MR_PARTITION_UNIFORM,
+    MR_PARTITION_PARAMETERS,
+    MR_PARTITION_WEIGHTS, /* pipeline.layer_weights */
+    MR_PARTITION_BOUNDS,  /* an explicit list */
+    MR_PARTITION_KIND_COUNT
+} mr_partition_kind;
+typedef enum mr_lr_kind { MR_LR_CONSTANT, MR_LR_LINEAR, MR_LR_COSINE, MR_LR_KIND_COUNT } mr_lr_kind;
+typedef enum mr_data_format { MR_DATA_BYTES, MR_DATA_LLMC, MR_DATA_FORMAT_COUNT } mr_data_format;
+
+enum { MR_PATH_BYTES = 1024 };
+
+typedef struct mr_job {
+    char name[MR_NAME_BYTES];
+    uint64_t seed;
+    /* model: layers after repeat, with the global layer index as position */
+    size_t layer_count;
+    mr_layer_spec *layers;
+    size_t block_count;
+    mr_loss loss;
+    bool seed_layers;
+    /* pipeline */
+    size_t pipe;
+    size_t data;
+    size_t model;
+    mr_partition_kind partition;
+    size_t bound_count; /* MR_PARTITION_BOUNDS: pipe + 1 */
+    size_t *bounds;
+    size_t weight_count; /* MR_PARTITION_WEIGHTS: layer_count */
+    double *weights;
+    mr_schedule_kind schedule;
+    size_t chunks;
+    size_t checkpoint_interval; /* activation_checkpoint_interval */
+    /* batch */
+    size_t micro_batch_size; /* B */
+    size_t micro_batches;    /* M, per replica and step */
+    size_t sequence_length;  /* T */
+    /* optimizer: adamw */
+    double lr;
+    double beta1;
+    double beta2;
+    double eps;
+    double weight_decay;
+    double grad_clip; /* 0: none */
+    /* lr_schedule */
+    mr_lr_kind lr_kind;
+    uint64_t warmup_steps;
+    uint64_t total_steps;
+    double min_lr;
+    mr_dtype precision;
+    /* data */
+    mr_data_format data_format;
+    char data_train[MR_PATH_BYTES];
+    bool data_shuffle;
+    /* checkpoint */
+    char checkpoint_dir[MR_PATH_BYTES]; /* "" for none */
+    uint64_t checkpoint_every_steps;    /* 0: only at the end and on request */
+    uint64_t checkpoint_keep;           /* 0: all */
+    bool checkpoint_initial;
+    /* SHA-256 in hex of the canonical text of model.layers and model.loss: what a checkpoint must
+     * share with the job that loads it. */
+    char model_hash[65];
+} mr_job;
+
+/* Every error found in a file, in file order; lines count from 1 (0: the file as a whole). */
+enum { MR_JOB_ERRORS_MAX = 32 };
+typedef struct mr_job_errors {
+    size_t count;
+    struct {
+        size_t line;
+        char text[MR_STATUS_TEXT_BYTES];
+    } items[MR_JOB_ERRORS_MAX];
+} mr_job_errors;
+
+/* Reads a job file's text. Owner frees *out_job with mr_job_destroy. errors may be NULL; the status
+ * is INVALID_ARGUMENT with the first error ("line 7: pipeline.stages is 0; it must be 1 to 1024"). */
+MR_MUST_CHECK mr_status mr_job_parse(const char *text, size_t bytes, mr_job **out_job,
+                                     mr_job_errors *errors);
+/* NULL is fine. */
+void mr_job_destroy(mr_job *job);
+
+/* The shape that enters layer 0 for one microbatch: tokens i32 [B, T], or f32 [B, in] for a model
+ * that starts with another layer than an embedding. */
+mr_shape mr_job_input_shape(const mr_job *job);
+/* The labels' shape: i32 [B, T] for cross_entropy, the last layer's output for mse. */
+MR_MUST_CHECK mr_status mr_job_label_shape(const mr_job *job, mr_shape *out_shape);
+/* Descriptions of all layers, in order: layer_count of them, written to out (caller's array). */
+MR_MUST_CHECK mr_status mr_job_describe(const mr_job *job, mr_layer_description *out);
+/* Learning rate of optimizer step (from 1): warm-up, then constant, linear or cosine. */
+double mr_job_learning_rate(const mr_job *job, uint64_t step);
+/* path if absolute, else base_directory/path. INVALID_ARGUMENT: too long. */
+MR_MUST_CHECK mr_status mr_job_resolve_path(const char *base_directory, const char *path,
+                                            char out_path[MR_PATH_BYTES]);
+
+/* The layers that share a parameter, by key. */
+typedef struct mr_tie {
+    char key[MR_NAME_BYTES];
+    size_t layer_count;
+    size_t *layers; /* ascending */
+} mr_tie;
+/* Ties in order of their keys (bytewise). Owner frees with mr_job_ties_free. */
+MR_MUST_CHECK mr_status mr_job_ties(const mr_job *job, mr_tie **out_ties, size_t *out_count);
+void mr_job_ties_free(mr_tie *ties, size_t count);
+
+#endif

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* shape.h: the shape and element type of a tensor, known before anything is built.
+ * Owner: model. Plain data. */
+#ifndef MR_MODEL_SHAPE_H
+#define MR_MODEL_SHAPE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "daemon/base/dtype.h"
+#include "daemon/base/limits.h"
+
+typedef struct mr_shape {
+    mr_dtype dtype;
+    size_t dim_count;
+    size_t dims[MR_TENSOR_DIMS_MAX];
+    bool needs_gradient;
+} mr_shape;
+
+/* Elements; false on overflow (out untouched). A shape without dims has one element. */
+bool mr_shape_elements(const mr_shape *shape, size_t *out_elements);
+/* Bytes; false on overflow. */
+bool mr_shape_bytes(const mr_shape *shape, size_t *out_bytes);
+bool mr_shape_equal(const mr_shape *a, const mr_shape *b);
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* plan.h: the pure result of (job, devices): topology, bounds, groups, schedules, memory, bubble.
+ * Coordinator, every stage and the client compute the same plan from the same job file.
+ * Owner: plan. Pure, any thread. */
+#ifndef MR_PLAN_PLAN_H
+#define MR_PLAN_PLAN_H
+
+#include "daemon/base/status.h"
+#include "daemon/model/job.h"
+#include "daemon/plan/schedule.h"
+#include "daemon/plan/topology.h"
+
+typedef struct mr_stage_plan {
+    size_t layer_first;
+    size_t layer_end;
+    size_t parameters; /* elements on this stage, a tied parameter once per stage */
+    double flops;      /* of one step, forward and backward */
+    size_t weights_bytes;
+    size_t gradients_bytes;
+    size_t optimizer_bytes;
+    size_t activations_bytes;
+    size_t peak_in_flight; /* microbatches whose activations are held at once */
+} mr_stage_plan;
+
+typedef enum mr_group_kind {
+    MR_GROUP_TIED,
+    MR_GROUP_DATA,
+    MR_GROUP_MODEL,
+    MR_GROUP_PIPE,
+    MR_GROUP_KIND_COUNT
+} mr_group_kind;
+
+typedef struct mr_group_plan {
+    mr_group_kind kind;
+    char key[MR_NAME_BYTES]; /* of a tied group */
+    size_t rank_count;
+    uint32_t *ranks; /* ascending */
+} mr_group_plan;
+
+typedef struct mr_plan {
+    const mr_job *job; /* borrowed */
+    mr_topology topology;
+    size_t stage_count;
+    size_t *bounds; /* stage_count + 1 */
+    mr_stage_plan *stages;
+    mr_layer_description *layers; /* job->layer_count */
+    mr_schedule *schedules;       /* one per stage; equal for all data and model ranks of it */
+    size_t group_count;
+    mr_group_plan *groups; /* in one canonical order: tied by key, data, model, pipe */
+    double bubble_ideal;
+    double bubble_predicted;
+    char schedule_hash[65]; /* SHA-256 of all ranks' schedule texts */
+} mr_plan;
+
+/* inference: the forward-only schedule instead of the job's. Verifies every schedule (law 2).
+ * INVALID_ARGUMENT: what is impossible, by field ("pipeline.stages is 9 but the model has 8 layers").
+ * Owner frees with mr_plan_destroy before the job. */
+MR_MUST_CHECK mr_status mr_plan_make(const mr_job *job, bool inference, mr_plan **out_plan);
+void mr_plan_destroy(mr_plan *plan);
+/* The millrace.plan/v1 JSON of DESIGN section 5; owner frees with mr_free. */
+MR_MUST_CHECK mr_status mr_plan_json(const mr_plan *plan, char **out_json);
+
+#endif
