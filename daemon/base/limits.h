@@ -31,6 +31,15 @@ enum {
     MR_JOBS_MAX = 1024,
     MR_MEMBERS_MAX = 4096,
     MR_WATCHERS_MAX = 256,
+    /* checkpoint */
+    MR_CHECKPOINT_PATH_BYTES = 4096,     /* a path with the terminator */
+    MR_CHECKPOINT_SAVE_NAME_BYTES = 128, /* name of a save's folder with the terminator */
+    MR_CHECKPOINT_FILES_MAX = 1 << 17,   /* files that one manifest lists */
+    MR_MANIFEST_BYTES_MAX = 32 << 20,
+    MR_CATALOG_ENTRIES_MAX = 65536, /* checkpoints in one folder */
+    MR_SAFETENSORS_HEADER_BYTES_MAX = 16 << 20,
+    MR_SAFETENSORS_TENSORS_MAX = 65536,   /* in one file */
+    MR_SAFETENSORS_NAME_BYTES_MAX = 1024, /* one tensor's name */
     /* queues */
     MR_QUEUE_LOOP_MAX = 4096, /* events waiting for LOOP */
 };
@@ -54,5 +63,8 @@ static_assert(MR_HEARTBEAT_PERIOD_MS * 4 <= MR_HEARTBEAT_TIMEOUT_MS,
               "one late heartbeat does not lose a member");
 static_assert(MR_HEARTBEAT_TIMEOUT_MS + MR_ABORT_TIMEOUT_MS < 10000,
               "a killed stage fails its job within ten seconds");
+
+static_assert(MR_CHECKPOINT_FILES_MAX * 200 <= MR_MANIFEST_BYTES_MAX,
+              "a manifest of the most files fits its own limit");
 
 #endif
