@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/model/transformer_block_layout.h"
+
+#include "daemon/base/alloc.h"
+#include "daemon/model/slices.h"
+
+static bool layout_sizes(const mr_layer_spec *spec, const mr_shape *input,
+                         mr_transformer_block_layout *l) {
+    l->B = input->dims[0];
+    l->T = input->dims[1];
+    l->C = spec->dim;
+    l->F = spec->ffn;
+    l->NH = spec->heads;
+    l->KVH = spec->kv_heads;
+    l->head_dim = l->C / l->NH;
+    l->qkv_width = l->C + 2 * l->KVH * l->head_dim; /* below 3 MR_DIMENSION_MAX */
+    l->fc_width = spec->activation == MR_ACTIVATION_SWIGLU ? 2 * l->F : l->F;
+    l->query_block = l->T < MR_ATTENTION_QUERY_BLOCK ? l->T : MR_ATTENTION_QUERY_BLOCK;
+    return mr_size_mul(l->B, l->T, &l->N);
+}
+
+static mr_slices layout_saved(const mr_layer_spec *spec, mr_transformer_block_layout *l) {
+    size_t mean = spec->norm == MR_NORM_LAYERNORM ? 1 : 0;
+    mr_slices s = {0};
+    l->ln_1_out = mr_slices_take(&s, l->N, l->C);
+    l->ln_1_mean = mr_slices_take(&s, l->N, mean);
+    l->ln_1_rstd = mr_slices_take(&s, l->N, 1);
+    l->qkv = mr_slices_take(&s, l->N, l->qkv_width);
+    l->attn_out = mr_slices_take(&s, l->N, l->C);
+    l->attn_lse = mr_slices_take(&s, l->N, l->NH);
+    l->residual = mr_slices_take(&s, l->N, l->C);
+    l->ln_2_out = mr_slices_take(&s, l->N, l->C);
+    l->ln_2_mean = mr_slices_take(&s, l->N, mean);
+    l->ln_2_rstd = mr_slices_take(&s, l->N, 1);
+    l->fc = mr_slices_take(&s, l->N, l->fc_width);
+    l->activated = mr_slices_take(&s, l->N, l->F);
+    l->saved_bytes = s.bytes;
+    return s;
+}
+
+static mr_slices layout_retained(const mr_layer_spec *spec, mr_transformer_block_layout *l) {
+    bool dropout = spec->dropout > 0;
+    mr_slices s = {0};
+    l->d_mlp_proj = mr_slices_take(&s, dropout ? l->N : 0, l->C);
+    l->d_fc = mr_slices_take(&s, l->N, l->fc_width);
+    l->d_ln_2_out = mr_slices_take(&s, l->N, l->C);
+    l->d_residual = mr_slices_take(&s, l->N, l->C);
+    l->d_attn_proj = dropout ? mr_slices_take(&s, l->N, l->C) : l->d_residual;
+    l->d_qkv = mr_slices_take(&s, l->N, l->qkv_width);
+    l->d_ln_1_out = mr_slices_take(&s, l->N, l->C);
+    l->retained_bytes = s.bytes;
+    return s;
+}
+
+static mr_slices layout_scratch(mr_transformer_block_layout *l) {
+    size_t block_rows = 0;
+    mr_slices s = {0};
+    /* B NH blocks of query_block x T scores each. */
+    s.overflowed = !mr_size_mul(l->B, l->NH, &block_rows) ||
+                   !mr_size_mul(block_rows, l->query_block, &block_rows);
+    l->d_attn_out = mr_slices_take(&s, l->N, l->C);
+    l->d_attn_delta = mr_slices_take(&s, l->N, l->NH);
+    l->scores = mr_slices_take(&s, block_rows, l->T);
+    l->d_scores = mr_slices_take(&s, block_rows, l->T);
+    l->scratch_bytes = s.bytes;
+    return s;
+}
+
+mr_status mr_transformer_block_layout_make(const mr_layer_spec *spec, const mr_shape *input,
+                                           mr_transformer_block_layout *out_layout) {
+    MR_ASSERT(input->dim_count == 3);
+    MR_ASSERT(spec->heads > 0 && spec->kv_heads > 0);
+    mr_transformer_block_layout layout = {0};
+    bool fits = layout_sizes(spec, input, &layout);
+    fits = fits && !layout_saved(spec, &layout).overflowed &&
+           !layout_retained(spec, &layout).overflowed && !layout_scratch(&layout).overflowed;
+    if (!fits)
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "a transformer_block of dim %zu and ffn %zu for %zu x %zu tokens needs more "
+                        "bytes than can be counted",
+                        layout.C, layout.F, layout.B, layout.T);
+    *out_layout = layout;
+    return MR_OK;
+}
