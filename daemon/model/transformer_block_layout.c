@@ -15,7 +15,6 @@ static bool layout_sizes(const mr_layer_spec *spec, const mr_shape *input,
     l->head_dim = l->C / l->NH;
     l->qkv_width = l->C + 2 * l->KVH * l->head_dim; /* below 3 MR_DIMENSION_MAX */
     l->fc_width = spec->activation == MR_ACTIVATION_SWIGLU ? 2 * l->F : l->F;
-    l->query_block = l->T < MR_ATTENTION_QUERY_BLOCK ? l->T : MR_ATTENTION_QUERY_BLOCK;
     return mr_size_mul(l->B, l->T, &l->N);
 }
 
@@ -53,15 +52,9 @@ static mr_slices layout_retained(const mr_layer_spec *spec, mr_transformer_block
 }
 
 static mr_slices layout_scratch(mr_transformer_block_layout *l) {
-    size_t block_rows = 0;
     mr_slices s = {0};
-    /* B NH blocks of query_block x T scores each. */
-    s.overflowed = !mr_size_mul(l->B, l->NH, &block_rows) ||
-                   !mr_size_mul(block_rows, l->query_block, &block_rows);
-    l->d_attn_out = mr_slices_take(&s, l->N, l->C);
-    l->d_attn_delta = mr_slices_take(&s, l->N, l->NH);
-    l->scores = mr_slices_take(&s, block_rows, l->T);
-    l->d_scores = mr_slices_take(&s, block_rows, l->T);
+    l->branch = mr_slices_take(&s, l->N, l->C);
+    l->d_attn_out = l->branch; /* another call */
     l->scratch_bytes = s.bytes;
     return s;
 }

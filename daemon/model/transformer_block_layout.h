@@ -5,6 +5,7 @@
  * buffer named by the struct's section and multiples of MR_SLICE_ALIGN. A tensor that a form of the
  * block does not have takes no bytes; its offset is then not to be used.
  * Dropout keeps no masks: they are drawn again from the counter-based generator (base/random.h).
+ * Attention's own working memory (tiles of scores) belongs to the device, not to the layer.
  * Owner: model. Pure, any thread. */
 #ifndef MR_MODEL_TRANSFORMER_BLOCK_LAYOUT_H
 #define MR_MODEL_TRANSFORMER_BLOCK_LAYOUT_H
@@ -14,9 +15,6 @@
 #include "daemon/base/status.h"
 #include "daemon/model/layer_spec.h"
 #include "daemon/model/shape.h"
-
-/* Query rows that attention works on at a time for one (batch, head) pair. */
-enum { MR_ATTENTION_QUERY_BLOCK = 64 };
 
 typedef struct mr_transformer_block_layout {
     /* sizes, from spec and shape */
@@ -30,7 +28,6 @@ typedef struct mr_transformer_block_layout {
     size_t head_dim;    /* C / NH */
     size_t qkv_width;   /* C + 2 KVH head_dim; 3C where KVH = NH */
     size_t fc_width;    /* F, or 2F with swiglu (gate, then up) */
-    size_t query_block; /* min(MR_ATTENTION_QUERY_BLOCK, T) */
     /* saved: written by forward, read by both halves of backward */
     size_t ln_1_out;  /* [N, C] */
     size_t ln_1_mean; /* [N]; layernorm only */
@@ -55,11 +52,9 @@ typedef struct mr_transformer_block_layout {
     size_t d_qkv;       /* [N, qkv_width] */
     size_t d_ln_1_out;  /* [N, C] */
     size_t retained_bytes;
-    /* scratch: free again after the call. Which call uses what is layers/' own choice. */
-    size_t d_attn_out;   /* [N, C] */
-    size_t d_attn_delta; /* [B, NH, T]: row sums of d_attn_out x attn_out */
-    size_t scores;       /* [B, NH, query_block, T] */
-    size_t d_scores;     /* [B, NH, query_block, T] */
+    /* scratch: one call's own, free again after it; the calls' slices overlap */
+    size_t branch;     /* forward: [N, C]: attn.proj, then mlp.proj, before dropout */
+    size_t d_attn_out; /* backward-input: [N, C] */
     size_t scratch_bytes;
 } mr_transformer_block_layout;
 
