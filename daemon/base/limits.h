@@ -40,6 +40,15 @@ enum {
     MR_SAFETENSORS_HEADER_BYTES_MAX = 16 << 20,
     MR_SAFETENSORS_TENSORS_MAX = 65536,   /* in one file */
     MR_SAFETENSORS_NAME_BYTES_MAX = 1024, /* one tensor's name */
+    /* observe */
+    MR_METRICS_SERIES_MAX = 2048, /* of one daemon */
+    MR_METRICS_LABELS_MAX = 5,    /* of one metric */
+    MR_METRICS_LABEL_BYTES = 64,  /* one label's value with the terminator */
+    MR_TRACE_TRACKS_MAX = 16,
+    MR_TRACE_SPANS_MAX = 1 << 20, /* of one track */
+    MR_STATUS_CONNECTIONS_MAX = 64,
+    MR_STATUS_CONNECTION_BYTES_MAX = 16 << 10, /* one request's line and headers, with the answer's */
+    MR_STATUS_PAGE_BYTES_MAX = 4 << 20,
     /* queues */
     MR_QUEUE_LOOP_MAX = 4096, /* events waiting for LOOP */
 };
@@ -54,6 +63,8 @@ enum {
     MR_ABORT_TIMEOUT_MS = 4000,
     MR_SAVE_TIMEOUT_MS = 300000,
     MR_FEED_IDLE_TIMEOUT_MS = 60000, /* a running job without a feed fails after this */
+    MR_STATUS_LIVE_TIMEOUT_MS = 10000, /* a loop silent for longer is not alive */
+    MR_STATUS_IDLE_TIMEOUT_MS = 5000,  /* a silent connection to the status port is closed */
     MR_SHUTDOWN_TIMEOUT_MS = 4000,   /* from SIGTERM to exit, with room below five seconds */
 };
 
