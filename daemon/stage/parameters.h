@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* parameters.h: the parameters that one stage holds, with their gradients and optimizer state, in
+ * four device memories that are sized from the layers' descriptions and made once; and the stage's
+ * mr_layer objects with tensors bound to them.
+ *
+ * A tied parameter is held once per stage however many layers of the stage use it; each use has its
+ * own gradient accumulator. It is *owned* by the stage that has the tie's first layer: only there
+ * does it count towards the norm. A parameter without a tie is owned where it is held.
+ * Owner: stage. Thread: EXEC. No allocation after create.
+ * Not here: sums over ranks (stage/executor, group/), the optimizer's arithmetic (optimizer.h),
+ * checkpoint files (stage/executor, checkpoint/). */
+#ifndef MR_STAGE_PARAMETERS_H
+#define MR_STAGE_PARAMETERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "daemon/base/status.h"
+#include "daemon/device/device.h"
+#include "daemon/layers/layer.h"
+#include "daemon/model/job.h"
+
+typedef struct mr_parameters mr_parameters;
+
+typedef struct mr_parameters_options {
+    mr_device *device;                        /* borrowed until destroy */
+    const mr_job *job;                        /* borrowed until destroy */
+    const mr_layer_description *descriptions; /* of all layers of the job; borrowed until destroy */
+    size_t layer_first;
+    size_t layer_end;
+    bool training; /* false: weights only; gradients and moments are absent (data NULL) */
+} mr_parameters_options;
+
+/* One parameter that the stage holds. Tensors are f32 of description->shape in device memory. */
+typedef struct mr_stage_parameter {
+    size_t layer;                    /* global index of the first layer of the stage that uses it */
+    size_t parameter;                /* its index in that layer's description */
+    const mr_parameter *description; /* of that layer */
+    const char *tie;                 /* key of its tie; NULL for none */
+    size_t init_layer;               /* the tie's first layer in the whole job; else layer */
+    size_t init_parameter;           /* its index there */
+    bool owned;                      /* counts towards the norm on this stage */
+    size_t use_count;                /* layers of this stage that use it */
+    mr_tensor *gradients;            /* [use_count] accumulators, ascending by layer */
+    mr_tensor weight;
+    mr_tensor gradient; /* what the optimizer reads: the first accumulator, which a sum over uses
+                           and ranks overwrites */
+    mr_tensor exp_avg;
+    mr_tensor exp_avg_sq;
+} mr_stage_parameter;
+
+/* Makes the memories, all zero, and the layers. INVALID_ARGUMENT: a tied parameter of another shape
+ * than its tie's first; RESOURCE_EXHAUSTED: memory. Owner frees with mr_parameters_destroy. */
+MR_MUST_CHECK mr_status mr_parameters_create(const mr_parameters_options *options,
+                                             mr_parameters **out_parameters);
+/* NULL is fine. */
+void mr_parameters_destroy(mr_parameters *parameters);
+
+/* Draws the initial weights; the moments become zero. Element e of parameter p of layer l is a pure
+ * function of (job seed, l, p, e), a tied one drawn as its tie's first layer, so every cut of the
+ * model into stages starts with the same bits (law 1). RESOURCE_EXHAUSTED: no host memory. */
+MR_MUST_CHECK mr_status mr_parameters_draw(mr_parameters *parameters);
+
+/* The stage's layers, in order; index < layer_end - layer_first. */
+size_t mr_parameters_layer_count(const mr_parameters *parameters);
+const mr_layer *mr_parameters_layer(const mr_parameters *parameters, size_t index);
+
+/* Parameters held, ascending by (layer, parameter); a tied one once, at its first layer here. */
+size_t mr_parameters_count(const mr_parameters *parameters);
+const mr_stage_parameter *mr_parameters_at(const mr_parameters *parameters, size_t index);
+/* How many of them are owned. */
+size_t mr_parameters_owned_count(const mr_parameters *parameters);
+/* The held parameter that parameter number parameter of layer (index within the stage) stands for;
+ * the same object for every use of a tied one. */
+const mr_stage_parameter *mr_parameters_of_layer(const mr_parameters *parameters, size_t index,
+                                                 size_t parameter);
+/* The tied parameter of this key; NULL where the stage has no layer of the tie. */
+const mr_stage_parameter *mr_parameters_find_tie(const mr_parameters *parameters, const char *key);
+
+/* The device that holds them, the job they belong to, and whether gradients and moments exist. */
+mr_device *mr_parameters_device(const mr_parameters *parameters);
+const mr_job *mr_parameters_job(const mr_parameters *parameters);
+bool mr_parameters_training(const mr_parameters *parameters);
+/* Bytes of device memory in use: weights, gradients, moments. */
+typedef struct mr_parameters_bytes {
+    size_t weights;
+    size_t gradients;
+    size_t optimizer;
+} mr_parameters_bytes;
+mr_parameters_bytes mr_parameters_bytes_held(const mr_parameters *parameters);
+
+/* All gradient accumulators become zero: one pass over one memory. */
+void mr_parameters_zero_gradients(mr_parameters *parameters);
+/* gradient = the sum of the parameter's own uses in layer order. Only for a tie whose layers are all
+ * on this stage; a tied group of several ranks sums all parts at once instead (group.h), because
+ * floating-point sums of sums would have other bits. */
+void mr_parameters_sum_uses(const mr_parameters *parameters, const mr_stage_parameter *parameter);
+
+/* Device memory for one double per owned parameter (the optimizer's sums of squares). */
+double *mr_parameters_sums(const mr_parameters *parameters);
+
+#endif
