@@ -51,14 +51,6 @@ static mr_slices layout_retained(const mr_layer_spec *spec, mr_transformer_block
     return s;
 }
 
-static mr_slices layout_scratch(mr_transformer_block_layout *l) {
-    mr_slices s = {0};
-    l->branch = mr_slices_take(&s, l->N, l->C);
-    l->d_attn_out = l->branch; /* another call */
-    l->scratch_bytes = s.bytes;
-    return s;
-}
-
 mr_status mr_transformer_block_layout_make(const mr_layer_spec *spec, const mr_shape *input,
                                            mr_transformer_block_layout *out_layout) {
     MR_ASSERT(input->dim_count == 3);
@@ -66,7 +58,7 @@ mr_status mr_transformer_block_layout_make(const mr_layer_spec *spec, const mr_s
     mr_transformer_block_layout layout = {0};
     bool fits = layout_sizes(spec, input, &layout);
     fits = fits && !layout_saved(spec, &layout).overflowed &&
-           !layout_retained(spec, &layout).overflowed && !layout_scratch(&layout).overflowed;
+           !layout_retained(spec, &layout).overflowed;
     if (!fits)
         return MR_ERROR(INVALID_ARGUMENT,
                         "a transformer_block of dim %zu and ffn %zu for %zu x %zu tokens needs more "

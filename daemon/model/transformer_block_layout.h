@@ -6,6 +6,8 @@
  * block does not have takes no bytes; its offset is then not to be used.
  * Dropout keeps no masks: they are drawn again from the counter-based generator (base/random.h).
  * Attention's own working memory (tiles of scores) belongs to the device, not to the layer.
+ * There is no scratch: forward computes both branches in y, and backward-input keeps the gradient of
+ * attn_out in d_ln_1_out's place until that is due.
  * Owner: model. Pure, any thread. */
 #ifndef MR_MODEL_TRANSFORMER_BLOCK_LAYOUT_H
 #define MR_MODEL_TRANSFORMER_BLOCK_LAYOUT_H
@@ -50,12 +52,9 @@ typedef struct mr_transformer_block_layout {
     size_t d_attn_proj; /* [N, C]: d_residual through dropout; equals d_residual's offset
                            where dropout is 0 */
     size_t d_qkv;       /* [N, qkv_width] */
-    size_t d_ln_1_out;  /* [N, C] */
+    size_t d_ln_1_out;  /* [N, C]; before it the gradient of attn_out */
     size_t retained_bytes;
-    /* scratch: one call's own, free again after it; the calls' slices overlap */
-    size_t branch;     /* forward: [N, C]: attn.proj, then mlp.proj, before dropout */
-    size_t d_attn_out; /* backward-input: [N, C] */
-    size_t scratch_bytes;
+    size_t scratch_bytes; /* 0 */
 } mr_transformer_block_layout;
 
 /* input: f32 [B, T, C] with C = spec->dim, checked by the caller (mr_layer_describe does).
