@@ -33,7 +33,10 @@ typedef struct mr_layer_call {
     void *scratch;        /* description->scratch_bytes */
 } mr_layer_call;
 
-/* y = f(x); fills call->saved. */
+/* Can this build compute the layer? UNIMPLEMENTED names the type or field that it cannot. */
+MR_MUST_CHECK mr_status mr_layer_check(const mr_layer_spec *spec);
+
+/* y = f(x); fills call->saved. y never overlaps x. */
 void mr_layer_forward(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
                       mr_tensor *y);
 /* dx = gradient of x from dy; fills call->retained with what backward-weight needs. dx NULL: the

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* optimizer.h: from summed gradients to new weights: sums of squares, clip factor, AdamW.
- * The global norm needs all stages: each gives its sums, the executor puts them in stage order, which
- * is layer order, and every stage computes the same norm from the same list (law 1).
+ * The global norm needs all stages: each gives its sums, the executor puts them in stage order,
+ * which is layer order, and every stage computes the same norm from the same list (law 1).
  *
  *   mr_optimizer_sums(p, mine)  ->  gather over the pipe  ->  mr_optimizer_norm(all)
  *   -> mr_optimizer_clip_factor -> mr_optimizer_step
@@ -21,11 +21,11 @@
 void mr_optimizer_sums(const mr_parameters *parameters, double *out_sums);
 /* Square root of the sums added in the given order. */
 double mr_optimizer_norm(const double *sums, size_t count);
-/* min(1, clip / (norm + 1e-6)); 1 where clip is 0 (none). A norm that is not finite gives what the
- * formula gives; refusing the step is the caller's decision. */
+/* min(1, clip / (norm + 1e-6)); 1 where clip is 0 (none). Refusing a norm that is not finite is the
+ * caller's decision, before this. */
 double mr_optimizer_clip_factor(double norm, double clip);
-/* One AdamW step of every held parameter; step counts from 1. Learning rate from the job's schedule,
- * weight decay only where the description says so. */
+/* One AdamW step of every held parameter; step counts from 1. Learning rate from the job's
+ * schedule, weight decay only where the description says so. */
 void mr_optimizer_step(mr_parameters *parameters, uint64_t step, double clip_factor);
 
 #endif

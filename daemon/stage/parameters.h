@@ -91,9 +91,9 @@ mr_parameters_bytes mr_parameters_bytes_held(const mr_parameters *parameters);
 
 /* All gradient accumulators become zero: one pass over one memory. */
 void mr_parameters_zero_gradients(mr_parameters *parameters);
-/* gradient = the sum of the parameter's own uses in layer order. Only for a tie whose layers are all
- * on this stage; a tied group of several ranks sums all parts at once instead (group.h), because
- * floating-point sums of sums would have other bits. */
+/* gradient = the sum of the parameter's own uses in layer order. Only for a tie whose layers are
+ * all on this stage; a tied group of several ranks sums all parts at once instead (group.h),
+ * because floating-point sums of sums would have other bits. */
 void mr_parameters_sum_uses(const mr_parameters *parameters, const mr_stage_parameter *parameter);
 
 /* Device memory for one double per owned parameter (the optimizer's sums of squares). */

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/layers/layer.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "daemon/base/limits.h"
+#include "daemon/layers/layer_table.h"
+
+/* A row without functions is a type that can be described and planned but not computed. */
+static const mr_layer_functions *const layer_table[MR_LAYER_TYPE_COUNT] = {
+    [MR_LAYER_TYPE_EMBEDDING] = &mr_layer_embedding,
+    [MR_LAYER_TYPE_TRANSFORMER_BLOCK] = &mr_layer_transformer_block,
+    [MR_LAYER_TYPE_LAYERNORM] = &mr_layer_layernorm,
+    [MR_LAYER_TYPE_LM_HEAD] = &mr_layer_lm_head,
+    [MR_LAYER_TYPE_LINEAR] = &mr_layer_linear,
+    [MR_LAYER_TYPE_RELU] = &mr_layer_pointwise,
+    [MR_LAYER_TYPE_GELU] = &mr_layer_pointwise,
+    [MR_LAYER_TYPE_SILU] = &mr_layer_pointwise,
+    [MR_LAYER_TYPE_DROPOUT] = &mr_layer_dropout,
+    [MR_LAYER_TYPE_IDENTITY] = &mr_layer_identity,
+};
+
+static mr_status layer_check_block(const mr_layer_spec *spec) {
+    if (spec->norm != MR_NORM_LAYERNORM)
+        return MR_ERROR(UNIMPLEMENTED, "transformer_block.norm must be layernorm in this build");
+    if (spec->activation != MR_ACTIVATION_GELU_TANH)
+        return MR_ERROR(UNIMPLEMENTED,
+                        "transformer_block.activation must be gelu_tanh in this build");
+    if (spec->position != MR_POSITION_NONE)
+        return MR_ERROR(UNIMPLEMENTED, "transformer_block.position must be none in this build");
+    if (spec->kv_heads != spec->heads)
+        return MR_ERROR(UNIMPLEMENTED,
+                        "transformer_block.kv_heads is %zu; it must be heads, %zu, in this build",
+                        spec->kv_heads, spec->heads);
+    return MR_OK;
+}
+
+mr_status mr_layer_check(const mr_layer_spec *spec) {
+    MR_ASSERT((unsigned)spec->type < MR_LAYER_TYPE_COUNT);
+    if (layer_table[spec->type] == NULL)
+        return MR_ERROR(UNIMPLEMENTED, "layer type %s cannot be computed by this build",
+                        mr_layer_type_name(spec->type));
+    if (spec->type == MR_LAYER_TYPE_TRANSFORMER_BLOCK)
+        return layer_check_block(spec);
+    return MR_OK;
+}
+
+static const mr_layer_functions *layer_functions(const mr_layer *layer) {
+    MR_ASSERT((unsigned)layer->spec->type < MR_LAYER_TYPE_COUNT);
+    const mr_layer_functions *functions = layer_table[layer->spec->type];
+    MR_ASSERT(functions != NULL);
+    return functions;
+}
+
+void mr_layer_forward(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
+                      mr_tensor *y) {
+    MR_ASSERT(mr_shape_equal(&x->shape, &layer->input));
+    MR_ASSERT(mr_shape_equal(&y->shape, &layer->description->output));
+    layer_functions(layer)->forward(layer, call, x, y);
+}
+
+void mr_layer_backward_input(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
+                             const mr_tensor *dy, mr_tensor *dx) {
+    MR_ASSERT(mr_shape_equal(&dy->shape, &layer->description->output));
+    MR_ASSERT(dx == NULL || mr_shape_equal(&dx->shape, &layer->input));
+    MR_ASSERT(dx == NULL || dx->data != dy->data);
+    layer_functions(layer)->backward_input(layer, call, x, dy, dx);
+}
+
+void mr_layer_backward_weight(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
+                              const mr_tensor *dy) {
+    MR_ASSERT(layer->description->parameter_count == 0 || layer->gradients != NULL);
+    MR_ASSERT(mr_shape_equal(&dy->shape, &layer->description->output));
+    layer_functions(layer)->backward_weight(layer, call, x, dy);
+}
+
+void mr_layer_no_weight(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
+                        const mr_tensor *dy) {
+    (void)call;
+    (void)x;
+    (void)dy;
+    MR_ASSERT(layer->description->parameter_count == 0);
+}
+
+/* A layer has a dozen parameters at most; finding one costs less than any operation on it. */
+static size_t layer_parameter_index(const mr_layer *layer, const char *name) {
+    size_t i = 0;
+    while (i < layer->description->parameter_count &&
+           strcmp(layer->description->parameters[i].name, name) != 0)
+        i++;
+    return i;
+}
+
+const mr_tensor *mr_layer_parameter(const mr_layer *layer, const char *name) {
+    size_t i = layer_parameter_index(layer, name);
+    return i < layer->description->parameter_count ? &layer->parameters[i] : NULL;
+}
+
+mr_tensor *mr_layer_gradient(const mr_layer *layer, const char *name) {
+    size_t i = layer_parameter_index(layer, name);
+    return layer->gradients != NULL && i < layer->description->parameter_count
+               ? &layer->gradients[i]
+               : NULL;
+}
+
+mr_tensor mr_layer_rows(const mr_tensor *tensor) {
+    MR_ASSERT(tensor->shape.dim_count >= 1);
+    size_t last = tensor->shape.dim_count - 1;
+    mr_tensor matrix = *tensor;
+    matrix.shape.dim_count = 2;
+    matrix.shape.dims[0] = 1;
+    for (size_t i = 0; i < last; i++)
+        matrix.shape.dims[0] *= tensor->shape.dims[i]; /* no more than its elements: no overflow */
+    matrix.shape.dims[1] = tensor->shape.dims[last];
+    return matrix;
+}
+
+mr_tensor mr_layer_slice(void *buffer, size_t offset, size_t rows, size_t columns) {
+    return (mr_tensor){
+        .data = (unsigned char *)buffer + offset,
+        .shape = {.dtype = MR_DTYPE_F32,
+                  .dim_count = columns == 0 ? 1 : 2,
+                  .dims = {rows, columns}},
+    };
+}
+
+/* Step and microbatch share one word of the key. */
+enum { LAYER_MICRO_BATCH_BITS = 24 };
+static_assert((uint64_t)MR_MICRO_BATCHES_MAX * MR_RANKS_MAX <= 1u << LAYER_MICRO_BATCH_BITS,
+              "a microbatch's number in the whole step has room beside the step");
+
+mr_dropout mr_layer_mask(const mr_layer *layer, const mr_layer_call *call, mr_dropout_site site) {
+    if (!call->training || layer->spec->dropout <= 0)
+        return (mr_dropout){.probability = 0};
+    MR_ASSERT(call->micro_batch < (uint64_t)1 << LAYER_MICRO_BATCH_BITS);
+    uint64_t when = (call->step << LAYER_MICRO_BATCH_BITS) | call->micro_batch;
+    return (mr_dropout){
+        .key = mr_random_key_make(call->seed, MR_RANDOM_DROPOUT, when, layer->index, site),
+        .probability = (float)layer->spec->dropout,
+    };
+}

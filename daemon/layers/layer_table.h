@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* layer_table.h: what the layer types of this folder share: the row of functions that each type
+ * gives to layer.c's table, and the few ways in which all of them look at their tensors.
+ * Owner: layers; nobody else includes it. Thread: EXEC. */
+#ifndef MR_LAYERS_LAYER_TABLE_H
+#define MR_LAYERS_LAYER_TABLE_H
+
+#include "daemon/layers/layer.h"
+
+/* The three calls of one layer type; what each must do is said in layer.h. All are required: a type
+ * without parameters has a backward_weight that does nothing. */
+typedef struct mr_layer_functions {
+    void (*forward)(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
+                    mr_tensor *y);
+    void (*backward_input)(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
+                           const mr_tensor *dy, mr_tensor *dx);
+    void (*backward_weight)(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
+                            const mr_tensor *dy);
+} mr_layer_functions;
+
+extern const mr_layer_functions mr_layer_embedding;
+extern const mr_layer_functions mr_layer_transformer_block;
+extern const mr_layer_functions mr_layer_layernorm;
+extern const mr_layer_functions mr_layer_lm_head;
+extern const mr_layer_functions mr_layer_linear;
+extern const mr_layer_functions mr_layer_pointwise; /* relu, gelu, silu */
+extern const mr_layer_functions mr_layer_dropout;
+extern const mr_layer_functions mr_layer_identity;
+
+/* backward_weight of a layer without parameters. */
+void mr_layer_no_weight(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
+                        const mr_tensor *dy);
+
+/* The layer's parameter of this name and its gradient; NULL where the layer has none such (a bias
+ * that the job switched off), and a NULL gradient for inference. */
+const mr_tensor *mr_layer_parameter(const mr_layer *layer, const char *name);
+mr_tensor *mr_layer_gradient(const mr_layer *layer, const char *name);
+
+/* The same elements as a matrix: all dimensions but the last are rows. */
+mr_tensor mr_layer_rows(const mr_tensor *tensor);
+/* An f32 tensor at offset bytes of a buffer: [rows, columns], or [rows] where columns is 0. */
+mr_tensor mr_layer_slice(void *buffer, size_t offset, size_t rows, size_t columns);
+
+/* Where dropout acts; part of the key, so that no two masks of a layer are related. */
+typedef enum mr_dropout_site {
+    MR_DROPOUT_SITE_ATTENTION, /* attention probabilities */
+    MR_DROPOUT_SITE_ATTN_BRANCH,
+    MR_DROPOUT_SITE_MLP_BRANCH,
+    MR_DROPOUT_SITE_LAYER, /* a layer of type dropout */
+} mr_dropout_site;
+
+/* The mask of this call at one site: probability 0 outside training. The same in forward and
+ * backward, because only what identifies the microbatch goes in. */
+mr_dropout mr_layer_mask(const mr_layer *layer, const mr_layer_call *call, mr_dropout_site site);
+
+#endif

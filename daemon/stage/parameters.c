@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How the objects of a stage's parameters hang together:
+ *
+ *   layers[i].parameters -> bound[layer_offset[i] + p]      views of item's weight
+ *   layers[i].gradients  -> accumulators[layer_offset[i] + p]
+ *   item_of[layer_offset[i] + p] -> items[k]                the held parameter behind that use
+ *   items[k].gradients   -> uses[...]                       its accumulators, in layer order
+ *
+ * Everything is counted first and allocated once; offsets within the device memories come from
+ * mr_slices, so that every tensor is aligned. */
+#include "daemon/stage/parameters.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "daemon/base/alloc.h"
+#include "daemon/base/random.h"
+#include "daemon/model/slices.h"
+
+struct mr_parameters {
+    mr_parameters_options options;
+    size_t layer_count;
+    mr_layer *layers;
+    size_t *layer_offset;   /* [layer_count + 1] into the flat arrays */
+    mr_tensor *bound;       /* flat: weight of each use */
+    mr_tensor *accumulators; /* flat: gradient of each use */
+    size_t *item_of;        /* flat: item of each use */
+    mr_tensor *uses;        /* the accumulators again, grouped by item */
+    mr_stage_parameter *items;
+    size_t item_count;
+    size_t owned_count;
+    mr_device_memory weights;
+    mr_device_memory gradients;
+    mr_device_memory exp_avg;
+    mr_device_memory exp_avg_sq;
+    mr_device_memory sums;
+};
+
+static const mr_layer_description *parameters_description(const mr_parameters *p, size_t index) {
+    return &p->options.descriptions[p->options.layer_first + index];
+}
+
+static const mr_layer_spec *parameters_spec(const mr_parameters *p, size_t index) {
+    return &p->options.job->layers[p->options.layer_first + index];
+}
+
+/* Index of the tied parameter in a description; parameter_count where it has none. */
+static size_t parameters_tied_index(const mr_layer_description *description) {
+    size_t i = 0;
+    while (i < description->parameter_count && !description->parameters[i].tied)
+        i++;
+    return i;
+}
+
+/* First layer of the whole job that joins the tie and brings its parameter; job->layer_count where
+ * there is none. */
+static size_t parameters_tie_first(const mr_parameters_options *o, const char *key) {
+    size_t i = 0;
+    while (i < o->job->layer_count &&
+           (strcmp(o->job->layers[i].tie, key) != 0 ||
+            parameters_tied_index(&o->descriptions[i]) == o->descriptions[i].parameter_count))
+        i++;
+    return i;
+}
+
+/* The item of a tie among the first count; count where it is not there yet. */
+static size_t parameters_tie_item(const mr_parameters *p, const char *key) {
+    size_t i = 0;
+    while (i < p->item_count && (p->items[i].tie == NULL || strcmp(p->items[i].tie, key) != 0))
+        i++;
+    return i;
+}
+
+/* Appends an item for parameter number parameter of layer index. */
+static mr_status parameters_add_item(mr_parameters *p, size_t index, size_t parameter) {
+    const mr_layer_description *description = parameters_description(p, index);
+    mr_stage_parameter *item = &p->items[p->item_count];
+    size_t layer = p->options.layer_first + index;
+    *item = (mr_stage_parameter){
+        .layer = layer,
+        .parameter = parameter,
+        .description = &description->parameters[parameter],
+        .init_layer = layer,
+        .init_parameter = parameter,
+        .owned = true,
+    };
+    const char *key = parameters_spec(p, index)->tie;
+    if (key[0] != '\0' && item->description->tied) {
+        const mr_layer_description *all = p->options.descriptions;
+        item->tie = key;
+        item->init_layer = parameters_tie_first(&p->options, key);
+        item->init_parameter = parameters_tied_index(&all[item->init_layer]);
+        item->owned = item->init_layer >= p->options.layer_first;
+        const mr_parameter *first = &all[item->init_layer].parameters[item->init_parameter];
+        if (!mr_shape_equal(&first->shape, &item->description->shape))
+            return MR_ERROR(INVALID_ARGUMENT,
+                            "tie %s: %s of layer %zu has another shape than %s of layer %zu", key,
+                            item->description->name, layer, first->name, item->init_layer);
+    }
+    p->owned_count += item->owned;
+    p->item_count++;
+    return MR_OK;
+}
+
+/* Finds the items behind all uses, in layer order, and counts the uses of each. */
+static mr_status parameters_find_items(mr_parameters *p) {
+    for (size_t i = 0; i < p->layer_count; i++) {
+        const char *key = parameters_spec(p, i)->tie;
+        const mr_layer_description *description = parameters_description(p, i);
+        for (size_t j = 0; j < description->parameter_count; j++) {
+            bool tied = key[0] != '\0' && description->parameters[j].tied;
+            size_t item = tied ? parameters_tie_item(p, key) : p->item_count;
+            if (item == p->item_count)
+                MR_TRY(parameters_add_item(p, i, j));
+            p->items[item].use_count++;
+            p->item_of[p->layer_offset[i] + j] = item;
+        }
+    }
+    return MR_OK;
+}
+
+static mr_status parameters_allocate(mr_parameters *p) {
+    size_t uses = 0;
+    p->layer_offset = mr_alloc_array(p->layer_count + 1, sizeof *p->layer_offset);
+    p->layers = mr_alloc_array(p->layer_count, sizeof *p->layers);
+    if (p->layer_offset == NULL || p->layers == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu layers", p->layer_count);
+    for (size_t i = 0; i < p->layer_count; i++) {
+        p->layer_offset[i] = uses;
+        uses += parameters_description(p, i)->parameter_count; /* each at most 16 */
+    }
+    p->layer_offset[p->layer_count] = uses;
+    p->bound = mr_alloc_array(uses, sizeof *p->bound);
+    p->accumulators = mr_alloc_array(uses, sizeof *p->accumulators);
+    p->item_of = mr_alloc_array(uses, sizeof *p->item_of);
+    p->uses = mr_alloc_array(uses, sizeof *p->uses);
+    p->items = mr_alloc_array(uses, sizeof *p->items);
+    if (p->bound == NULL || p->accumulators == NULL || p->item_of == NULL || p->uses == NULL ||
+        p->items == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu parameters", uses);
+    return MR_OK;
+}
+
+static size_t parameters_elements(const mr_shape *shape) {
+    size_t elements = 0;
+    MR_ASSERT(mr_shape_elements(shape, &elements)); /* the description was checked */
+    return elements;
+}
+
+static mr_status parameters_memory(mr_device *device, const char *what, const mr_slices *slices,
+                                   mr_device_memory *out_memory) {
+    if (slices->overflowed)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "the stage's %s need more bytes than can be counted",
+                        what);
+    if (slices->bytes == 0)
+        return MR_OK;
+    mr_status status = device->ops->memory_create(device, slices->bytes, out_memory);
+    return mr_status_is_ok(status) ? MR_OK : mr_status_prefix(status, "the stage's %s", what);
+}
+
+/* A tensor of a memory that may be absent (inference): then data is NULL. */
+static mr_tensor parameters_tensor(const mr_device_memory *memory, size_t offset,
+                                   const mr_shape *shape) {
+    void *data = memory->base == NULL ? NULL : (unsigned char *)memory->base + offset;
+    return (mr_tensor){.data = data, .shape = *shape};
+}
+
+/* Weights and moments: one slice per item, the same offsets in all three memories. */
+static mr_status parameters_bind_items(mr_parameters *p) {
+    mr_device *device = p->options.device;
+    mr_slices slices = {0};
+    for (size_t k = 0; k < p->item_count; k++)
+        (void)mr_slices_take(&slices, parameters_elements(&p->items[k].description->shape), 1);
+    MR_TRY(parameters_memory(device, "weights", &slices, &p->weights));
+    if (p->options.training) {
+        MR_TRY(parameters_memory(device, "first moments", &slices, &p->exp_avg));
+        MR_TRY(parameters_memory(device, "second moments", &slices, &p->exp_avg_sq));
+    }
+    slices = (mr_slices){0};
+    for (size_t k = 0; k < p->item_count; k++) {
+        mr_stage_parameter *item = &p->items[k];
+        const mr_shape *shape = &item->description->shape;
+        size_t offset = mr_slices_take(&slices, parameters_elements(shape), 1);
+        item->weight = parameters_tensor(&p->weights, offset, shape);
+        item->exp_avg = parameters_tensor(&p->exp_avg, offset, shape);
+        item->exp_avg_sq = parameters_tensor(&p->exp_avg_sq, offset, shape);
+    }
+    return MR_OK;
+}
+
+/* Gradients: one slice per use, ascending by layer; then each item's list of its uses. */
+static mr_status parameters_bind_gradients(mr_parameters *p) {
+    size_t uses = p->layer_offset[p->layer_count];
+    mr_slices slices = {0};
+    for (size_t u = 0; u < uses; u++)
+        (void)mr_slices_take(&slices,
+                             parameters_elements(&p->items[p->item_of[u]].description->shape), 1);
+    if (p->options.training)
+        MR_TRY(parameters_memory(p->options.device, "gradients", &slices, &p->gradients));
+    slices = (mr_slices){0};
+    size_t first = 0;
+    for (size_t k = 0; k < p->item_count; k++) {
+        p->items[k].gradients = &p->uses[first];
+        first += p->items[k].use_count;
+        p->items[k].use_count = 0; /* counted up again below, while the list is filled */
+    }
+    MR_ASSERT(first == uses);
+    for (size_t u = 0; u < uses; u++) {
+        mr_stage_parameter *item = &p->items[p->item_of[u]];
+        const mr_shape *shape = &item->description->shape;
+        size_t offset = mr_slices_take(&slices, parameters_elements(shape), 1);
+        p->bound[u] = item->weight;
+        p->accumulators[u] = parameters_tensor(&p->gradients, offset, shape);
+        item->gradients[item->use_count++] = p->accumulators[u];
+    }
+    for (size_t k = 0; k < p->item_count; k++)
+        p->items[k].gradient = p->items[k].gradients[0];
+    return MR_OK;
+}
+
+static void parameters_bind_layers(mr_parameters *p) {
+    const mr_parameters_options *o = &p->options;
+    for (size_t i = 0; i < p->layer_count; i++) {
+        size_t layer = o->layer_first + i;
+        p->layers[i] = (mr_layer){
+            .spec = &o->job->layers[layer],
+            .description = &o->descriptions[layer],
+            .index = layer,
+            .input = layer == 0 ? mr_job_input_shape(o->job) : o->descriptions[layer - 1].output,
+            .parameters = &p->bound[p->layer_offset[i]],
+            .gradients = o->training ? &p->accumulators[p->layer_offset[i]] : NULL,
+        };
+    }
+}
+
+static mr_status parameters_init(mr_parameters *p) {
+    MR_TRY(parameters_allocate(p));
+    MR_TRY(parameters_find_items(p));
+    MR_TRY(parameters_bind_items(p));
+    MR_TRY(parameters_bind_gradients(p));
+    mr_slices sums = {0};
+    (void)mr_slices_take(&sums, p->owned_count, sizeof(double) / sizeof(float));
+    if (p->options.training)
+        MR_TRY(parameters_memory(p->options.device, "sums of squares", &sums, &p->sums));
+    parameters_bind_layers(p);
+    return MR_OK;
+}
+
+mr_status mr_parameters_create(const mr_parameters_options *options,
+                               mr_parameters **out_parameters) {
+    MR_ASSERT(options->layer_first < options->layer_end);
+    MR_ASSERT(options->layer_end <= options->job->layer_count);
+    mr_parameters *p = mr_alloc(sizeof *p);
+    if (p == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a stage's parameters");
+    p->options = *options;
+    p->layer_count = options->layer_end - options->layer_first;
+    mr_status status = parameters_init(p);
+    if (mr_status_is_ok(status))
+        *out_parameters = p;
+    else
+        mr_parameters_destroy(p);
+    return status;
+}
+
+static void parameters_memory_destroy(mr_device *device, mr_device_memory *memory) {
+    if (memory->base != NULL)
+        device->ops->memory_destroy(device, memory);
+}
+
+void mr_parameters_destroy(mr_parameters *parameters) {
+    if (parameters == NULL)
+        return;
+    mr_device *device = parameters->options.device;
+    parameters_memory_destroy(device, &parameters->sums);
+    parameters_memory_destroy(device, &parameters->exp_avg_sq);
+    parameters_memory_destroy(device, &parameters->exp_avg);
+    parameters_memory_destroy(device, &parameters->gradients);
+    parameters_memory_destroy(device, &parameters->weights);
+    mr_free(parameters->items);
+    mr_free(parameters->uses);
+    mr_free(parameters->item_of);
+    mr_free(parameters->accumulators);
+    mr_free(parameters->bound);
+    mr_free(parameters->layers);
+    mr_free(parameters->layer_offset);
+    mr_free(parameters);
+}
+
+/* ---- initial weights ----------------------------------------------------------------------- */
+
+enum { PARAMETERS_DRAW_ELEMENTS = 1 << 16 }; /* drawn on the host at a time */
+
+static float parameters_deviation(const mr_parameters *p, mr_init init) {
+    const double base = 0.02;
+    size_t blocks = p->options.job->block_count > 0 ? p->options.job->block_count : 1;
+    if (init == MR_INIT_NORMAL_RESIDUAL)
+        return (float)(base / sqrt(2.0 * (double)blocks));
+    return (float)base;
+}
+
+static void parameters_draw_item(mr_parameters *p, const mr_stage_parameter *item, float *host) {
+    mr_device *device = p->options.device;
+    /* Every holder of a tied parameter draws what its tie's first layer says. */
+    mr_init init = p->options.descriptions[item->init_layer].parameters[item->init_parameter].init;
+    mr_random_key key = mr_random_key_make(p->options.job->seed, MR_RANDOM_INIT, item->init_layer,
+                                           item->init_parameter, 0);
+    float deviation = parameters_deviation(p, init);
+    size_t elements = parameters_elements(&item->weight.shape);
+    size_t done = 0;
+    while (done < elements) {
+        size_t n = elements - done;
+        n = n < PARAMETERS_DRAW_ELEMENTS ? n : PARAMETERS_DRAW_ELEMENTS;
+        if (init == MR_INIT_ZERO || init == MR_INIT_ONE)
+            for (size_t i = 0; i < n; i++)
+                host[i] = init == MR_INIT_ONE ? 1.0f : 0.0f;
+        else
+            mr_random_normal(&key, done, n, deviation, host);
+        device->ops->copy_in(device, (float *)item->weight.data + done, host, n * sizeof *host);
+        done += n;
+    }
+}
+
+mr_status mr_parameters_draw(mr_parameters *parameters) {
+    mr_parameters *p = parameters;
+    mr_device *device = p->options.device;
+    float *host = mr_alloc_array(PARAMETERS_DRAW_ELEMENTS, sizeof *host);
+    if (host == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to draw initial weights");
+    for (size_t k = 0; k < p->item_count; k++)
+        parameters_draw_item(p, &p->items[k], host);
+    if (p->exp_avg.base != NULL)
+        device->ops->zero(device, p->exp_avg.base, p->exp_avg.bytes);
+    if (p->exp_avg_sq.base != NULL)
+        device->ops->zero(device, p->exp_avg_sq.base, p->exp_avg_sq.bytes);
+    mr_free(host);
+    return MR_OK;
+}
+
+/* ---- access -------------------------------------------------------------------------------- */
+
+size_t mr_parameters_layer_count(const mr_parameters *parameters) {
+    return parameters->layer_count;
+}
+
+const mr_layer *mr_parameters_layer(const mr_parameters *parameters, size_t index) {
+    MR_ASSERT(index < parameters->layer_count);
+    return &parameters->layers[index];
+}
+
+size_t mr_parameters_count(const mr_parameters *parameters) {
+    return parameters->item_count;
+}
+
+const mr_stage_parameter *mr_parameters_at(const mr_parameters *parameters, size_t index) {
+    MR_ASSERT(index < parameters->item_count);
+    return &parameters->items[index];
+}
+
+size_t mr_parameters_owned_count(const mr_parameters *parameters) {
+    return parameters->owned_count;
+}
+
+const mr_stage_parameter *mr_parameters_of_layer(const mr_parameters *parameters, size_t index,
+                                                 size_t parameter) {
+    MR_ASSERT(index < parameters->layer_count);
+    MR_ASSERT(parameter < parameters_description(parameters, index)->parameter_count);
+    size_t use = parameters->layer_offset[index] + parameter;
+    return &parameters->items[parameters->item_of[use]];
+}
+
+const mr_stage_parameter *mr_parameters_find_tie(const mr_parameters *parameters, const char *key) {
+    size_t item = parameters_tie_item(parameters, key);
+    return item < parameters->item_count ? &parameters->items[item] : NULL;
+}
+
+mr_device *mr_parameters_device(const mr_parameters *parameters) {
+    return parameters->options.device;
+}
+
+const mr_job *mr_parameters_job(const mr_parameters *parameters) {
+    return parameters->options.job;
+}
+
+bool mr_parameters_training(const mr_parameters *parameters) {
+    return parameters->options.training;
+}
+
+mr_parameters_bytes mr_parameters_bytes_held(const mr_parameters *parameters) {
+    return (mr_parameters_bytes){
+        .weights = parameters->weights.bytes,
+        .gradients = parameters->gradients.bytes,
+        .optimizer = parameters->exp_avg.bytes + parameters->exp_avg_sq.bytes,
+    };
+}
+
+/* ---- gradients ----------------------------------------------------------------------------- */
+
+void mr_parameters_zero_gradients(mr_parameters *parameters) {
+    mr_device *device = parameters->options.device;
+    MR_ASSERT(parameters->options.training);
+    if (parameters->gradients.base != NULL)
+        device->ops->zero(device, parameters->gradients.base, parameters->gradients.bytes);
+}
+
+void mr_parameters_sum_uses(const mr_parameters *parameters, const mr_stage_parameter *parameter) {
+    mr_device *device = parameters->options.device;
+    MR_ASSERT(parameters->options.training);
+    for (size_t i = 1; i < parameter->use_count; i++)
+        device->ops->accumulate(device, &parameter->gradients[0], &parameter->gradients[i]);
+}
+
+double *mr_parameters_sums(const mr_parameters *parameters) {
+    return parameters->sums.base;
+}
