@@ -17,6 +17,9 @@ enum {
     MR_STAGES_MAX = 1024,
     MR_MICRO_BATCHES_MAX = 4096,
     MR_RANKS_MAX = 4096,
+    MR_CHUNKS_MAX = 16,                /* parts of the model on one stage */
+    MR_PLAN_INSTRUCTIONS_MAX = 8 << 20, /* instructions of all stages of one pipeline */
+    MR_PLAN_GROUPS_MAX = 1 << 16,      /* groups of one plan, of all kinds together */
     /* tensors and messages */
     MR_TENSOR_DIMS_MAX = 6,
     MR_MESSAGE_TENSORS_MAX = 16, /* tensors in one link message */
@@ -27,6 +30,10 @@ enum {
     MR_RPC_SEND_QUEUE_MAX = 64,          /* messages waiting on one stream */
     /* links */
     MR_LINK_CHUNK_BYTES_MAX = 16 << 20, /* a tensor is cut into frames of at most this */
+    /* stage */
+    MR_TIED_USES_MAX = 64,         /* layers of one stage that share a tied parameter */
+    MR_FEED_WINDOW_STEPS = 2,      /* steps whose microbatches may be here: one runs, one waits */
+    MR_EXECUTOR_EVENTS_MAX = 256,  /* orders and reports between LOOP and EXEC */
     /* coordinator */
     MR_JOBS_MAX = 1024,
     MR_MEMBERS_MAX = 4096,
@@ -52,6 +59,10 @@ enum {
     /* queues */
     MR_QUEUE_LOOP_MAX = 4096, /* events waiting for LOOP */
 };
+
+/* model: too large for an enum. */
+#define MR_PARAMETER_ELEMENTS_MAX (1ULL << 44)  /* of a model, and so of any parameter */
+#define MR_ACTIVATION_BYTES_MAX (1ULL << 50) /* of all layers for one microbatch */
 
 /* Every wait has a bound. Milliseconds. */
 enum {

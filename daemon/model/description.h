@@ -27,12 +27,17 @@ typedef struct mr_parameter {
     bool decay; /* weight decay applies: two or more dimensions */
     bool tied;  /* this parameter is the one shared by the layer's tie */
     mr_model_cut cut;
+    double init_deviation; /* of the two normal inits, block_count applied; 0 for the others */
 } mr_parameter;
 
 /* All byte counts are for one microbatch.
  * saved: kept from forward until the weight half of backward, besides the layer's input, which the
  * executor keeps. retained: from backward-input until backward-weight, besides the output gradient.
- * scratch: needed only during one call. */
+ * scratch: needed only during one call.
+ * flops: matrix products count 2 M N K; attention counts the scores that causality leaves, once:
+ * 2 T C a token forward, 5 T C backward with the scores computed again (twice that without
+ * causality). A layer without a matrix product counts one operation per element and direction, so
+ * that no layer is free. */
 typedef struct mr_layer_description {
     mr_shape output;
     size_t parameter_count;

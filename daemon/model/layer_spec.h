@@ -38,6 +38,14 @@ typedef enum mr_activation {
 } mr_activation;
 typedef enum mr_position { MR_POSITION_NONE, MR_POSITION_ROPE, MR_POSITION_COUNT } mr_position;
 
+/* Which dimension of a linear layer's weight the model axis cuts. */
+typedef enum mr_parallel {
+    MR_PARALLEL_NONE,
+    MR_PARALLEL_COLUMN, /* the outputs: rows of [out, in] */
+    MR_PARALLEL_ROW,    /* the inputs: columns of [out, in] */
+    MR_PARALLEL_COUNT
+} mr_parallel;
+
 typedef struct mr_layer_spec {
     mr_layer_type type;
     char tie[MR_NAME_BYTES]; /* key of the tied group; "" for none */
@@ -57,6 +65,7 @@ typedef struct mr_layer_spec {
     bool causal;
     double dropout; /* probability of zero, [0, 1) */
     double eps;
+    mr_parallel parallel; /* linear */
 } mr_layer_spec;
 
 /* "transformer_block"; never NULL for a valid type. */

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/model/shape.h"
 
+#include <ctype.h>
+#include <stdio.h>
+
 #include "daemon/base/alloc.h"
 
 bool mr_shape_elements(const mr_shape *shape, size_t *out_elements) {
@@ -25,4 +28,16 @@ bool mr_shape_equal(const mr_shape *a, const mr_shape *b) {
         if (a->dims[i] != b->dims[i])
             return false;
     return true;
+}
+
+const char *mr_shape_text(const mr_shape *shape, char out_text[MR_SHAPE_TEXT_BYTES]) {
+    /* Six numbers of at most 20 digits, separators and a type fit. */
+    int used = snprintf(out_text, MR_SHAPE_TEXT_BYTES, "%s [", mr_dtype_name(shape->dtype));
+    for (char *c = out_text; *c != '\0'; c++)
+        *c = (char)tolower((unsigned char)*c);
+    for (size_t i = 0; i < shape->dim_count && i < MR_TENSOR_DIMS_MAX; i++)
+        used += snprintf(out_text + used, MR_SHAPE_TEXT_BYTES - (size_t)used, "%s%zu",
+                         i > 0 ? ", " : "", shape->dims[i]);
+    (void)snprintf(out_text + used, MR_SHAPE_TEXT_BYTES - (size_t)used, "]");
+    return out_text;
 }

@@ -23,4 +23,8 @@ bool mr_shape_elements(const mr_shape *shape, size_t *out_elements);
 bool mr_shape_bytes(const mr_shape *shape, size_t *out_bytes);
 bool mr_shape_equal(const mr_shape *a, const mr_shape *b);
 
+enum { MR_SHAPE_TEXT_BYTES = 160 };
+/* "f32 [8, 256]", for errors. Returns out_text. */
+const char *mr_shape_text(const mr_shape *shape, char out_text[MR_SHAPE_TEXT_BYTES]);
+
 #endif

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* describe.h: what the description files of this folder share: one function per layer type, and the
+ * steps they all take. Private to model/; the public half is description.h.
+ * Owner: model. Pure, any thread. */
+#ifndef MR_MODEL_DESCRIBE_H
+#define MR_MODEL_DESCRIBE_H
+
+#include "daemon/model/description.h"
+
+/* What every description is made from. */
+typedef struct mr_describe_input {
+    const mr_layer_spec *spec;
+    const mr_shape *input;
+    size_t rows;        /* product of all dimensions of the input but the last */
+    size_t elements;    /* of the input */
+    size_t block_count; /* transformer blocks in the whole model, at least 1 */
+} mr_describe_input;
+
+/* Fills a zeroed description of one type. */
+typedef mr_status (*mr_describe_layer)(const mr_describe_input *in, mr_layer_description *out);
+
+mr_status mr_describe_embedding(const mr_describe_input *in, mr_layer_description *out);
+mr_status mr_describe_transformer_block(const mr_describe_input *in, mr_layer_description *out);
+mr_status mr_describe_norm(const mr_describe_input *in, mr_layer_description *out);
+mr_status mr_describe_lm_head(const mr_describe_input *in, mr_layer_description *out);
+mr_status mr_describe_linear(const mr_describe_input *in, mr_layer_description *out);
+mr_status mr_describe_pointwise(const mr_describe_input *in, mr_layer_description *out);
+
+/* The parameter's place in the model's sizes. columns 0: a vector of rows elements. */
+typedef struct mr_describe_parameter {
+    const char *name;
+    size_t rows;
+    size_t columns;
+    mr_init init;
+    mr_model_cut cut;
+    bool tied;
+} mr_describe_parameter;
+
+/* Appends a parameter. INVALID_ARGUMENT: more elements than MR_PARAMETER_ELEMENTS_MAX. */
+MR_MUST_CHECK mr_status mr_describe_add(const mr_describe_input *in, mr_layer_description *out,
+                                        mr_describe_parameter parameter);
+/* The input must be f32 with field's value as its last dimension. */
+MR_MUST_CHECK mr_status mr_describe_check_width(const mr_describe_input *in, const char *field,
+                                                size_t width);
+/* The output: the input with another last dimension; it needs a gradient when the input does or the
+ * layer has parameters. INVALID_ARGUMENT: too many elements. */
+MR_MUST_CHECK mr_status mr_describe_output(const mr_describe_input *in, mr_layer_description *out,
+                                           size_t width);
+/* Flops of y = x w^T: 2 M N K forward and for each half of backward. */
+void mr_describe_add_product(const mr_describe_input *in, mr_layer_description *out, size_t outputs,
+                             size_t inputs);
+
+#endif

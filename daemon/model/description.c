@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/model/description.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/base/alloc.h"
+#include "daemon/model/describe.h"
+
+/* The deviation of initial weights (GPT-2's). */
+static const double INIT_DEVIATION = 0.02;
+
+static const mr_describe_layer describe_table[MR_LAYER_TYPE_COUNT] = {
+    [MR_LAYER_TYPE_EMBEDDING] = mr_describe_embedding,
+    [MR_LAYER_TYPE_TRANSFORMER_BLOCK] = mr_describe_transformer_block,
+    [MR_LAYER_TYPE_LAYERNORM] = mr_describe_norm,
+    [MR_LAYER_TYPE_RMSNORM] = mr_describe_norm,
+    [MR_LAYER_TYPE_LM_HEAD] = mr_describe_lm_head,
+    [MR_LAYER_TYPE_LINEAR] = mr_describe_linear,
+    [MR_LAYER_TYPE_RELU] = mr_describe_pointwise,
+    [MR_LAYER_TYPE_GELU] = mr_describe_pointwise,
+    [MR_LAYER_TYPE_SILU] = mr_describe_pointwise,
+    [MR_LAYER_TYPE_DROPOUT] = mr_describe_pointwise,
+    [MR_LAYER_TYPE_IDENTITY] = mr_describe_pointwise,
+};
+
+static mr_status describe_sizes(mr_describe_input *in) {
+    char text[MR_SHAPE_TEXT_BYTES];
+    if (in->input->dim_count == 0 || in->input->dim_count > MR_TENSOR_DIMS_MAX)
+        return MR_ERROR(INVALID_ARGUMENT, "the input has %zu dimensions; it must have 1 to %d",
+                        in->input->dim_count, MR_TENSOR_DIMS_MAX);
+    mr_shape rows = *in->input;
+    rows.dim_count--;
+    size_t bytes = 0;
+    if (!mr_shape_elements(&rows, &in->rows) || !mr_shape_elements(in->input, &in->elements) ||
+        !mr_shape_bytes(in->input, &bytes))
+        return MR_ERROR(INVALID_ARGUMENT, "the input %s has more bytes than can be counted",
+                        mr_shape_text(in->input, text));
+    return MR_OK;
+}
+
+mr_status mr_layer_describe(const mr_layer_spec *spec, const mr_shape *input, size_t block_count,
+                            mr_layer_description *out_description) {
+    MR_ASSERT((unsigned)spec->type < MR_LAYER_TYPE_COUNT);
+    mr_describe_input in = {
+        .spec = spec,
+        .input = input,
+        .block_count = block_count > 0 ? block_count : 1,
+    };
+    mr_layer_description description;
+    memset(&description, 0, sizeof(description));
+    MR_TRY(describe_sizes(&in));
+    MR_TRY(describe_table[spec->type](&in, &description));
+    *out_description = description;
+    return MR_OK;
+}
+
+static double init_deviation(const mr_describe_input *in, mr_init init) {
+    if (init == MR_INIT_NORMAL)
+        return INIT_DEVIATION;
+    if (init == MR_INIT_NORMAL_RESIDUAL)
+        return INIT_DEVIATION / sqrt(2.0 * (double)in->block_count);
+    return 0;
+}
+
+mr_status mr_describe_add(const mr_describe_input *in, mr_layer_description *out,
+                          mr_describe_parameter from) {
+    MR_ASSERT(out->parameter_count < MR_LAYER_PARAMETERS_MAX);
+    size_t elements = from.rows;
+    bool matrix = from.columns > 0;
+    if (from.rows == 0)
+        return MR_ERROR(INVALID_ARGUMENT, "%s would have no elements", from.name);
+    if ((matrix && !mr_size_mul(from.rows, from.columns, &elements)) ||
+        elements > MR_PARAMETER_ELEMENTS_MAX)
+        return MR_ERROR(INVALID_ARGUMENT, "%s of %zu x %zu elements is too large; a model may have at most %llu",
+                        from.name, from.rows, from.columns, MR_PARAMETER_ELEMENTS_MAX);
+    mr_parameter *parameter = &out->parameters[out->parameter_count++];
+    (void)snprintf(parameter->name, sizeof(parameter->name), "%s", from.name);
+    parameter->shape = (mr_shape){
+        .dtype = MR_DTYPE_F32,
+        .dim_count = matrix ? 2 : 1,
+        .dims = {from.rows, from.columns},
+        .needs_gradient = true,
+    };
+    parameter->init = from.init;
+    parameter->decay = matrix;
+    parameter->tied = from.tied;
+    parameter->cut = from.cut;
+    parameter->init_deviation = init_deviation(in, from.init);
+    out->parameter_elements += elements; /* at most MR_LAYER_PARAMETERS_MAX of them: fits */
+    return MR_OK;
+}
+
+mr_status mr_describe_check_width(const mr_describe_input *in, const char *field, size_t width) {
+    char text[MR_SHAPE_TEXT_BYTES];
+    const mr_shape *input = in->input;
+    if (input->dtype != MR_DTYPE_F32)
+        return MR_ERROR(INVALID_ARGUMENT, "the input is %s; a %s needs f32",
+                        mr_shape_text(input, text), mr_layer_type_name(in->spec->type));
+    if (width == 0 || width != input->dims[input->dim_count - 1])
+        return MR_ERROR(INVALID_ARGUMENT, "%s is %zu but the input is %s; it must be %zu", field,
+                        width, mr_shape_text(input, text), input->dims[input->dim_count - 1]);
+    return MR_OK;
+}
+
+mr_status mr_describe_output(const mr_describe_input *in, mr_layer_description *out, size_t width) {
+    char text[MR_SHAPE_TEXT_BYTES];
+    size_t bytes = 0;
+    out->output = *in->input;
+    out->output.dtype = MR_DTYPE_F32;
+    out->output.dims[in->input->dim_count - 1] = width;
+    out->output.needs_gradient = in->input->needs_gradient || out->parameter_count > 0;
+    if (!mr_shape_bytes(&out->output, &bytes))
+        return MR_ERROR(INVALID_ARGUMENT, "the output %s has more bytes than can be counted",
+                        mr_shape_text(&out->output, text));
+    return MR_OK;
+}
+
+void mr_describe_add_product(const mr_describe_input *in, mr_layer_description *out, size_t outputs,
+                             size_t inputs) {
+    double flops = 2.0 * (double)in->rows * (double)outputs * (double)inputs;
+    out->flops_forward += flops;
+    out->flops_backward_input += flops;
+    out->flops_backward_weight += flops;
+}
