@@ -59,8 +59,8 @@ typedef struct mr_catalog_verdict {
 } mr_catalog_verdict;
 
 /* Reads every byte of the checkpoint at path (DIR/TAG): manifest, each file's size, SHA-256 and
- * safetensors structure. Every problem goes to report (may be NULL). OK: sound. DATA_LOSS: the first
- * problem's text and how many there are; *out_verdict (may be NULL) is written in both cases.
+ * safetensors structure. Every problem goes to report (may be NULL). OK: sound. DATA_LOSS (or, for a single
+ * problem, its own code): the first problem's text and how many there are; *out_verdict (may be NULL) is written in both cases.
  * NOT_FOUND: path is not a committed checkpoint. */
 MR_MUST_CHECK mr_status mr_catalog_verify(const char *path, mr_catalog_report report,
                                           void *context, mr_catalog_verdict *out_verdict);

@@ -30,7 +30,7 @@ typedef struct mr_manifest {
     char job[MR_NAME_BYTES];
     uint64_t step;  /* optimizer steps done when it was cut */
     uint64_t epoch; /* of the membership that wrote it */
-    char model_hash[MR_SHA256_HEX_BYTES]; /* of the model's description; who loads compares it */
+    char model_hash[MR_SHA256_HEX_BYTES]; /* hex, of the model's description; who loads compares */
     struct {
         uint64_t step;   /* the data step that comes next */
         uint64_t sample; /* samples consumed so far */
@@ -47,6 +47,9 @@ typedef struct mr_manifest {
 /* Reads and checks FOLDER/manifest.json. NOT_FOUND: there is none, so FOLDER is no checkpoint.
  * DATA_LOSS "E_CKPT_MANIFEST field=...": damaged, or not of this schema. */
 MR_MUST_CHECK mr_status mr_manifest_read(const char *folder, mr_manifest *out_manifest);
+/* The same for an open folder; label names it in errors. */
+MR_MUST_CHECK mr_status mr_manifest_read_at(int folder_fd, const char *label,
+                                            mr_manifest *out_manifest);
 /* The same from text, for tests and tools. */
 MR_MUST_CHECK mr_status mr_manifest_parse(const char *text, size_t bytes, mr_manifest *out_manifest);
 /* Frees the list of files of a manifest that was read; a zeroed one is fine. */
@@ -54,6 +57,8 @@ void mr_manifest_deinit(mr_manifest *manifest);
 /* The manifest's text; *out_text is freed with mr_free. INVALID_ARGUMENT names the bad field. */
 MR_MUST_CHECK mr_status mr_manifest_format(const mr_manifest *manifest, char **out_text,
                                            size_t *out_bytes);
+/* Bytes of all listed files. */
+uint64_t mr_manifest_bytes(const mr_manifest *manifest);
 /* The listed file of that name; NULL where there is none. */
 const mr_checkpoint_file *mr_manifest_find(const mr_manifest *manifest, const char *name);
 
@@ -62,8 +67,8 @@ const mr_checkpoint_file *mr_manifest_find(const mr_manifest *manifest, const ch
  * the folder into place and fsyncs dir. A checkpoint of that tag which stood there is exchanged in
  * the same rename and then deleted. Last `latest` is rewritten. Repeating a commit that succeeded is
  * fine.
- *   ABORTED "E_STALE_EPOCH": the tag is committed with a higher epoch
- *   ALREADY_EXISTS: the tag belongs to another job
+ *   FAILED_PRECONDITION "E_STALE_EPOCH got=N current=N": the tag is committed with a higher epoch
+ *   ALREADY_EXISTS: the tag is a checkpoint of another job, or a user's folder without a manifest
  *   FAILED_PRECONDITION "E_CKPT_MISSING file=F" or "E_CKPT_SIZE file=F": a listed file is not there
  *   I/O errors as safetensors.h: nothing is committed (only where the very last fsync fails is it
  *   unknown; the catalogue tells).

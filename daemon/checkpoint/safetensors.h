@@ -76,9 +76,10 @@ MR_MUST_CHECK mr_status mr_safetensors_tensor_bytes(const mr_safetensors_tensor 
 /* ---- writing ---------------------------------------------------------------------------------- */
 
 /* Writes folder/name with these tensors in this order (list wide dtypes first to keep them aligned).
- * folder is created (one level, mode 0700) where it does not stand; a file of that name is replaced.
- * On success *out_file is what the manifest wants. On any error no file of that name appeared and
- * the temporary one is gone (unless the process died: `.tmp-*` are never read).
+ * folder and what is missing above it are made (mode 0700); a file of that name is replaced.
+ * On success *out_file is what the manifest wants. On an error no file of that name appeared (or, in
+ * the folder's own fsync, it may not stay) and the temporary one is gone. Only a process that died
+ * leaves a `.tmp-*`, which is never read.
  * INVALID_ARGUMENT: a name twice or not printable, a limit passed. RESOURCE_EXHAUSTED: no space.
  * PERMISSION_DENIED, DATA_LOSS (EIO), UNAVAILABLE: path and strerror. A failed fsync is final. */
 MR_MUST_CHECK mr_status mr_safetensors_write(const char *folder, const char *name,
