@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/model/job_check.h"
+
+#include "daemon/base/alloc.h"
+#include "daemon/model/job_errors.h"
+
+enum { BYTE_VALUES = 256 };
+
+static bool given(const mr_job_draft *draft, const char *path) {
+    return mr_job_draft_line(draft, path) != 0;
+}
+
+static size_t line_of(const mr_job_draft *draft, const char *path) {
+    return mr_job_draft_line(draft, path);
+}
+
+static bool good(const mr_job_draft *draft, const char *path) {
+    return mr_job_draft_good(draft, path);
+}
+
+/* The key that says how many stages there are. */
+static const char *pipe_path(const mr_job_draft *draft) {
+    return given(draft, "pipeline.stages") ? "pipeline.stages" : "pipeline.topology.pipe";
+}
+
+static bool pipe_is_good(const mr_job_draft *draft) {
+    return good(draft, "pipeline.stages") && good(draft, "pipeline.topology.pipe");
+}
+
+static void check_topology(const mr_job_draft *draft, mr_job_errors *errors) {
+    static const char *const axes[] = {"pipeline.topology.data", "pipeline.topology.model"};
+    const size_t sizes[] = {draft->job.data, draft->job.model};
+    bool topology = given(draft, "pipeline.topology.pipe") || given(draft, axes[0]) ||
+                    given(draft, axes[1]);
+    if (topology && given(draft, "pipeline.stages"))
+        mr_job_errors_add(errors, line_of(draft, "pipeline.stages"),
+                          "pipeline.stages and pipeline.topology are both given; stages: N is "
+                          "short for topology: {pipe: N}, so keep one");
+    for (size_t i = 0; i < 2; i++)
+        if (good(draft, axes[i]) && sizes[i] > 1)
+            mr_job_errors_add(errors, line_of(draft, axes[i]),
+                              "data and model axes greater than 1 are not supported by this "
+                              "version: %s is %zu",
+                              axes[i], sizes[i]);
+    if (pipe_is_good(draft) && good(draft, "model.layers") &&
+        draft->job.pipe > draft->job.layer_count)
+        mr_job_errors_add(errors, line_of(draft, pipe_path(draft)),
+                          "%s is %zu; it must be at most %zu, the number of layers",
+                          pipe_path(draft), draft->job.pipe, draft->job.layer_count);
+}
+
+static void check_pipeline_settings(const mr_job_draft *draft, mr_job_errors *errors) {
+    const mr_job *job = &draft->job;
+    if (good(draft, "pipeline.chunks") && job->chunks != 1)
+        mr_job_errors_add(errors, line_of(draft, "pipeline.chunks"),
+                          "pipeline.chunks greater than 1 is not supported by this version: it is "
+                          "%zu; it must be 1",
+                          job->chunks);
+    if (good(draft, "pipeline.activation_checkpoint_interval") && job->checkpoint_interval != 0)
+        mr_job_errors_add(errors, line_of(draft, "pipeline.activation_checkpoint_interval"),
+                          "pipeline.activation_checkpoint_interval is not supported by this "
+                          "version: it is %zu; it must be 0",
+                          job->checkpoint_interval);
+}
+
+/* The explicit bounds; one error names the first bad entry. */
+static void check_bounds(const mr_job_draft *draft, mr_job_errors *errors) {
+    const mr_job *job = &draft->job;
+    const size_t *bounds = job->bounds;
+    size_t line = line_of(draft, "pipeline.partition");
+    size_t last = job->bound_count - 1;
+    if (job->bound_count != job->pipe + 1) {
+        mr_job_errors_add(errors, line,
+                          "pipeline.partition has %zu bounds; for %zu stages it must have %zu",
+                          job->bound_count, job->pipe, job->pipe + 1);
+        return;
+    }
+    if (bounds[0] != 0) {
+        mr_job_errors_add(errors, line, "pipeline.partition[0] is %zu; it must be 0", bounds[0]);
+        return;
+    }
+    for (size_t i = 1; i <= last; i++) {
+        if (bounds[i] <= bounds[i - 1]) {
+            mr_job_errors_add(errors, line,
+                              "pipeline.partition[%zu] is %zu; it must be greater than the bound "
+                              "before it, %zu",
+                              i, bounds[i], bounds[i - 1]);
+            return;
+        }
+        bool wrong = i == last ? bounds[i] != job->layer_count : bounds[i] > job->layer_count;
+        if (wrong) {
+            mr_job_errors_add(errors, line,
+                              "pipeline.partition[%zu] is %zu; it must be %s%zu, the number of "
+                              "layers",
+                              i, bounds[i], i == last ? "" : "less than ", job->layer_count);
+            return;
+        }
+    }
+}
+
+static void check_weights(const mr_job_draft *draft, mr_job_errors *errors) {
+    const mr_job *job = &draft->job;
+    if (!given(draft, "pipeline.layer_weights"))
+        mr_job_errors_add(errors, line_of(draft, "pipeline.partition"),
+                          "pipeline.layer_weights is missing; partition: weights needs one number "
+                          "for each of the %zu layers",
+                          job->layer_count);
+    else if (job->weight_count != job->layer_count)
+        mr_job_errors_add(errors, line_of(draft, "pipeline.layer_weights"),
+                          "pipeline.layer_weights has %zu numbers; it must have %zu, the number "
+                          "of layers",
+                          job->weight_count, job->layer_count);
+}
+
+static void check_partition(const mr_job_draft *draft, mr_job_errors *errors) {
+    bool bounds = draft->job.partition == MR_PARTITION_BOUNDS;
+    bool weights = draft->job.partition == MR_PARTITION_WEIGHTS;
+    if (!good(draft, "pipeline.partition"))
+        return;
+    if (given(draft, "pipeline.layer_weights") && !weights)
+        mr_job_errors_add(errors, line_of(draft, "pipeline.layer_weights"),
+                          "pipeline.layer_weights is given but pipeline.partition is not weights");
+    if (!good(draft, "model.layers"))
+        return;
+    if (bounds && pipe_is_good(draft))
+        check_bounds(draft, errors);
+    if (weights && good(draft, "pipeline.layer_weights"))
+        check_weights(draft, errors);
+}
+
+/* Adds what one layer costs; false when the model is beyond what can be counted. */
+static bool check_total(const mr_layer_description *d, size_t *parameters, size_t *bytes) {
+    size_t output = 0;
+    if (!mr_shape_bytes(&d->output, &output) ||
+        !mr_size_add(*parameters, d->parameter_elements, parameters) ||
+        !mr_size_add(*bytes, d->saved_bytes, bytes) ||
+        !mr_size_add(*bytes, d->retained_bytes, bytes) || !mr_size_add(*bytes, output, bytes))
+        return false;
+    return *parameters <= MR_PARAMETER_ELEMENTS_MAX && *bytes <= MR_ACTIVATION_BYTES_MAX;
+}
+
+/* Layers fit each other, and the sums of their sizes stay far from overflow. *out_output: what
+ * leaves the last layer. One error at most: what follows a misfit cannot be judged. */
+static bool check_chain(const mr_job_draft *draft, mr_shape *out_output, mr_job_errors *errors) {
+    const mr_job *job = &draft->job;
+    mr_shape shape = mr_job_input_shape(job);
+    size_t parameters = 0;
+    size_t bytes = 0;
+    for (size_t i = 0; i < job->layer_count; i++) {
+        mr_layer_description description;
+        const mr_layer_spec *spec = &job->layers[i];
+        mr_status status = mr_layer_describe(spec, &shape, job->block_count, &description);
+        if (!mr_status_is_ok(status)) {
+            mr_job_errors_add(errors, spec->line, "layer %zu (%s): %s", i,
+                              mr_layer_type_name(spec->type), status.text);
+            return false;
+        }
+        if (!check_total(&description, &parameters, &bytes)) {
+            mr_job_errors_add(errors, spec->line,
+                              "layer %zu (%s): the model is too large: a job may have at most %llu "
+                              "parameters and %llu bytes of activations for one microbatch",
+                              i, mr_layer_type_name(spec->type), MR_PARAMETER_ELEMENTS_MAX,
+                              MR_ACTIVATION_BYTES_MAX);
+            return false;
+        }
+        shape = description.output;
+    }
+    *out_output = shape;
+    return true;
+}
+
+/* The first layer that has a size says what enters the model. */
+static bool check_first_layer(const mr_job_draft *draft, mr_job_errors *errors) {
+    if (mr_job_input_shape(&draft->job).dims[1] > 0)
+        return true;
+    mr_job_errors_add(errors, line_of(draft, "model.layers"),
+                      "model.layers has no layer with a size, so the input's width is unknown");
+    return false;
+}
+
+static void check_loss(const mr_job_draft *draft, mr_job_errors *errors) {
+    const mr_layer_spec *last = &draft->job.layers[draft->job.layer_count - 1];
+    if (!good(draft, "model.loss") || draft->job.loss != MR_LOSS_CROSS_ENTROPY)
+        return;
+    if (last->type != MR_LAYER_TYPE_LM_HEAD && last->type != MR_LAYER_TYPE_LINEAR)
+        mr_job_errors_add(errors, last->line,
+                          "model.loss is cross_entropy but the last layer is %s; it must be an "
+                          "lm_head, or a linear with one output for each class",
+                          mr_layer_type_name(last->type));
+}
+
+static void check_model(const mr_job_draft *draft, mr_job_errors *errors) {
+    mr_shape output;
+    if (!good(draft, "model.layers") || !good(draft, "batch.micro_batch_size") ||
+        !good(draft, "batch.sequence_length"))
+        return;
+    if (check_first_layer(draft, errors) && check_chain(draft, &output, errors))
+        check_loss(draft, errors);
+}
+
+static void check_learning_rate(const mr_job_draft *draft, mr_job_errors *errors) {
+    const mr_job *job = &draft->job;
+    bool total = given(draft, "lr_schedule.total_steps");
+    if (!good(draft, "lr_schedule.total_steps") || !good(draft, "model.loss"))
+        return;
+    if (!total && job->loss != MR_LOSS_NONE)
+        mr_job_errors_add(errors, line_of(draft, "lr_schedule.type"),
+                          "lr_schedule.total_steps is missing; it must be the number of steps to "
+                          "train, at least 1");
+    if (total && good(draft, "lr_schedule.warmup_steps") && job->warmup_steps > job->total_steps)
+        mr_job_errors_add(errors, line_of(draft, "lr_schedule.warmup_steps"),
+                          "lr_schedule.warmup_steps is %llu; it must be at most %llu, the total "
+                          "steps",
+                          (unsigned long long)job->warmup_steps,
+                          (unsigned long long)job->total_steps);
+    if (good(draft, "lr_schedule.min_lr") && good(draft, "optimizer.lr") && job->min_lr > job->lr)
+        mr_job_errors_add(errors, line_of(draft, "lr_schedule.min_lr"),
+                          "lr_schedule.min_lr is %g; it must be at most optimizer.lr, %g",
+                          job->min_lr, job->lr);
+}
+
+/* Token files need a model that takes tokens, and labels are tokens too. */
+static void check_data(const mr_job_draft *draft, mr_job_errors *errors) {
+    const mr_job *job = &draft->job;
+    bool section = given(draft, "data.format") || given(draft, "data.shuffle");
+    if (section && !given(draft, "data.train"))
+        mr_job_errors_add(errors,
+                          given(draft, "data.format") ? line_of(draft, "data.format")
+                                                      : line_of(draft, "data.shuffle"),
+                          "data.train is missing; it must name the files to train on");
+    if (!given(draft, "data.train") || !good(draft, "data.format") || !good(draft, "model.layers") ||
+        !good(draft, "model.loss"))
+        return;
+    const mr_layer_spec *first = &job->layers[0];
+    if (first->type != MR_LAYER_TYPE_EMBEDDING)
+        mr_job_errors_add(errors, first->line,
+                          "data.train gives tokens but the first layer is %s; it must be an "
+                          "embedding",
+                          mr_layer_type_name(first->type));
+    else if (job->data_format == MR_DATA_BYTES && first->vocab < BYTE_VALUES)
+        mr_job_errors_add(errors, first->line,
+                          "the embedding's vocab is %zu; data.format bytes needs at least %d",
+                          first->vocab, BYTE_VALUES);
+    if (job->loss == MR_LOSS_MSE)
+        mr_job_errors_add(errors, line_of(draft, "model.loss"),
+                          "model.loss is mse but data.train gives tokens as labels; it must be "
+                          "cross_entropy");
+}
+
+/* Tokens go in at the embedding and come back as labels at the head. */
+static void check_vocab(const mr_job_draft *draft, mr_job_errors *errors) {
+    const mr_job *job = &draft->job;
+    if (!good(draft, "model.layers") || !good(draft, "model.loss") ||
+        job->loss != MR_LOSS_CROSS_ENTROPY)
+        return;
+    const mr_layer_spec *first = &job->layers[0];
+    const mr_layer_spec *last = &job->layers[job->layer_count - 1];
+    size_t classes = last->type == MR_LAYER_TYPE_LM_HEAD ? last->vocab : last->out;
+    if (first->type == MR_LAYER_TYPE_EMBEDDING && given(draft, "data.train") && classes > 0 &&
+        classes < first->vocab)
+        mr_job_errors_add(errors, last->line,
+                          "the last layer has %zu outputs; it must have at least %zu, the "
+                          "embedding's vocab, because labels are tokens",
+                          classes, first->vocab);
+}
+
+static void check_checkpoint(const mr_job_draft *draft, mr_job_errors *errors) {
+    static const char *const needs_dir[] = {"checkpoint.every_steps", "checkpoint.keep",
+                                            "checkpoint.initial"};
+    if (given(draft, "checkpoint.dir"))
+        return;
+    for (size_t i = 0; i < sizeof(needs_dir) / sizeof(needs_dir[0]); i++) {
+        if (!given(draft, needs_dir[i]))
+            continue;
+        mr_job_errors_add(errors, line_of(draft, needs_dir[i]),
+                          "checkpoint.dir is missing; %s needs a folder to save in", needs_dir[i]);
+        return;
+    }
+}
+
+void mr_job_check(const mr_job_draft *draft, mr_job_errors *errors) {
+    check_topology(draft, errors);
+    check_pipeline_settings(draft, errors);
+    check_partition(draft, errors);
+    check_model(draft, errors);
+    check_vocab(draft, errors);
+    check_learning_rate(draft, errors);
+    check_data(draft, errors);
+    check_checkpoint(draft, errors);
+}

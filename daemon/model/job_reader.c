@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/model/job_reader.h"
+
+#include <float.h>
+#include <string.h>
+
+#include "daemon/base/alloc.h"
+#include "daemon/model/job_errors.h"
+#include "daemon/model/layer_reader.h"
+#include "daemon/model/scalar.h"
+
+static_assert(offsetof(mr_job, beta2) == offsetof(mr_job, beta1) + sizeof(double),
+              "betas are read as a pair");
+
+/* Twelve digits: the width of a checkpoint's folder name. */
+#define STEPS_MAX 999999999999ULL
+#define LAYER_WEIGHT_MAX 1e12
+#define JOB(member) .offset = offsetof(mr_job_draft, job.member)
+#define STAGES .kind = MR_FIELD_SIZE, .minimum = 1, .maximum = MR_STAGES_MAX
+#define STEPS .kind = MR_FIELD_COUNTER, .maximum = STEPS_MAX
+
+static const mr_field_choice schema_choices[] = {{"millrace.job/v1", 1, false}, {NULL, 0, false}};
+static const mr_field_choice loss_choices[] = {
+    {"cross_entropy", MR_LOSS_CROSS_ENTROPY, false},
+    {"mse", MR_LOSS_MSE, false},
+    {"none", MR_LOSS_NONE, false},
+    {NULL, 0, false},
+};
+static const mr_field_choice partition_choices[] = {
+    {"uniform", MR_PARTITION_UNIFORM, false},
+    {"parameters", MR_PARTITION_PARAMETERS, false},
+    {"weights", MR_PARTITION_WEIGHTS, false},
+    {"profile", 0, true},
+    {"type:", 0, true},
+    {NULL, 0, false},
+};
+static const mr_field_choice schedule_choices[] = {
+    {"gpipe", MR_SCHEDULE_GPIPE, false},
+    {"1f1b", MR_SCHEDULE_1F1B, false},
+    {"interleaved", 0, true},
+    {"zb-h1", 0, true},
+    {"zb-v", 0, true},
+    {"file:", 0, true},
+    {NULL, 0, false},
+};
+static const mr_field_choice optimizer_choices[] = {{"adamw", 0, false}, {NULL, 0, false}};
+static const mr_field_choice lr_choices[] = {
+    {"constant", MR_LR_CONSTANT, false},
+    {"linear", MR_LR_LINEAR, false},
+    {"cosine", MR_LR_COSINE, false},
+    {NULL, 0, false},
+};
+static const mr_field_choice precision_choices[] = {
+    {"fp32", MR_DTYPE_F32, false},
+    {"bf16", MR_DTYPE_BF16, true},
+    {"fp16", MR_DTYPE_F16, true},
+    {NULL, 0, false},
+};
+static const mr_field_choice data_choices[] = {
+    {"bytes", MR_DATA_BYTES, false},
+    {"llmc", MR_DATA_LLMC, false},
+    {"megatron", 0, true},
+    {"npy", 0, true},
+    {NULL, 0, false},
+};
+
+static bool partition_read(void *target, const mr_yaml_node *node, const char *path,
+                           mr_job_errors *errors);
+static bool weights_read(void *target, const mr_yaml_node *node, const char *path,
+                         mr_job_errors *errors);
+static bool layers_read(void *target, const mr_yaml_node *node, const char *path,
+                        mr_job_errors *errors);
+
+/* The job file: every key outside model.layers, with its default, in one place. */
+static const mr_field job_fields[] = {
+    {.path = "schema",
+     .kind = MR_FIELD_CHOICE,
+     .required = true,
+     .offset = offsetof(mr_job_draft, schema),
+     .choices = schema_choices,
+     .help = "version of this format"},
+    {.path = "name",
+     .kind = MR_FIELD_NAME,
+     .required = true,
+     JOB(name),
+     .capacity = MR_NAME_BYTES,
+     .help = "a name of 1 to 63 letters, digits, '_', '.' or '-'"},
+    {.path = "seed",
+     .kind = MR_FIELD_COUNTER,
+     .maximum = UINT64_MAX,
+     .fallback = "1234",
+     JOB(seed),
+     .help = "base of every random number"},
+    {.path = "model.layers",
+     .kind = MR_FIELD_CUSTOM,
+     .required = true,
+     .read = layers_read,
+     .help = "a list of layers"},
+    {.path = "model.loss",
+     .kind = MR_FIELD_CHOICE,
+     .fallback = "cross_entropy",
+     JOB(loss),
+     .choices = loss_choices,
+     .help = "mean over all tokens of a step; none for inference"},
+    {.path = "model.seed_layers",
+     .kind = MR_FIELD_BOOL,
+     .fallback = "true",
+     JOB(seed_layers),
+     .help = "random numbers depend on the layer's index, not on its stage"},
+    {.path = "pipeline.stages",
+     STAGES,
+     .offset = offsetof(mr_job_draft, stages),
+     .help = "short form of topology: {pipe: N}; default: 1"},
+    {.path = "pipeline.topology.pipe",
+     STAGES,
+     .fallback = "1",
+     JOB(pipe),
+     .help = "pipeline stages"},
+    {.path = "pipeline.topology.data",
+     STAGES,
+     .fallback = "1",
+     JOB(data),
+     .help = "replicas"},
+    {.path = "pipeline.topology.model",
+     STAGES,
+     .fallback = "1",
+     JOB(model),
+     .help = "ranks that share every layer"},
+    {.path = "pipeline.partition",
+     .kind = MR_FIELD_CUSTOM,
+     .fallback = "parameters",
+     .read = partition_read,
+     .help = "uniform, parameters, weights or a list of bounds"},
+    {.path = "pipeline.layer_weights",
+     .kind = MR_FIELD_CUSTOM,
+     .read = weights_read,
+     .help = "with partition: weights, one number for each layer"},
+    {.path = "pipeline.schedule",
+     .kind = MR_FIELD_CHOICE,
+     .fallback = "1f1b",
+     JOB(schedule),
+     .choices = schedule_choices,
+     .help = "order of forward and backward on each stage"},
+    {.path = "pipeline.chunks",
+     .kind = MR_FIELD_SIZE,
+     .minimum = 1,
+     .maximum = MR_LAYERS_MAX,
+     .fallback = "1",
+     JOB(chunks),
+     .help = "parts of the model on each stage"},
+    {.path = "pipeline.activation_checkpoint_interval",
+     .kind = MR_FIELD_SIZE,
+     .maximum = MR_LAYERS_MAX,
+     .fallback = "0",
+     JOB(checkpoint_interval),
+     .help = "layers between kept activations; 0 keeps all"},
+    {.path = "batch.micro_batch_size",
+     .kind = MR_FIELD_SIZE,
+     .required = true,
+     .minimum = 1,
+     .maximum = MR_DIMENSION_MAX,
+     JOB(micro_batch_size),
+     .help = "samples of a microbatch, B"},
+    {.path = "batch.micro_batches",
+     .kind = MR_FIELD_SIZE,
+     .minimum = 1,
+     .maximum = MR_MICRO_BATCHES_MAX,
+     .fallback = "1",
+     JOB(micro_batches),
+     .help = "microbatches of a step, per replica, M"},
+    {.path = "batch.sequence_length",
+     .kind = MR_FIELD_SIZE,
+     .required = true,
+     .minimum = 1,
+     .maximum = MR_DIMENSION_MAX,
+     JOB(sequence_length),
+     .help = "tokens of a sample, T"},
+    {.path = "optimizer.type",
+     .kind = MR_FIELD_CHOICE,
+     .fallback = "adamw",
+     .offset = offsetof(mr_job_draft, optimizer),
+     .choices = optimizer_choices,
+     .help = "AdamW with decoupled decay on matrices"},
+    {.path = "optimizer.lr",
+     .kind = MR_FIELD_NUMBER,
+     .fallback = "1e-3",
+     JOB(lr),
+     .low_open = true,
+     .high = 1000,
+     .help = "learning rate after the warm-up"},
+    {.path = "optimizer.betas",
+     .kind = MR_FIELD_PAIR,
+     .fallback = "0.9 0.999",
+     JOB(beta1),
+     .high = 1,
+     .high_open = true,
+     .help = "decay rates of the two moments"},
+    {.path = "optimizer.eps",
+     .kind = MR_FIELD_NUMBER,
+     .fallback = "1e-8",
+     JOB(eps),
+     .low_open = true,
+     .high = 1,
+     .help = "added to the root of the second moment"},
+    {.path = "optimizer.weight_decay",
+     .kind = MR_FIELD_NUMBER,
+     .fallback = "0.01",
+     JOB(weight_decay),
+     .high = 1000,
+     .help = "decay of parameters with two or more dimensions"},
+    {.path = "optimizer.grad_clip",
+     .kind = MR_FIELD_NUMBER,
+     .fallback = "0",
+     JOB(grad_clip),
+     .high = DBL_MAX,
+     .help = "largest norm of all gradients together; 0: no clipping"},
+    {.path = "lr_schedule.type",
+     .kind = MR_FIELD_CHOICE,
+     .fallback = "constant",
+     JOB(lr_kind),
+     .choices = lr_choices,
+     .help = "learning rate after the warm-up"},
+    {.path = "lr_schedule.warmup_steps",
+     STEPS,
+     .fallback = "0",
+     JOB(warmup_steps),
+     .help = "steps of linear rise from 0"},
+    {.path = "lr_schedule.total_steps",
+     STEPS,
+     .minimum = 1,
+     JOB(total_steps),
+     .help = "steps of the job; required unless loss is none"},
+    {.path = "lr_schedule.min_lr",
+     .kind = MR_FIELD_NUMBER,
+     .fallback = "0",
+     JOB(min_lr),
+     .high = 1000,
+     .help = "learning rate at the end of linear and cosine"},
+    {.path = "precision",
+     .kind = MR_FIELD_CHOICE,
+     .fallback = "fp32",
+     JOB(precision),
+     .choices = precision_choices,
+     .help = "element type of activations and products"},
+    {.path = "data.format",
+     .kind = MR_FIELD_CHOICE,
+     .fallback = "bytes",
+     JOB(data_format),
+     .choices = data_choices,
+     .help = "what the data files hold"},
+    {.path = "data.train",
+     .kind = MR_FIELD_TEXT,
+     JOB(data_train),
+     .capacity = MR_PATH_BYTES,
+     .help = "files to train on; globs allowed; without it the submitter feeds by itself"},
+    {.path = "data.shuffle",
+     .kind = MR_FIELD_BOOL,
+     .fallback = "true",
+     JOB(data_shuffle),
+     .help = "samples in an order that depends on the seed"},
+    {.path = "checkpoint.dir",
+     .kind = MR_FIELD_TEXT,
+     JOB(checkpoint_dir),
+     .capacity = MR_PATH_BYTES,
+     .help = "folder of the checkpoints; default: none are written"},
+    {.path = "checkpoint.every_steps",
+     STEPS,
+     .fallback = "0",
+     JOB(checkpoint_every_steps),
+     .help = "steps between checkpoints; 0: at the end and on request only"},
+    {.path = "checkpoint.keep",
+     STEPS,
+     .fallback = "0",
+     JOB(checkpoint_keep),
+     .help = "newest checkpoints that stay; 0: all"},
+    {.path = "checkpoint.initial",
+     .kind = MR_FIELD_BOOL,
+     .fallback = "false",
+     JOB(checkpoint_initial),
+     .help = "save step 0 too"},
+};
+
+enum { JOB_FIELD_COUNT = sizeof(job_fields) / sizeof(job_fields[0]) };
+static_assert(sizeof(job_fields) / sizeof(job_fields[0]) <= (size_t)MR_JOB_FIELDS_MAX,
+              "a draft has a mark for every field");
+
+const mr_field_table mr_job_fields = {job_fields, JOB_FIELD_COUNT, 0, "a job file", ""};
+
+/* pipeline.partition: a word, or the bounds themselves. */
+static bool partition_read(void *target, const mr_yaml_node *node, const char *path,
+                           mr_job_errors *errors) {
+    mr_job *job = &((mr_job_draft *)target)->job;
+    char text[MR_SCALAR_TEXT_BYTES];
+    if (node->kind != MR_YAML_LIST) {
+        int kind = 0;
+        if (!mr_field_choose(partition_choices, "or a list of bounds such as [0, 4, 9]", node, path,
+                             &kind, errors))
+            return false;
+        job->partition = (mr_partition_kind)kind;
+        return true;
+    }
+    job->partition = MR_PARTITION_BOUNDS;
+    job->bounds = mr_alloc_array(node->child_count, sizeof(*job->bounds));
+    if (job->bounds == NULL) {
+        mr_job_errors_add(errors, node->line, "%s: no memory for %zu bounds", path,
+                          node->child_count);
+        return false;
+    }
+    job->bound_count = node->child_count;
+    size_t index = 0;
+    for (const mr_yaml_node *item = node->child; item != NULL; item = item->next, index++) {
+        uint64_t bound = 0;
+        if (!mr_scalar_counter(item, &bound) || bound > MR_LAYERS_MAX) {
+            mr_job_errors_add(errors, item->line,
+                              "%s[%zu] is %s; it must be a whole number, 0 to %d", path, index,
+                              mr_scalar_describe(item, text), MR_LAYERS_MAX);
+            return false;
+        }
+        job->bounds[index] = (size_t)bound;
+    }
+    return true;
+}
+
+/* pipeline.layer_weights: numbers of at least 0. */
+static bool weights_read(void *target, const mr_yaml_node *node, const char *path,
+                         mr_job_errors *errors) {
+    mr_job *job = &((mr_job_draft *)target)->job;
+    char text[MR_SCALAR_TEXT_BYTES];
+    if (node->kind != MR_YAML_LIST) {
+        mr_job_errors_add(errors, node->line,
+                          "%s is %s; it must be a list with one number for each layer", path,
+                          mr_scalar_describe(node, text));
+        return false;
+    }
+    job->weights = mr_alloc_array(node->child_count, sizeof(*job->weights));
+    if (job->weights == NULL) {
+        mr_job_errors_add(errors, node->line, "%s: no memory for %zu weights", path,
+                          node->child_count);
+        return false;
+    }
+    job->weight_count = node->child_count;
+    size_t index = 0;
+    for (const mr_yaml_node *item = node->child; item != NULL; item = item->next, index++) {
+        if (!mr_scalar_number(item, &job->weights[index]) || job->weights[index] < 0 ||
+            job->weights[index] > LAYER_WEIGHT_MAX) {
+            mr_job_errors_add(errors, item->line,
+                              "%s[%zu] is %s; it must be a number of at least 0 and at most %g",
+                              path, index, mr_scalar_describe(item, text), LAYER_WEIGHT_MAX);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool layers_read(void *target, const mr_yaml_node *node, const char *path,
+                        mr_job_errors *errors) {
+    mr_job *job = &((mr_job_draft *)target)->job;
+    if (!mr_layers_read(node, path, &job->layers, &job->layer_count, errors))
+        return false;
+    for (size_t i = 0; i < job->layer_count; i++)
+        job->block_count += job->layers[i].type == MR_LAYER_TYPE_TRANSFORMER_BLOCK;
+    return true;
+}
+
+bool mr_job_read(const mr_yaml_node *root, mr_job_draft *draft, mr_job_errors *errors) {
+    char text[MR_SCALAR_TEXT_BYTES];
+    size_t errors_before = errors->count;
+    if (root->kind != MR_YAML_MAP) {
+        mr_job_errors_add(errors, root->line,
+                          "the file is %s; it must be a mapping that starts with "
+                          "schema: millrace.job/v1",
+                          mr_scalar_describe(root, text));
+        return false;
+    }
+    mr_field_table_read(&mr_job_fields, root, draft, draft->marks, errors);
+    if (mr_job_draft_line(draft, "pipeline.stages") != 0 &&
+        mr_job_draft_line(draft, "pipeline.topology.pipe") == 0)
+        draft->job.pipe = draft->stages;
+    return errors->count == errors_before;
+}
+
+void mr_job_draft_deinit(mr_job_draft *draft) {
+    mr_free(draft->job.layers);
+    mr_free(draft->job.bounds);
+    mr_free(draft->job.weights);
+    memset(draft, 0, sizeof(*draft));
+}
+
+size_t mr_job_draft_line(const mr_job_draft *draft, const char *path) {
+    return mr_field_table_mark(&mr_job_fields, draft->marks, path)->line;
+}
+
+bool mr_job_draft_good(const mr_job_draft *draft, const char *path) {
+    return !mr_field_table_mark(&mr_job_fields, draft->marks, path)->bad;
+}

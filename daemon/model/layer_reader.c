@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/model/layer_reader.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/base/alloc.h"
+#include "daemon/model/field.h"
+#include "daemon/model/job_errors.h"
+#include "daemon/model/scalar.h"
+
+enum { TIED_ENTRIES_MAX = 256 };
+
+/* One entry of the list, before repeat. */
+typedef struct layer_entry {
+    mr_layer_spec spec;
+    size_t repeat;
+    size_t index; /* in the list */
+} layer_entry;
+
+#define ENTRY(NAME) (1u << MR_LAYER_TYPE_##NAME)
+#define SPEC(member) .offset = offsetof(layer_entry, spec.member)
+#define DIMENSION .kind = MR_FIELD_SIZE, .minimum = 1, .maximum = MR_DIMENSION_MAX
+
+static const mr_field_choice type_choices[] = {
+    {"embedding", MR_LAYER_TYPE_EMBEDDING, false},
+    {"transformer_block", MR_LAYER_TYPE_TRANSFORMER_BLOCK, false},
+    {"layernorm", MR_LAYER_TYPE_LAYERNORM, false},
+    {"rmsnorm", MR_LAYER_TYPE_RMSNORM, true},
+    {"lm_head", MR_LAYER_TYPE_LM_HEAD, false},
+    {"linear", MR_LAYER_TYPE_LINEAR, false},
+    {"conv2d", 0, true},
+    {"maxpool2d", 0, true},
+    {"flatten", 0, true},
+    {"relu", MR_LAYER_TYPE_RELU, false},
+    {"gelu", MR_LAYER_TYPE_GELU, false},
+    {"silu", MR_LAYER_TYPE_SILU, false},
+    {"dropout", MR_LAYER_TYPE_DROPOUT, false},
+    {"identity", MR_LAYER_TYPE_IDENTITY, false},
+    {NULL, 0, false},
+};
+static const mr_field_choice norm_choices[] = {
+    {"layernorm", MR_NORM_LAYERNORM, false},
+    {"rmsnorm", MR_NORM_RMSNORM, true},
+    {NULL, 0, false},
+};
+static const mr_field_choice activation_choices[] = {
+    {"gelu_tanh", MR_ACTIVATION_GELU_TANH, false},
+    {"swiglu", MR_ACTIVATION_SWIGLU, true},
+    {NULL, 0, false},
+};
+static const mr_field_choice position_choices[] = {
+    {"none", MR_POSITION_NONE, false},
+    {"rope", MR_POSITION_ROPE, true},
+    {NULL, 0, false},
+};
+static const mr_field_choice parallel_choices[] = {
+    {"none", MR_PARALLEL_NONE, false},
+    {"column", MR_PARALLEL_COLUMN, false},
+    {"row", MR_PARALLEL_ROW, false},
+    {NULL, 0, false},
+};
+
+/* Every field of every layer type, with its default, in one place. */
+static const mr_field layer_fields[] = {
+    {.path = "type",
+     .kind = MR_FIELD_CHOICE,
+     .required = true,
+     SPEC(type),
+     .choices = type_choices,
+     .help = "what the layer is"},
+    {.path = "repeat",
+     .kind = MR_FIELD_SIZE,
+     .minimum = 1,
+     .maximum = MR_LAYERS_MAX,
+     .fallback = "1",
+     .offset = offsetof(layer_entry, repeat),
+     .help = "number of equal layers that the entry stands for"},
+    {.path = "tie",
+     .kind = MR_FIELD_NAME,
+     .entries = ENTRY(EMBEDDING) | ENTRY(LM_HEAD),
+     SPEC(tie),
+     .capacity = MR_NAME_BYTES,
+     .help = "key of the layers that share their [vocab, dim] weight; default: not shared"},
+    {.path = "vocab",
+     DIMENSION,
+     .required = true,
+     .entries = ENTRY(EMBEDDING),
+     SPEC(vocab),
+     .help = "number of token ids, V"},
+    {.path = "vocab",
+     DIMENSION,
+     .entries = ENTRY(LM_HEAD),
+     SPEC(vocab),
+     .help = "number of token ids, V; default: its tie's"},
+    {.path = "dim",
+     DIMENSION,
+     .required = true,
+     .entries = ENTRY(EMBEDDING) | ENTRY(TRANSFORMER_BLOCK) | ENTRY(LAYERNORM) | ENTRY(RMSNORM),
+     SPEC(dim),
+     .help = "width, C"},
+    {.path = "dim",
+     DIMENSION,
+     .entries = ENTRY(LM_HEAD),
+     SPEC(dim),
+     .help = "width, C; default: its tie's"},
+    {.path = "positions",
+     DIMENSION,
+     .entries = ENTRY(EMBEDDING),
+     SPEC(positions),
+     .help = "learned positions, at least the sequence length; default: none"},
+    {.path = "heads",
+     DIMENSION,
+     .required = true,
+     .entries = ENTRY(TRANSFORMER_BLOCK),
+     SPEC(heads),
+     .help = "attention heads; divides dim"},
+    {.path = "kv_heads",
+     DIMENSION,
+     .entries = ENTRY(TRANSFORMER_BLOCK),
+     SPEC(kv_heads),
+     .help = "key and value heads; default: heads"},
+    {.path = "ffn",
+     DIMENSION,
+     .entries = ENTRY(TRANSFORMER_BLOCK),
+     SPEC(ffn),
+     .help = "inner width of the MLP, F; default: 4 dim"},
+    {.path = "norm",
+     .kind = MR_FIELD_CHOICE,
+     .entries = ENTRY(TRANSFORMER_BLOCK),
+     .fallback = "layernorm",
+     SPEC(norm),
+     .choices = norm_choices,
+     .help = "normalisation before attention and MLP"},
+    {.path = "activation",
+     .kind = MR_FIELD_CHOICE,
+     .entries = ENTRY(TRANSFORMER_BLOCK),
+     .fallback = "gelu_tanh",
+     SPEC(activation),
+     .choices = activation_choices,
+     .help = "inside the MLP"},
+    {.path = "position",
+     .kind = MR_FIELD_CHOICE,
+     .entries = ENTRY(TRANSFORMER_BLOCK),
+     .fallback = "none",
+     SPEC(position),
+     .choices = position_choices,
+     .help = "position encoding inside attention"},
+    {.path = "bias",
+     .kind = MR_FIELD_BOOL,
+     .entries = ENTRY(TRANSFORMER_BLOCK) | ENTRY(LINEAR),
+     .fallback = "true",
+     SPEC(bias),
+     .help = "the linear maps have biases"},
+    {.path = "causal",
+     .kind = MR_FIELD_BOOL,
+     .entries = ENTRY(TRANSFORMER_BLOCK),
+     .fallback = "true",
+     SPEC(causal),
+     .help = "a token attends to itself and earlier ones only"},
+    {.path = "dropout",
+     .kind = MR_FIELD_NUMBER,
+     .entries = ENTRY(TRANSFORMER_BLOCK),
+     .fallback = "0",
+     SPEC(dropout),
+     .low = 0,
+     .high = 1,
+     .high_open = true,
+     .help = "probability of zero in attention and in both branches"},
+    {.path = "p",
+     .kind = MR_FIELD_NUMBER,
+     .entries = ENTRY(DROPOUT),
+     .fallback = "0.5",
+     SPEC(dropout),
+     .low = 0,
+     .high = 1,
+     .high_open = true,
+     .help = "probability of zero"},
+    {.path = "eps",
+     .kind = MR_FIELD_NUMBER,
+     .entries = ENTRY(TRANSFORMER_BLOCK) | ENTRY(LAYERNORM) | ENTRY(RMSNORM),
+     .fallback = "1e-5",
+     SPEC(eps),
+     .low = 0,
+     .low_open = true,
+     .high = 1,
+     .help = "added to the variance"},
+    {.path = "in",
+     DIMENSION,
+     .required = true,
+     .entries = ENTRY(LINEAR),
+     SPEC(in),
+     .help = "input width"},
+    {.path = "out",
+     DIMENSION,
+     .required = true,
+     .entries = ENTRY(LINEAR),
+     SPEC(out),
+     .help = "output width"},
+    {.path = "parallel",
+     .kind = MR_FIELD_CHOICE,
+     .entries = ENTRY(LINEAR),
+     .fallback = "none",
+     SPEC(parallel),
+     .choices = parallel_choices,
+     .help = "how the model axis cuts it"},
+};
+
+enum { LAYER_FIELD_COUNT = sizeof(layer_fields) / sizeof(layer_fields[0]) };
+
+/* The entry's type, read before the rest because it decides what else may be there. */
+static bool entry_type(const mr_yaml_node *node, const char *prefix, layer_entry *entry,
+                       mr_job_errors *errors) {
+    static const mr_field type_field[] = {{.path = "type",
+                                           .kind = MR_FIELD_CHOICE,
+                                           .required = true,
+                                           SPEC(type),
+                                           .choices = type_choices,
+                                           .help = "what the layer is"}};
+    mr_field_table table = {type_field, 1, 0, "a layer", prefix};
+    mr_field_mark mark;
+    mr_yaml_node only_type = {.kind = MR_YAML_MAP, .line = node->line};
+    mr_yaml_node copy;
+    for (const mr_yaml_node *key = node->child; key != NULL; key = key->next) {
+        if (strcmp(key->key, "type") != 0)
+            continue;
+        copy = *key;
+        copy.next = NULL;
+        only_type.child = &copy;
+        only_type.child_count = 1;
+        break;
+    }
+    mr_field_table_read(&table, &only_type, entry, &mark, errors);
+    return !mark.bad;
+}
+
+/* heads and their relatives; one error at most. */
+static bool entry_check_heads(const layer_entry *entry, const char *prefix,
+                              mr_job_errors *errors) {
+    const mr_layer_spec *spec = &entry->spec;
+    if (spec->dim % spec->heads != 0)
+        mr_job_errors_add(errors, spec->line, "%sheads is %zu; it must divide dim, which is %zu",
+                          prefix, spec->heads, spec->dim);
+    else if (spec->kv_heads != spec->heads)
+        mr_job_errors_add(errors, spec->line,
+                          "%skv_heads other than heads is not supported by this version: it is "
+                          "%zu; it must be %zu",
+                          prefix, spec->kv_heads, spec->heads);
+    else
+        return true;
+    return false;
+}
+
+/* Defaults that depend on other fields, and what must hold between fields of one entry. */
+static bool entry_finish(layer_entry *entry, const char *prefix, mr_job_errors *errors) {
+    mr_layer_spec *spec = &entry->spec;
+    if (spec->type == MR_LAYER_TYPE_TRANSFORMER_BLOCK) {
+        if (spec->kv_heads == 0)
+            spec->kv_heads = spec->heads;
+        if (spec->ffn == 0)
+            spec->ffn = 4 * spec->dim;
+        return entry_check_heads(entry, prefix, errors);
+    }
+    if (spec->type == MR_LAYER_TYPE_LM_HEAD && spec->tie[0] == '\0' &&
+        (spec->vocab == 0 || spec->dim == 0)) {
+        mr_job_errors_add(errors, spec->line,
+                          "%s%s is missing; an lm_head needs dim and vocab, or a tie to take them "
+                          "from",
+                          prefix, spec->dim == 0 ? "dim" : "vocab");
+        return false;
+    }
+    return true;
+}
+
+static void entry_prefix(const char *path, size_t index, char out_prefix[MR_FIELD_PATH_BYTES]) {
+    (void)snprintf(out_prefix, MR_FIELD_PATH_BYTES, "%s[%zu].", path, index);
+}
+
+static bool entry_read(const mr_yaml_node *node, const char *path, layer_entry *entry,
+                       mr_job_errors *errors) {
+    char prefix[MR_FIELD_PATH_BYTES];
+    char text[MR_SCALAR_TEXT_BYTES];
+    mr_field_mark marks[LAYER_FIELD_COUNT];
+    size_t errors_before = errors->count;
+    entry_prefix(path, entry->index, prefix);
+    entry->spec.line = node->line;
+    if (node->kind != MR_YAML_MAP) {
+        mr_job_errors_add(errors, node->line,
+                          "%s[%zu] is %s; it must be a mapping such as {type: layernorm, dim: 64}",
+                          path, entry->index, mr_scalar_describe(node, text));
+        return false;
+    }
+    if (!entry_type(node, prefix, entry, errors))
+        return false;
+    char noun[64];
+    (void)snprintf(noun, sizeof(noun), "a layer of type %s", mr_layer_type_name(entry->spec.type));
+    mr_field_table table = {layer_fields, LAYER_FIELD_COUNT, 1u << entry->spec.type, noun, prefix};
+    mr_field_table_read(&table, node, entry, marks, errors);
+    bool good = errors->count == errors_before && errors->count < MR_JOB_ERRORS_MAX;
+    return good && entry_finish(entry, prefix, errors);
+}
+
+/* The first other entry of the same tie that gives what wanted leaves out: dim or vocab. */
+static size_t tie_size(const layer_entry *entries, size_t count, const char *tie, bool want_dim) {
+    for (size_t i = 0; i < count; i++) {
+        size_t size = want_dim ? entries[i].spec.dim : entries[i].spec.vocab;
+        if (strcmp(entries[i].spec.tie, tie) == 0 && size > 0)
+            return size;
+    }
+    return 0;
+}
+
+/* Number of layers in a tie; at most 2 are counted. */
+static size_t tie_layers(const layer_entry *entries, size_t count, const char *tie) {
+    size_t layers = 0;
+    for (size_t i = 0; i < count && layers < 2; i++)
+        if (strcmp(entries[i].spec.tie, tie) == 0)
+            layers += entries[i].repeat;
+    return layers;
+}
+
+static bool tie_check(layer_entry *entries, size_t count, layer_entry *entry, const char *path,
+                      mr_job_errors *errors) {
+    mr_layer_spec *spec = &entry->spec;
+    size_t dim = tie_size(entries, count, spec->tie, true);
+    size_t vocab = tie_size(entries, count, spec->tie, false);
+    if (spec->dim == 0)
+        spec->dim = dim;
+    if (spec->vocab == 0)
+        spec->vocab = vocab;
+    if (tie_layers(entries, count, spec->tie) < 2)
+        mr_job_errors_add(errors, spec->line,
+                          "%s[%zu].tie is %s, which no other layer has; a tie joins at least two",
+                          path, entry->index, spec->tie);
+    else if (spec->dim == 0 || spec->vocab == 0)
+        mr_job_errors_add(errors, spec->line,
+                          "%s[%zu].%s is missing, and no other layer of tie %s has it", path,
+                          entry->index, spec->dim == 0 ? "dim" : "vocab", spec->tie);
+    else if (spec->dim != dim || spec->vocab != vocab)
+        mr_job_errors_add(errors, spec->line,
+                          "%s[%zu] has a weight of [%zu, %zu] but its tie %s shares [%zu, %zu]; "
+                          "vocab and dim must be equal",
+                          path, entry->index, spec->vocab, spec->dim, spec->tie, vocab, dim);
+    else
+        return true;
+    return false;
+}
+
+/* Writes the layers out one by one. */
+static bool layers_expand(const layer_entry *entries, size_t count, size_t line, const char *path,
+                          mr_layer_spec **out_layers, size_t *out_count, mr_job_errors *errors) {
+    size_t total = 0;
+    for (size_t i = 0; i < count; i++)
+        total += entries[i].repeat; /* both factors are at most MR_LAYERS_MAX */
+    if (total > MR_LAYERS_MAX) {
+        mr_job_errors_add(errors, line, "%s has %zu layers; it may have at most %d", path, total,
+                          MR_LAYERS_MAX);
+        return false;
+    }
+    mr_layer_spec *layers = mr_alloc_array(total, sizeof(*layers));
+    if (layers == NULL) {
+        mr_job_errors_add(errors, line, "%s: no memory for %zu layers", path, total);
+        return false;
+    }
+    size_t at = 0;
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < entries[i].repeat; j++)
+            layers[at++] = entries[i].spec;
+    *out_layers = layers;
+    *out_count = total;
+    return true;
+}
+
+/* Ties are compared only where every entry is sound: otherwise one error would breed more. */
+static bool ties_check(layer_entry *entries, size_t count, const char *path,
+                       mr_job_errors *errors) {
+    bool good = true;
+    size_t tied = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (entries[i].spec.tie[0] == '\0')
+            continue;
+        if (++tied > TIED_ENTRIES_MAX) { /* each is compared with all layers */
+            mr_job_errors_add(errors, entries[i].spec.line, "%s has more than %d tied entries",
+                              path, TIED_ENTRIES_MAX);
+            return false;
+        }
+        good &= tie_check(entries, count, &entries[i], path, errors);
+    }
+    return good;
+}
+
+static bool entries_read(const mr_yaml_node *node, const char *path, layer_entry *entries,
+                         mr_job_errors *errors) {
+    bool good = true;
+    size_t index = 0;
+    for (const mr_yaml_node *item = node->child; item != NULL; item = item->next, index++) {
+        if (errors->count == MR_JOB_ERRORS_MAX)
+            return false; /* nothing more could be said */
+        entries[index].index = index;
+        good &= entry_read(item, path, &entries[index], errors);
+    }
+    return good && ties_check(entries, index, path, errors);
+}
+
+bool mr_layers_read(const mr_yaml_node *node, const char *path, mr_layer_spec **out_layers,
+                    size_t *out_count, mr_job_errors *errors) {
+    char text[MR_SCALAR_TEXT_BYTES];
+    if (node->kind != MR_YAML_LIST || node->child_count == 0 ||
+        node->child_count > MR_LAYERS_MAX) {
+        mr_job_errors_add(errors, node->line, "%s is %s; it must be a list of 1 to %d layers", path,
+                          node->kind != MR_YAML_LIST ? mr_scalar_describe(node, text)
+                          : node->child_count == 0   ? "an empty list"
+                                                     : "too long",
+                          MR_LAYERS_MAX);
+        return false;
+    }
+    layer_entry *entries = mr_alloc_array(node->child_count, sizeof(*entries));
+    if (entries == NULL) {
+        mr_job_errors_add(errors, node->line, "%s: no memory for %zu layers", path,
+                          node->child_count);
+        return false;
+    }
+    bool good = entries_read(node, path, entries, errors) &&
+                layers_expand(entries, node->child_count, node->line, path, out_layers, out_count,
+                              errors);
+    mr_free(entries);
+    return good;
+}

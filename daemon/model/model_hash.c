@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/model/model_hash.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+
+enum { LAYER_LINE_BYTES = 512, SHA256_BYTES = 32 };
+
+/* The first layer of the same tie. */
+static size_t tie_first(const mr_layer_spec *layers, size_t layer) {
+    size_t i = 0;
+    while (strcmp(layers[i].tie, layers[layer].tie) != 0)
+        i++;
+    return i;
+}
+
+static size_t line_sizes(const mr_layer_spec *spec, char *out_text, size_t capacity) {
+    int wrote = 0;
+    switch (spec->type) {
+    case MR_LAYER_TYPE_EMBEDDING:
+        wrote = snprintf(out_text, capacity, " vocab=%zu dim=%zu positions=%zu", spec->vocab,
+                         spec->dim, spec->positions);
+        break;
+    case MR_LAYER_TYPE_TRANSFORMER_BLOCK:
+        wrote = snprintf(out_text, capacity,
+                         " dim=%zu heads=%zu kv_heads=%zu ffn=%zu norm=%d activation=%d "
+                         "position=%d bias=%d causal=%d eps=%.17g",
+                         spec->dim, spec->heads, spec->kv_heads, spec->ffn, (int)spec->norm,
+                         (int)spec->activation, (int)spec->position, spec->bias, spec->causal,
+                         spec->eps);
+        break;
+    case MR_LAYER_TYPE_LAYERNORM:
+    case MR_LAYER_TYPE_RMSNORM:
+        wrote = snprintf(out_text, capacity, " dim=%zu eps=%.17g", spec->dim, spec->eps);
+        break;
+    case MR_LAYER_TYPE_LM_HEAD:
+        wrote = snprintf(out_text, capacity, " vocab=%zu dim=%zu", spec->vocab, spec->dim);
+        break;
+    case MR_LAYER_TYPE_LINEAR:
+        wrote = snprintf(out_text, capacity, " in=%zu out=%zu bias=%d", spec->in, spec->out,
+                         spec->bias);
+        break;
+    default: /* no sizes */
+        break;
+    }
+    MR_ASSERT(wrote >= 0 && (size_t)wrote < capacity);
+    return (size_t)wrote;
+}
+
+static size_t layer_line(const mr_layer_spec *layers, size_t layer,
+                         char out_text[LAYER_LINE_BYTES]) {
+    const mr_layer_spec *spec = &layers[layer];
+    size_t used = (size_t)snprintf(out_text, LAYER_LINE_BYTES, "%zu %s", layer,
+                                   mr_layer_type_name(spec->type));
+    if (spec->tie[0] != '\0')
+        used += (size_t)snprintf(out_text + used, LAYER_LINE_BYTES - used, " tie=%zu",
+                                 tie_first(layers, layer));
+    used += line_sizes(spec, out_text + used, LAYER_LINE_BYTES - used - 1);
+    out_text[used] = '\n';
+    return used + 1;
+}
+
+mr_status mr_model_hash(const mr_layer_spec *layers, size_t layer_count, char out_hex[65]) {
+    char line[LAYER_LINE_BYTES];
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned int digest_bytes = 0;
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    bool good = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;
+    for (size_t i = 0; good && i < layer_count; i++)
+        good = EVP_DigestUpdate(context, line, layer_line(layers, i, line)) == 1;
+    good = good && EVP_DigestFinal_ex(context, digest, &digest_bytes) == 1;
+    EVP_MD_CTX_free(context); /* NULL is fine */
+    if (!good || digest_bytes != SHA256_BYTES)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no SHA-256 of the model's %zu layers", layer_count);
+    for (size_t i = 0; i < SHA256_BYTES; i++)
+        (void)snprintf(out_hex + 2 * i, 3, "%02x", digest[i]);
+    return MR_OK;
+}
