@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/coordinator/spec.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/base/alloc.h"
+#include "daemon/plan/plan.h"
+
+bool mr_job_spec_saves(const mr_job_spec *spec) {
+    return !spec->inference && spec->checkpoint_dir[0] != '\0';
+}
+
+void mr_job_spec_destroy(mr_job_spec *spec) {
+    if (spec == NULL)
+        return;
+    for (size_t i = 0; i < spec->group_count; i++)
+        mr_free(spec->groups[i].ranks);
+    mr_free(spec->groups);
+    mr_free(spec->ranks);
+    mr_job_destroy(spec->job);
+    mr_free(spec->job_file);
+    mr_free(spec->base_directory);
+    mr_free(spec);
+}
+
+mr_status mr_job_spec_ended(const char *name, const char *job_file, const char *base_directory,
+                            bool inference, mr_job_spec **out_spec) {
+    mr_job_spec *spec = mr_alloc(sizeof(*spec));
+    if (spec == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the job");
+    (void)snprintf(spec->name, sizeof(spec->name), "%s", name); /* cut where it is too long */
+    spec->inference = inference;
+    spec->job_file = mr_strdup(job_file);
+    spec->base_directory = mr_strdup(base_directory);
+    if (spec->job_file == NULL || spec->base_directory == NULL) {
+        mr_job_spec_destroy(spec);
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the text of job %s", name);
+    }
+    *out_spec = spec;
+    return MR_OK;
+}
+
+/* Coordinates of rank on the axes that the plan has. */
+static mr_status spec_add_rank(mr_job_spec *spec, const mr_plan *plan, uint32_t rank) {
+    size_t coordinates[MR_AXES_MAX];
+    MR_TRY(mr_topology_coordinates(&plan->topology, rank, coordinates));
+    size_t pipe = 0;
+    bool model_first = true;
+    for (size_t axis = 0; axis < plan->topology.axis_count; axis++) {
+        if (strcmp(plan->topology.axes[axis], "pipe") == 0)
+            pipe = coordinates[axis];
+        else if (strcmp(plan->topology.axes[axis], "model") == 0)
+            model_first = coordinates[axis] == 0;
+    }
+    spec->ranks[rank] = (mr_spec_rank){
+        .stage = (uint32_t)pipe,
+        .layer_first = (uint32_t)plan->bounds[pipe],
+        .layer_end = (uint32_t)plan->bounds[pipe + 1],
+        .first = pipe == 0 && model_first,
+    };
+    return MR_OK;
+}
+
+static mr_status spec_add_group(mr_spec_group *group, const mr_group_plan *plan) {
+    static const char *const kinds[MR_GROUP_KIND_COUNT] = {
+        [MR_GROUP_TIED] = "tied",
+        [MR_GROUP_DATA] = "data",
+        [MR_GROUP_MODEL] = "model",
+        [MR_GROUP_PIPE] = "pipe",
+    };
+    group->kind = kinds[plan->kind];
+    memcpy(group->key, plan->key, sizeof(group->key));
+    group->ranks = mr_alloc_array(plan->rank_count, sizeof(*group->ranks));
+    if (group->ranks == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a group of %zu ranks", plan->rank_count);
+    memcpy(group->ranks, plan->ranks, plan->rank_count * sizeof(*group->ranks));
+    group->rank_count = plan->rank_count;
+    return MR_OK;
+}
+
+static mr_status spec_take_plan(mr_job_spec *spec, const mr_plan *plan) {
+    spec->rank_count = plan->topology.world_size;
+    spec->ranks = mr_alloc_array(spec->rank_count, sizeof(*spec->ranks));
+    spec->groups = mr_alloc_array(plan->group_count, sizeof(*spec->groups));
+    if (spec->ranks == NULL || spec->groups == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the plan of job %s", spec->name);
+    for (uint32_t rank = 0; rank < spec->rank_count; rank++)
+        MR_TRY(spec_add_rank(spec, plan, rank));
+    spec->group_count = plan->group_count;
+    for (size_t i = 0; i < plan->group_count; i++)
+        MR_TRY(spec_add_group(&spec->groups[i], &plan->groups[i]));
+    memcpy(spec->schedule_hash, plan->schedule_hash, sizeof(spec->schedule_hash));
+    return MR_OK;
+}
+
+static mr_status spec_take_job(mr_job_spec *spec, const mr_job *job) {
+    spec->total_steps = spec->inference ? 0 : job->total_steps;
+    memcpy(spec->model_hash, job->model_hash, sizeof(spec->model_hash));
+    spec->checkpoint_keep = job->checkpoint_keep;
+    spec->samples_per_step = (uint64_t)job->micro_batch_size * job->micro_batches * job->data;
+    if (job->checkpoint_dir[0] == '\0')
+        return MR_OK;
+    return mr_job_resolve_path(spec->base_directory, job->checkpoint_dir, spec->checkpoint_dir);
+}
+
+mr_status mr_job_spec_make(const char *job_file, const char *base_directory, bool inference,
+                           mr_job_spec **out_spec) {
+    mr_status status = MR_OK;
+    mr_job *job = NULL;
+    mr_plan *plan = NULL;
+    mr_job_spec *spec = NULL;
+    if (base_directory[0] != '\0' && base_directory[0] != '/')
+        return MR_ERROR(INVALID_ARGUMENT, "base_directory is \"%.100s\"; it must be absolute",
+                        base_directory);
+    MR_TRY_GOTO(status, mr_job_parse(job_file, strlen(job_file), &job, NULL), out);
+    MR_TRY_GOTO(status, mr_plan_make(job, inference, &plan), out);
+    MR_TRY_GOTO(status, mr_job_spec_ended(job->name, job_file, base_directory, inference, &spec),
+                out);
+    MR_TRY_GOTO(status, spec_take_plan(spec, plan), out);
+    MR_TRY_GOTO(status, spec_take_job(spec, job), out);
+    spec->job = job;
+    job = NULL;
+    *out_spec = spec;
+    spec = NULL;
+out:
+    mr_plan_destroy(plan);
+    mr_job_spec_destroy(spec);
+    mr_job_destroy(job);
+    return status;
+}

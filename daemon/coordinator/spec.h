@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* spec.h: what the coordinator must know of a job, taken once from its job file and plan: plain facts,
+ * so that decisions need neither model nor plan, and a simulator can make one by hand.
+ * Owner: coordinator. Thread: made on DISK (reading and planning take milliseconds), then LOOP's.
+ * Not here: the job's life (jobs.h), finding the checkpoint it continues from (admission.h). */
+#ifndef MR_COORDINATOR_SPEC_H
+#define MR_COORDINATOR_SPEC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/base/limits.h"
+#include "daemon/base/status.h"
+#include "daemon/checkpoint/layout.h"
+#include "daemon/model/job.h"
+
+typedef struct mr_spec_rank {
+    uint32_t stage; /* pipe coordinate */
+    uint32_t layer_first;
+    uint32_t layer_end;
+    bool first; /* a first stage: clients feed it; ranks are in order of the replicas */
+} mr_spec_rank;
+
+typedef struct mr_spec_group {
+    const char *kind; /* "tied", "data", "model", "pipe" */
+    char key[MR_NAME_BYTES];
+    size_t rank_count;
+    uint32_t *ranks; /* owned */
+} mr_spec_group;
+
+typedef struct mr_job_spec {
+    char name[MR_NAME_BYTES];
+    bool inference;
+    char *job_file;       /* owned; as it was sent */
+    char *base_directory; /* owned */
+    uint64_t total_steps; /* 0 for inference */
+    size_t rank_count;    /* members it needs; 0 in the spec of a job that has ended */
+    mr_spec_rank *ranks;
+    size_t group_count;
+    mr_spec_group *groups;
+    char schedule_hash[MR_SHA256_HEX_BYTES];
+    char model_hash[MR_SHA256_HEX_BYTES];
+    char checkpoint_dir[MR_PATH_BYTES]; /* absolute; "" for none */
+    uint64_t checkpoint_keep;           /* 0: all */
+    uint64_t samples_per_step;
+    mr_job *job; /* owned; NULL in tests and in the spec of a job that has ended */
+} mr_job_spec;
+
+/* Reads and plans a job file. INVALID_ARGUMENT: the job file's first error, or what cannot be planned.
+ * Owner frees with mr_job_spec_destroy. */
+MR_MUST_CHECK mr_status mr_job_spec_make(const char *job_file, const char *base_directory,
+                                         bool inference, mr_job_spec **out_spec);
+/* Of a job that is over: name, texts and folder, without topology. */
+MR_MUST_CHECK mr_status mr_job_spec_ended(const char *name, const char *job_file,
+                                          const char *base_directory, bool inference,
+                                          mr_job_spec **out_spec);
+/* NULL is fine. */
+void mr_job_spec_destroy(mr_job_spec *spec);
+
+/* May the job write checkpoints? */
+bool mr_job_spec_saves(const mr_job_spec *spec);
+
+#endif
