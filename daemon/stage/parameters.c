@@ -10,7 +10,6 @@
  * mr_slices, so that every tensor is aligned. */
 #include "daemon/stage/parameters.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "daemon/base/alloc.h"
@@ -21,11 +20,11 @@ struct mr_parameters {
     mr_parameters_options options;
     size_t layer_count;
     mr_layer *layers;
-    size_t *layer_offset;   /* [layer_count + 1] into the flat arrays */
-    mr_tensor *bound;       /* flat: weight of each use */
+    size_t *layer_offset;    /* [layer_count + 1] into the flat arrays */
+    mr_tensor *bound;        /* flat: weight of each use */
     mr_tensor *accumulators; /* flat: gradient of each use */
-    size_t *item_of;        /* flat: item of each use */
-    mr_tensor *uses;        /* the accumulators again, grouped by item */
+    size_t *item_of;         /* flat: item of each use */
+    mr_tensor *uses;         /* the accumulators again, grouped by item */
     mr_stage_parameter *items;
     size_t item_count;
     size_t owned_count;
@@ -291,31 +290,23 @@ void mr_parameters_destroy(mr_parameters *parameters) {
 
 enum { PARAMETERS_DRAW_ELEMENTS = 1 << 16 }; /* drawn on the host at a time */
 
-static float parameters_deviation(const mr_parameters *p, mr_init init) {
-    const double base = 0.02;
-    size_t blocks = p->options.job->block_count > 0 ? p->options.job->block_count : 1;
-    if (init == MR_INIT_NORMAL_RESIDUAL)
-        return (float)(base / sqrt(2.0 * (double)blocks));
-    return (float)base;
-}
-
 static void parameters_draw_item(mr_parameters *p, const mr_stage_parameter *item, float *host) {
     mr_device *device = p->options.device;
     /* Every holder of a tied parameter draws what its tie's first layer says. */
-    mr_init init = p->options.descriptions[item->init_layer].parameters[item->init_parameter].init;
+    const mr_parameter *from =
+        &p->options.descriptions[item->init_layer].parameters[item->init_parameter];
+    bool constant = from->init == MR_INIT_ZERO || from->init == MR_INIT_ONE;
     mr_random_key key = mr_random_key_make(p->options.job->seed, MR_RANDOM_INIT, item->init_layer,
                                            item->init_parameter, 0);
-    float deviation = parameters_deviation(p, init);
     size_t elements = parameters_elements(&item->weight.shape);
     size_t done = 0;
     while (done < elements) {
         size_t n = elements - done;
         n = n < PARAMETERS_DRAW_ELEMENTS ? n : PARAMETERS_DRAW_ELEMENTS;
-        if (init == MR_INIT_ZERO || init == MR_INIT_ONE)
-            for (size_t i = 0; i < n; i++)
-                host[i] = init == MR_INIT_ONE ? 1.0f : 0.0f;
-        else
-            mr_random_normal(&key, done, n, deviation, host);
+        if (!constant)
+            mr_random_normal(&key, done, n, (float)from->init_deviation, host);
+        for (size_t i = 0; constant && i < n; i++)
+            host[i] = from->init == MR_INIT_ONE ? 1.0f : 0.0f;
         device->ops->copy_in(device, (float *)item->weight.data + done, host, n * sizeof *host);
         done += n;
     }
