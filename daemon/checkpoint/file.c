@@ -15,7 +15,10 @@
 #include "daemon/base/fault.h"
 #include "daemon/checkpoint/digest.h"
 
-enum { FILE_READ_BYTES = 1 << 20 }; /* one read while hashing */
+enum {
+    FILE_READ_BYTES = 1 << 20,  /* one read while hashing */
+    FILE_ERROR_PATH_BYTES = 120 /* of a path in an error's text, so that the reason fits behind it */
+};
 
 static mr_code file_code(int error) {
     switch (error) {
@@ -47,19 +50,46 @@ static mr_code file_code(int error) {
     }
 }
 
+/* The end of a path that is too long for an error's text: the name matters more than the root. */
+static const char *file_tail(const char *path, const char **out_dots) {
+    size_t bytes = strlen(path);
+    bool cut = bytes > FILE_ERROR_PATH_BYTES;
+    *out_dots = cut ? "..." : "";
+    return cut ? path + bytes - FILE_ERROR_PATH_BYTES : path;
+}
+
 mr_status mr_file_error(int error, const char *action, const char *path) {
     char reason[128];
     /* The GNU form returns the text, which may be static and not in the buffer. */
     const char *text = strerror_r(error, reason, sizeof(reason));
-    return mr_status_make(file_code(error), __FILE__, __LINE__, "%s %s: %s", action, path, text);
+    const char *dots;
+    const char *tail = file_tail(path, &dots);
+    return mr_status_make(file_code(error), __FILE__, __LINE__, "%s %s%s: %s", action, dots, tail,
+                          text);
+}
+
+/* folder/name for an error's text. */
+static void file_path(const char *folder, const char *name,
+                      char out[MR_CHECKPOINT_PATH_BYTES + MR_CHECKPOINT_SAVE_NAME_BYTES]) {
+    (void)snprintf(out, MR_CHECKPOINT_PATH_BYTES + MR_CHECKPOINT_SAVE_NAME_BYTES, "%s/%s", folder,
+                   name); /* cut is intended */
 }
 
 /* The same for an entry of an open folder. */
 static mr_status file_error_at(int error, const char *action, const char *folder,
                                const char *name) {
-    char path[MR_STATUS_TEXT_BYTES];
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, name); /* cut is intended */
+    char path[MR_CHECKPOINT_PATH_BYTES + MR_CHECKPOINT_SAVE_NAME_BYTES];
+    file_path(folder, name, path);
     return mr_file_error(error, action, path);
+}
+
+static mr_status file_not_plain(const char *folder, const char *name, const char *reason,
+                                const char *is) {
+    char path[MR_CHECKPOINT_PATH_BYTES + MR_CHECKPOINT_SAVE_NAME_BYTES];
+    file_path(folder, name, path);
+    const char *dots;
+    const char *tail = file_tail(path, &dots);
+    return MR_ERROR(PERMISSION_DENIED, "E_CKPT_FILE reason=%s: %s%s is %s", reason, dots, tail, is);
 }
 
 /* A word that no other temporary name in the folder has: process, time, count. */
@@ -117,8 +147,7 @@ mr_status mr_file_open_plain(int folder_fd, const char *folder, const char *name
     /* Non-blocking, so that a fifo under a file's name cannot hold us before it is refused. */
     int fd = openat(folder_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 && errno == ELOOP)
-        return MR_ERROR(PERMISSION_DENIED, "E_CKPT_FILE reason=symlink: %s/%s is a symbolic link",
-                        folder, name);
+        return file_not_plain(folder, name, "symlink", "a symbolic link");
     if (fd < 0)
         return file_error_at(errno, "open", folder, name);
     struct stat facts;
@@ -129,8 +158,7 @@ mr_status mr_file_open_plain(int folder_fd, const char *folder, const char *name
     }
     if (!S_ISREG(facts.st_mode)) {
         mr_file_close(&fd);
-        return MR_ERROR(PERMISSION_DENIED, "E_CKPT_FILE reason=type: %s/%s is not a plain file",
-                        folder, name);
+        return file_not_plain(folder, name, "type", "not a plain file");
     }
     *out_fd = fd;
     *out_bytes = (uint64_t)facts.st_size;
