@@ -233,6 +233,11 @@ static void parameters_bind_layers(mr_parameters *p) {
 }
 
 static mr_status parameters_init(mr_parameters *p) {
+    for (size_t i = 0; i < p->layer_count; i++) {
+        mr_status status = mr_layer_check(parameters_spec(p, i));
+        if (!mr_status_is_ok(status))
+            return mr_status_prefix(status, "layer %zu", p->options.layer_first + i);
+    }
     MR_TRY(parameters_allocate(p));
     MR_TRY(parameters_find_items(p));
     MR_TRY(parameters_bind_items(p));

@@ -50,7 +50,8 @@ typedef struct mr_stage_parameter {
 } mr_stage_parameter;
 
 /* Makes the memories, all zero, and the layers. INVALID_ARGUMENT: a tied parameter of another shape
- * than its tie's first; RESOURCE_EXHAUSTED: memory. Owner frees with mr_parameters_destroy. */
+ * than its tie's first; UNIMPLEMENTED: a layer that this build cannot compute (mr_layer_check);
+ * RESOURCE_EXHAUSTED: memory. Owner frees with mr_parameters_destroy. */
 MR_MUST_CHECK mr_status mr_parameters_create(const mr_parameters_options *options,
                                              mr_parameters **out_parameters);
 /* NULL is fine. */

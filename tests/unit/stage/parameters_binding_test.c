@@ -208,6 +208,27 @@ static void test_tie_of_another_shape_is_refused(void **state) {
     stage_model_deinit(&m);
 }
 
+static void test_layer_that_cannot_be_computed_is_refused(void **state) {
+    (void)state;
+    stage_model m;
+    stage_model_init_gpt(&m);
+    mr_parameters *p = NULL;
+    mr_parameters_options options = {
+        .device = m.device,
+        .job = &m.job,
+        .descriptions = m.descriptions,
+        .layer_first = 0,
+        .layer_end = 5,
+        .training = true,
+    };
+    m.layers[2].position = MR_POSITION_ROPE;
+    mr_status status = mr_parameters_create(&options, &p);
+    assert_int_equal(status.code, MR_CODE_UNIMPLEMENTED);
+    assert_non_null(strstr(status.text, "layer 2: transformer_block.position"));
+    assert_null(p);
+    stage_model_deinit(&m);
+}
+
 static void test_every_failed_allocation_is_a_status_without_a_leak(void **state) {
     (void)state;
     stage_model m;
@@ -247,6 +268,7 @@ int main(void) {
         cmocka_unit_test(test_zero_gradients_reaches_every_accumulator),
         cmocka_unit_test(test_inference_holds_weights_alone),
         cmocka_unit_test(test_tie_of_another_shape_is_refused),
+        cmocka_unit_test(test_layer_that_cannot_be_computed_is_refused),
         cmocka_unit_test(test_every_failed_allocation_is_a_status_without_a_leak),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
