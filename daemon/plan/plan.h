@@ -40,6 +40,7 @@ typedef struct mr_group_plan {
 typedef struct mr_plan {
     const mr_job *job; /* borrowed */
     mr_topology topology;
+    bool inference; /* forward only: no gradients, no optimizer */
     size_t stage_count;
     size_t *bounds; /* stage_count + 1 */
     mr_stage_plan *stages;
@@ -53,7 +54,8 @@ typedef struct mr_plan {
 } mr_plan;
 
 /* inference: the forward-only schedule instead of the job's. Verifies every schedule (law 2).
- * INVALID_ARGUMENT: what is impossible, by field ("pipeline.stages is 9 but the model has 8 layers").
+ * INVALID_ARGUMENT: what is impossible, by field ("pipeline.stages is 9 but the model has 8
+ * layers").
  * Owner frees with mr_plan_destroy before the job. */
 MR_MUST_CHECK mr_status mr_plan_make(const mr_job *job, bool inference, mr_plan **out_plan);
 void mr_plan_destroy(mr_plan *plan);

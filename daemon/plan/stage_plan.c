@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Memory of one rank of a stage, in bytes, from descriptions alone (law 6):
+ *   weights      4 for each element that the stage holds, a tied parameter once
+ *   gradients    4 for each element of each use: every use of a tied parameter has an accumulator
+ *   optimizer    8 for each element that the stage holds: two moments
+ *   activations  peak_in_flight times what a microbatch keeps from F to B or W (each layer's saved
+ *                bytes and input, and on the last stage the output that the loss keeps), plus the
+ *                boundary buffers (towards each neighbour one tensor that comes and one that goes),
+ *                plus the work space (the largest layer's scratch and retained bytes, and two
+ *                tensors of the largest size for what passes from layer to layer)
+ * With activation_checkpoint_interval k a microbatch keeps only the input of every k-th layer, and
+ * the work space grows by what the largest such run of layers keeps while it is computed again. In
+ * inference nothing is kept: gradients and optimizer are 0, saved bytes count as work space.
+ * A parameter that the model axis cuts counts with its share. */
+#include "daemon/plan/stage_plan.h"
+
+#include "daemon/base/alloc.h"
+
+enum { STAGE_ELEMENT_BYTES = 4, STAGE_OPTIMIZER_BYTES = 8 };
+
+/* A sum of sizes that remembers whether it ever overflowed. */
+typedef struct stage_sum {
+    size_t total;
+    bool overflow;
+} stage_sum;
+
+static void sum_add(stage_sum *sum, size_t value, size_t times) {
+    size_t product = 0;
+    if (!mr_size_mul(value, times, &product) || !mr_size_add(sum->total, product, &sum->total))
+        sum->overflow = true;
+}
+
+static void sum_raise(stage_sum *sum, stage_sum other) {
+    if (other.total > sum->total)
+        sum->total = other.total;
+    sum->overflow = sum->overflow || other.overflow;
+}
+
+static stage_sum shape_sum(const mr_shape *shape) {
+    stage_sum sum = {0};
+    sum.overflow = !mr_shape_bytes(shape, &sum.total);
+    return sum;
+}
+
+/* Bytes of what enters a layer; of what leaves the last one for layer == layer_count. */
+static stage_sum layer_input(const mr_plan *plan, size_t layer) {
+    if (layer > 0)
+        return shape_sum(&plan->layers[layer - 1].output);
+    mr_shape input = mr_job_input_shape(plan->job);
+    return shape_sum(&input);
+}
+
+/* What one microbatch keeps of the layers [first, end) when none is computed again. */
+static stage_sum layers_kept(const mr_plan *plan, size_t first, size_t end) {
+    stage_sum sum = {0};
+    for (size_t layer = first; layer < end; layer++) {
+        stage_sum input = layer_input(plan, layer);
+        sum_add(&sum, input.total, 1);
+        sum_add(&sum, plan->layers[layer].saved_bytes, 1);
+        sum.overflow = sum.overflow || input.overflow;
+    }
+    return sum;
+}
+
+/* The work space of one call, whatever the schedule. */
+static stage_sum layers_work(const mr_plan *plan, size_t first, size_t end) {
+    stage_sum work = {0};
+    stage_sum tensor = layer_input(plan, first);
+    for (size_t layer = first; layer < end; layer++) {
+        const mr_layer_description *description = &plan->layers[layer];
+        stage_sum call = {0};
+        sum_add(&call, description->scratch_bytes, 1);
+        sum_add(&call, plan->inference ? description->saved_bytes : description->retained_bytes, 1);
+        sum_raise(&work, call);
+        sum_raise(&tensor, layer_input(plan, layer + 1));
+    }
+    sum_add(&work, tensor.total, 2);
+    work.overflow = work.overflow || tensor.overflow;
+    return work;
+}
+
+static stage_sum stage_activations(const mr_plan *plan, const mr_stage_plan *stage) {
+    size_t first = stage->layer_first;
+    size_t end = stage->layer_end;
+    size_t interval = plan->job->checkpoint_interval;
+    bool is_last = end == plan->job->layer_count;
+    stage_sum kept = {0};
+    stage_sum again = {0};
+    if (!plan->inference && interval == 0)
+        kept = layers_kept(plan, first, end);
+    for (size_t run = first; !plan->inference && interval > 0 && run < end; run += interval) {
+        stage_sum input = layer_input(plan, run);
+        sum_add(&kept, input.total, 1);
+        kept.overflow = kept.overflow || input.overflow;
+        sum_raise(&again, layers_kept(plan, run, end - run < interval ? end : run + interval));
+    }
+    stage_sum output = layer_input(plan, end);
+    if (is_last && !plan->inference)
+        sum_add(&kept, output.total, 1);
+    stage_sum sum = layers_work(plan, first, end);
+    sum_add(&sum, kept.total, stage->peak_in_flight);
+    sum_add(&sum, again.total, 1);
+    if (first > 0)
+        sum_add(&sum, layer_input(plan, first).total, 2);
+    if (!is_last)
+        sum_add(&sum, output.total, 2);
+    sum.overflow = sum.overflow || kept.overflow || again.overflow;
+    return sum;
+}
+
+static size_t parameter_elements(const mr_parameter *parameter) {
+    size_t elements = 0;
+    return mr_shape_elements(&parameter->shape, &elements) ? elements : SIZE_MAX;
+}
+
+static size_t parameter_share(const mr_plan *plan, const mr_parameter *parameter) {
+    size_t elements = parameter_elements(parameter);
+    return parameter->cut == MR_MODEL_CUT_NONE ? elements : elements / plan->job->model;
+}
+
+/* Elements of one stage: all, each tied parameter once; the share of one rank; that share with
+ * every use of a tied parameter. */
+typedef struct stage_elements {
+    stage_sum whole;
+    stage_sum share;
+    stage_sum uses;
+} stage_elements;
+
+static void elements_add_layer(const mr_plan *plan, size_t layer, bool tied_is_there,
+                               stage_elements *elements) {
+    const mr_layer_description *description = &plan->layers[layer];
+    for (size_t i = 0; i < description->parameter_count; i++) {
+        const mr_parameter *parameter = &description->parameters[i];
+        size_t share = parameter_share(plan, parameter);
+        sum_add(&elements->uses, share, 1);
+        if (parameter->tied && tied_is_there)
+            continue;
+        sum_add(&elements->whole, parameter_elements(parameter), 1);
+        sum_add(&elements->share, share, 1);
+    }
+}
+
+/* repeated[layer]: a layer before it on the same stage has the same tie. */
+static mr_status stage_fill(mr_plan *plan, size_t index, const bool *repeated) {
+    const mr_job *job = plan->job;
+    mr_stage_plan *stage = &plan->stages[index];
+    stage->layer_first = plan->bounds[index];
+    stage->layer_end = plan->bounds[index + 1];
+    stage_elements elements = {0};
+    for (size_t layer = stage->layer_first; layer < stage->layer_end; layer++) {
+        const mr_layer_description *description = &plan->layers[layer];
+        elements_add_layer(plan, layer, repeated[layer], &elements);
+        double flops = description->flops_forward;
+        if (!plan->inference)
+            flops += description->flops_backward_input + description->flops_backward_weight;
+        stage->flops += flops * (double)job->micro_batches;
+    }
+    stage_sum weights = {0};
+    stage_sum gradients = {0};
+    stage_sum optimizer = {0};
+    sum_add(&weights, elements.share.total, STAGE_ELEMENT_BYTES);
+    sum_add(&gradients, plan->inference ? 0 : elements.uses.total, STAGE_ELEMENT_BYTES);
+    sum_add(&optimizer, plan->inference ? 0 : elements.share.total, STAGE_OPTIMIZER_BYTES);
+    stage_sum activations = stage_activations(plan, stage);
+    if (elements.whole.overflow || elements.share.overflow || elements.uses.overflow ||
+        weights.overflow || gradients.overflow || optimizer.overflow || activations.overflow)
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "stage %zu, layers %zu to %zu, needs more than %zu bytes of memory", index,
+                        stage->layer_first, stage->layer_end - 1, SIZE_MAX);
+    stage->parameters = elements.whole.total;
+    stage->weights_bytes = weights.total;
+    stage->gradients_bytes = gradients.total;
+    stage->optimizer_bytes = optimizer.total;
+    stage->activations_bytes = activations.total;
+    return MR_OK;
+}
+
+static size_t stage_of_layer(const mr_plan *plan, size_t layer) {
+    size_t low = 0;
+    size_t high = plan->stage_count;
+    while (high - low > 1) {
+        size_t middle = low + (high - low) / 2;
+        if (plan->bounds[middle] <= layer)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+mr_status mr_stage_plan_fill(mr_plan *plan) {
+    mr_tie *ties = NULL;
+    size_t tie_count = 0;
+    bool *repeated = mr_alloc_array(plan->job->layer_count, sizeof(*repeated));
+    if (repeated == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to plan %zu layers", plan->job->layer_count);
+    mr_status status = mr_job_ties(plan->job, &ties, &tie_count);
+    if (!mr_status_is_ok(status))
+        goto out;
+    for (size_t tie = 0; tie < tie_count; tie++)
+        for (size_t i = 1; i < ties[tie].layer_count; i++)
+            repeated[ties[tie].layers[i]] = stage_of_layer(plan, ties[tie].layers[i]) ==
+                                            stage_of_layer(plan, ties[tie].layers[i - 1]);
+    for (size_t stage = 0; stage < plan->stage_count; stage++)
+        MR_TRY_GOTO(status, stage_fill(plan, stage, repeated), out);
+out:
+    mr_job_ties_free(ties, tie_count);
+    mr_free(repeated);
+    return status;
+}
+
+void mr_stage_plan_costs(const mr_plan *plan, mr_stage_cost *out_costs) {
+    for (size_t stage = 0; stage < plan->stage_count; stage++) {
+        mr_stage_cost cost = {0};
+        for (size_t layer = plan->bounds[stage]; layer < plan->bounds[stage + 1]; layer++) {
+            cost.forward += plan->layers[layer].flops_forward;
+            cost.backward_input += plan->layers[layer].flops_backward_input;
+            cost.backward_weight += plan->layers[layer].flops_backward_weight;
+        }
+        cost.send_activation =
+            (double)layer_input(plan, plan->bounds[stage + 1]).total * MR_STAGE_FLOPS_PER_LINK_BYTE;
+        cost.send_gradient =
+            (double)layer_input(plan, plan->bounds[stage]).total * MR_STAGE_FLOPS_PER_LINK_BYTE;
+        out_costs[stage] = cost;
+    }
+}
