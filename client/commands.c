@@ -22,8 +22,7 @@ const size_t mr_command_count = sizeof(mr_commands) / sizeof(mr_commands[0]);
 
 const mr_option mr_options[] = {
 #define MR_OPTION(scope, name, letter, kind, argument, value, minimum, maximum, help)              \
-    {MR_COMMAND_##scope, name,    letter,  MR_OPTION_##kind, argument,                             \
-     value,              minimum, maximum, help},
+    {MR_COMMAND_##scope, name, letter, MR_OPTION_##kind, argument, value, minimum, maximum, help},
 #include "client/commands.def"
 };
 const size_t mr_option_count = sizeof(mr_options) / sizeof(mr_options[0]);
@@ -50,8 +49,7 @@ const mr_command *mr_command_find(const char *noun, const char *verb) {
 }
 
 static bool option_applies(const mr_option *option, const mr_command *command) {
-    return option->scope == MR_COMMAND_global ||
-           (command != NULL && option->scope == command->id);
+    return option->scope == MR_COMMAND_global || (command != NULL && option->scope == command->id);
 }
 
 static size_t option_find(const mr_command *command, const char *name, size_t length) {

@@ -77,9 +77,9 @@ typedef struct mr_invocation {
     const char *values[MR_OPTIONS_MAX]; /* as given, else the default, else NULL */
 } mr_invocation;
 
-/* Reads argv (argv[0] is the program). INVALID_ARGUMENT: a usage error; its text names what is wrong
- * and the nearest noun, verb or option where one is near. *out_invocation is then still good for
- * telling which help to offer. */
+/* Reads argv (argv[0] is the program). INVALID_ARGUMENT: a usage error; its text names what is
+ * wrong and the nearest noun, verb or option where one is near. *out_invocation is then still good
+ * for telling which help to offer. */
 MR_MUST_CHECK mr_status mr_invocation_parse(int argc, char *const *argv,
                                             mr_invocation *out_invocation);
 

@@ -33,8 +33,10 @@ mr_status mr_data_vocabulary(const mr_job *job, uint32_t *out_vocab) {
     MR_ASSERT(job->layer_count >= 1);
     const mr_layer_spec *first = &job->layers[0];
     if (first->type != MR_LAYER_TYPE_EMBEDDING)
-        return MR_ERROR(INVALID_ARGUMENT, "model.layers[0] is %s; data of token ids needs an "
-                        "embedding there", mr_layer_type_name(first->type));
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "model.layers[0] is %s; data of token ids needs an "
+                        "embedding there",
+                        mr_layer_type_name(first->type));
     size_t width = data_output_width(job);
     size_t vocab = first->vocab < width ? first->vocab : width;
     if (vocab < 1)
@@ -49,15 +51,16 @@ static mr_status data_open_files(const mr_job *job, const char *base_directory, 
         return MR_ERROR(INVALID_ARGUMENT, "data.train is not set; training needs data");
     if (job->loss != MR_LOSS_CROSS_ENTROPY)
         return MR_ERROR(INVALID_ARGUMENT, "model.loss is not cross_entropy; data of token ids can "
-                        "train no other");
+                                          "train no other");
     MR_TRY(mr_data_vocabulary(job, &data->vocab));
     MR_TRY(mr_job_resolve_path(base_directory, job->data_train, path));
     MR_TRY(mr_token_files_open(path, job->data_format, &data->files));
     uint64_t tokens = mr_token_files_count(data->files);
     if (tokens < data->T + 1)
-        return MR_ERROR(INVALID_ARGUMENT, "data.train: %s has %llu tokens; with "
-                        "batch.sequence_length %zu it must have at least %zu", path,
-                        (unsigned long long)tokens, data->T, data->T + 1);
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "data.train: %s has %llu tokens; with "
+                        "batch.sequence_length %zu it must have at least %zu",
+                        path, (unsigned long long)tokens, data->T, data->T + 1);
     data->order.samples = (tokens - 1) / data->T;
     return MR_OK;
 }

@@ -15,9 +15,9 @@
 
 typedef struct mr_data mr_data;
 
-/* Opens data.train of a job, relative to base_directory. NOT_FOUND, PERMISSION_DENIED, DATA_LOSS: the
- * files. INVALID_ARGUMENT: a damaged file, less data than one sample, or a model that does not take
- * token ids and give scores for them. The job may be destroyed afterwards. */
+/* Opens data.train of a job, relative to base_directory. NOT_FOUND, PERMISSION_DENIED, DATA_LOSS:
+ * the files. INVALID_ARGUMENT: a damaged file, less data than one sample, or a model that does not
+ * take token ids and give scores for them. The job may be destroyed afterwards. */
 MR_MUST_CHECK mr_status mr_data_open(const mr_job *job, const char *base_directory,
                                      mr_data **out_data);
 /* NULL is fine. */

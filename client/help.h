@@ -8,7 +8,8 @@
 
 #include "client/commands.h"
 
-/* Help on a command, else on a noun with verbs, else on the client. command and noun may be NULL. */
+/* Help on a command, else on a noun with verbs, else on the client. command and noun may be NULL.
+ */
 void mr_help_print(FILE *out, const mr_command *command, const char *noun);
 
 #endif

@@ -53,8 +53,10 @@ mr_status mr_sample_token(const mr_sample_settings *settings, const float *logit
     MR_ASSERT(settings->temperature >= 0);
     for (size_t i = 0; i < V; i++) {
         if (!isfinite(logits[i]))
-            return MR_ERROR(INVALID_ARGUMENT, "the model's score of token %zu is %g; it must be "
-                            "finite", i, (double)logits[i]);
+            return MR_ERROR(INVALID_ARGUMENT,
+                            "the model's score of token %zu is %g; it must be "
+                            "finite",
+                            i, (double)logits[i]);
     }
     size_t k = settings->top_k == 0 || settings->top_k > V ? V : settings->top_k;
     if (settings->temperature <= 0)

@@ -71,8 +71,10 @@ static mr_status token_read_exact(int fd, const char *path, void *out, size_t by
         if (got < 0)
             return token_system_error(path, "read");
         if (got == 0)
-            return MR_ERROR(DATA_LOSS, "data.train: %s: the file ends at byte %llu; it became "
-                            "shorter while in use", path, (unsigned long long)(offset + done));
+            return MR_ERROR(DATA_LOSS,
+                            "data.train: %s: the file ends at byte %llu; it became "
+                            "shorter while in use",
+                            path, (unsigned long long)(offset + done));
         done += (size_t)got;
     }
     return MR_OK;
@@ -81,31 +83,39 @@ static mr_status token_read_exact(int fd, const char *path, void *out, size_t by
 /* What an llm.c header says, checked against the file's size. */
 static mr_status token_file_read_llmc(int fd, uint64_t size, token_file *file) {
     if (size < LLMC_HEADER_BYTES)
-        return MR_ERROR(INVALID_ARGUMENT, "data.train: %s: size is %llu bytes; an llm.c file has a "
-                        "header of %d bytes", file->path, (unsigned long long)size,
-                        LLMC_HEADER_BYTES);
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "data.train: %s: size is %llu bytes; an llm.c file has a "
+                        "header of %d bytes",
+                        file->path, (unsigned long long)size, LLMC_HEADER_BYTES);
     unsigned char header[12];
     MR_TRY(token_read_exact(fd, file->path, header, sizeof(header), 0));
     int32_t magic = (int32_t)token_little_endian(header, 4);
     int32_t version = (int32_t)token_little_endian(header + 4, 4);
     int32_t tokens = (int32_t)token_little_endian(header + 8, 4);
     if (magic != LLMC_MAGIC_GPT2 && magic != LLMC_MAGIC_LLAMA3)
-        return MR_ERROR(INVALID_ARGUMENT, "data.train: %s: header[0] (magic) is %d; it must be %d "
-                        "(16-bit tokens) or %d (32-bit tokens)", file->path, (int)magic,
-                        LLMC_MAGIC_GPT2, LLMC_MAGIC_LLAMA3);
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "data.train: %s: header[0] (magic) is %d; it must be %d "
+                        "(16-bit tokens) or %d (32-bit tokens)",
+                        file->path, (int)magic, LLMC_MAGIC_GPT2, LLMC_MAGIC_LLAMA3);
     int32_t wanted = magic == LLMC_MAGIC_GPT2 ? LLMC_VERSION_GPT2 : LLMC_VERSION_LLAMA3;
     file->width = magic == LLMC_MAGIC_GPT2 ? 2 : 4;
     if (version != wanted)
-        return MR_ERROR(INVALID_ARGUMENT, "data.train: %s: header[1] (version) is %d; with magic "
-                        "%d it must be %d", file->path, (int)version, (int)magic, (int)wanted);
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "data.train: %s: header[1] (version) is %d; with magic "
+                        "%d it must be %d",
+                        file->path, (int)version, (int)magic, (int)wanted);
     if (tokens <= 0)
-        return MR_ERROR(INVALID_ARGUMENT, "data.train: %s: header[2] (token count) is %d; it must "
-                        "be at least 1", file->path, (int)tokens);
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "data.train: %s: header[2] (token count) is %d; it must "
+                        "be at least 1",
+                        file->path, (int)tokens);
     uint64_t right_size = LLMC_HEADER_BYTES + (uint64_t)tokens * file->width;
     if (size != right_size)
-        return MR_ERROR(INVALID_ARGUMENT, "data.train: %s: size is %llu bytes; header[2] (token "
-                        "count) is %d, so it must be %llu", file->path, (unsigned long long)size,
-                        (int)tokens, (unsigned long long)right_size);
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "data.train: %s: size is %llu bytes; header[2] (token "
+                        "count) is %d, so it must be %llu",
+                        file->path, (unsigned long long)size, (int)tokens,
+                        (unsigned long long)right_size);
     file->tokens = (uint64_t)tokens;
     file->offset = LLMC_HEADER_BYTES;
     return MR_OK;
@@ -176,8 +186,8 @@ static mr_status token_files_find(mr_token_files *files, const char *pattern,
     else if (result == GLOB_NOMATCH)
         status = MR_ERROR(NOT_FOUND, "data.train: %s: no such file", pattern);
     else
-        status = MR_ERROR(PERMISSION_DENIED, "data.train: %s: a folder in it cannot be read",
-                          pattern);
+        status =
+            MR_ERROR(PERMISSION_DENIED, "data.train: %s: a folder in it cannot be read", pattern);
     globfree(&found);
     return status;
 }
@@ -244,9 +254,10 @@ static mr_status token_files_convert(const token_file *file, uint64_t position,
     for (size_t i = 0; i < count; i++) {
         uint32_t token = token_little_endian(bytes + i * file->width, file->width);
         if (token >= vocab)
-            return MR_ERROR(INVALID_ARGUMENT, "data.train: %s: token %llu is %u; the model's "
-                            "vocabulary ends at %u", file->path,
-                            (unsigned long long)(position + i), token, vocab - 1);
+            return MR_ERROR(INVALID_ARGUMENT,
+                            "data.train: %s: token %llu is %u; the model's "
+                            "vocabulary ends at %u",
+                            file->path, (unsigned long long)(position + i), token, vocab - 1);
         out[i] = (int32_t)token;
     }
     return MR_OK;

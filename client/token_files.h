@@ -21,9 +21,9 @@ enum { MR_TOKEN_FILES_MAX = 65536 };
 
 typedef struct mr_token_files mr_token_files;
 
-/* Opens the file of that path or, where there is none, all files that match it as a glob pattern, in
- * bytewise order. NOT_FOUND: no such file. INVALID_ARGUMENT: an empty or damaged file; the text names
- * the file, the field, its value and what would be right. PERMISSION_DENIED: not readable. */
+/* Opens the file of that path or, where there is none, all files that match it as a glob pattern,
+ * in bytewise order. NOT_FOUND: no such file. INVALID_ARGUMENT: an empty or damaged file; the text
+ * names the file, the field, its value and what would be right. PERMISSION_DENIED: not readable. */
 MR_MUST_CHECK mr_status mr_token_files_open(const char *pattern, mr_data_format format,
                                             mr_token_files **out_files);
 /* NULL is fine. */
@@ -31,9 +31,9 @@ void mr_token_files_close(mr_token_files *files);
 
 /* Tokens of all files together. */
 uint64_t mr_token_files_count(const mr_token_files *files);
-/* Reads tokens [first, first + count) into out. vocab: INVALID_ARGUMENT names the file, the position
- * and the token when one is not below it. OUT_OF_RANGE: past the end. DATA_LOSS: the file shrank or
- * cannot be read any more. */
+/* Reads tokens [first, first + count) into out. vocab: INVALID_ARGUMENT names the file, the
+ * position and the token when one is not below it. OUT_OF_RANGE: past the end. DATA_LOSS: the file
+ * shrank or cannot be read any more. */
 MR_MUST_CHECK mr_status mr_token_files_read(mr_token_files *files, uint64_t first, size_t count,
                                             uint32_t vocab, int32_t *out);
 

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* job.c: jobs of the coordinator: submit, list, get, follow, steer. */
+#include <stdio.h>
+
+#include "client/job_run.h"
+#include "client/job_view.h"
+#include "client/nouns.h"
+#include "client/progress.h"
+#include "daemon/base/clock.h"
+
+mr_status mr_command_job_submit(mr_client *client) {
+    const mr_invocation *invocation = client->invocation;
+    mr_job_file file = {0};
+    Millrace__V1__Job *job = NULL;
+    mr_status status = mr_job_file_read(invocation->arguments[0], &file, NULL);
+    mr_job_run_submit submit = {
+        .file = &file,
+        .resume = mr_invocation_given(invocation, "resume")
+                      ? mr_invocation_text(invocation, "resume")
+                      : NULL,
+    };
+    if (mr_status_is_ok(status))
+        status = mr_job_submit(client, &submit, &job);
+    mr_job_file_deinit(&file);
+    MR_TRY(status);
+    if (client->output == MR_OUTPUT_TABLE) {
+        puts(job->id);
+        mr_client_say(client, "job %s %s. Follow: millrace job watch %s", job->id,
+                      mr_watch_state_name(job->state), job->id);
+    } else {
+        status = mr_render_item(client, &mr_job_item_view, mr_job_view_job(job, false));
+    }
+    protobuf_c_message_free_unpacked(&job->base, NULL);
+    return status;
+}
+
+mr_status mr_command_job_list(mr_client *client) {
+    ProtobufCMessage *response = NULL;
+    Millrace__V1__ListRequest request = MILLRACE__V1__LIST_REQUEST__INIT;
+    MR_TRY(mr_client_call(client, "List", &request.base, &response));
+    const Millrace__V1__ListResponse *list = (Millrace__V1__ListResponse *)response;
+    json_t *jobs = json_array();
+    for (size_t i = 0; i < list->n_jobs; i++)
+        (void)json_array_append_new(jobs, mr_job_view_job(list->jobs[i], false));
+    if (list->n_jobs == 0)
+        mr_client_say(client, "no job");
+    protobuf_c_message_free_unpacked(response, NULL);
+    return mr_render_list(client, &mr_job_list_view, jobs);
+}
+
+/* One call that takes a job and gives it back; prints it. */
+static mr_status job_call(mr_client *client, const char *method, const char *job_name, bool text) {
+    ProtobufCMessage *response = NULL;
+    Millrace__V1__JobRequest request = MILLRACE__V1__JOB_REQUEST__INIT;
+    request.job = (char *)(uintptr_t)job_name; /* only packed */
+    MR_TRY(mr_client_call(client, method, &request.base, &response));
+    json_t *item = mr_job_view_job((Millrace__V1__Job *)response, text);
+    protobuf_c_message_free_unpacked(response, NULL);
+    json_t *stages = json_incref(json_object_get(item, "stages"));
+    mr_status status = mr_render_item(client, &mr_job_item_view, item);
+    if (mr_status_is_ok(status) && client->output == MR_OUTPUT_TABLE &&
+        json_array_size(stages) > 0) {
+        putchar('\n');
+        mr_render_table(&mr_job_stage_view, stages);
+    }
+    json_decref(stages);
+    return status;
+}
+
+mr_status mr_command_job_get(mr_client *client) {
+    return job_call(client, "Get", client->invocation->arguments[0], true);
+}
+
+mr_status mr_command_job_pause(mr_client *client) {
+    return job_call(client, "Pause", client->invocation->arguments[0], false);
+}
+
+mr_status mr_command_job_resume(mr_client *client) {
+    return job_call(client, "Resume", client->invocation->arguments[0], false);
+}
+
+mr_status mr_command_job_cancel(mr_client *client) {
+    return job_call(client, "Cancel", client->invocation->arguments[0], false);
+}
+
+/* Follows to the end, with or without its steps. */
+static mr_status job_follow(mr_job_run *run, mr_progress *progress) {
+    MR_TRY(mr_job_run_follow(run, run->client->invocation->arguments[0]));
+    while (!mr_job_run_over(run)) {
+        mr_event event;
+        const Millrace__V1__StepResult *step = NULL;
+        if (!mr_job_run_next(run, &event, &step))
+            continue;
+        if (step != NULL && progress != NULL)
+            mr_progress_step(progress, step, run->watch.total_steps);
+        mr_event_deinit(&event);
+    }
+    return mr_job_run_result(run);
+}
+
+/* The job's last state on stdout, in the form asked for. */
+static mr_status job_print_end(const mr_job_run *run, bool steps_printed) {
+    mr_client *client = run->client;
+    if (run->interrupted)
+        return MR_OK;
+    if (client->output == MR_OUTPUT_TABLE)
+        puts(mr_watch_state_name(run->watch.state));
+    else if (client->output == MR_OUTPUT_NAME)
+        puts(run->watch.job_id);
+    else if (!steps_printed || client->output == MR_OUTPUT_JSON)
+        return job_call(client, "Get", run->watch.job_id, false);
+    return MR_OK;
+}
+
+mr_status mr_command_job_watch(mr_client *client) {
+    mr_job_run run;
+    mr_progress progress = {.client = client};
+    mr_status status = mr_job_run_init(&run, client);
+    if (mr_status_is_ok(status))
+        status = job_follow(&run, &progress);
+    if (mr_status_is_ok(status))
+        status = job_print_end(&run, true);
+    mr_job_run_deinit(&run);
+    return status;
+}
+
+mr_status mr_command_job_wait(mr_client *client) {
+    mr_job_run run;
+    mr_status status = mr_job_run_init(&run, client);
+    if (mr_invocation_given(client->invocation, "within"))
+        run.within_ms = mr_clock_now_ms() +
+                        (int64_t)(mr_invocation_number(client->invocation, "within") * 1000);
+    if (mr_status_is_ok(status))
+        status = job_follow(&run, NULL);
+    if (mr_status_is_ok(status))
+        status = job_print_end(&run, false);
+    mr_job_run_deinit(&run);
+    return status;
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* job_plan.c: what can be known of a job file without a server: is it good, and what would it do.
+ */
+#include <stdio.h>
+
+#include "client/job_file.h"
+#include "client/nouns.h"
+#include "client/render.h"
+#include "daemon/base/alloc.h"
+#include "daemon/plan/plan.h"
+
+/* ---- validate ---------------------------------------------------------------------------------
+ */
+
+static void validate_print_errors(const char *path, const mr_job_errors *errors,
+                                  const mr_status *status) {
+    for (size_t i = 0; i < errors->count; i++) {
+        if (errors->items[i].line > 0)
+            mr_client_warn("%s:%zu: %s", path, errors->items[i].line, errors->items[i].text);
+        else
+            mr_client_warn("%s: %s", path, errors->items[i].text);
+    }
+    if (errors->count == 0)
+        mr_client_warn("millrace: %s", status->text);
+}
+
+static json_t *validate_json(const char *path, const mr_job_errors *errors,
+                             const mr_status *status) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < errors->count; i++)
+        (void)json_array_append_new(list, json_pack("{s:I, s:o}", "line",
+                                                    (json_int_t)errors->items[i].line, "text",
+                                                    mr_render_string(errors->items[i].text)));
+    if (!mr_status_is_ok(*status) && errors->count == 0)
+        (void)json_array_append_new(
+            list, json_pack("{s:i, s:o}", "line", 0, "text", mr_render_string(status->text)));
+    return json_pack("{s:o, s:b, s:o}", "file", mr_render_string(path), "valid",
+                     (int)mr_status_is_ok(*status), "errors", list);
+}
+
+/* A file is good when it can be read, parsed and planned. */
+static mr_status validate_file(const char *path, mr_job_file *file, mr_job_errors *errors) {
+    mr_plan *plan = NULL;
+    MR_TRY(mr_job_file_read(path, file, errors));
+    mr_status status = mr_plan_make(file->job, false, &plan);
+    mr_plan_destroy(plan);
+    return mr_status_is_ok(status) ? status : mr_status_prefix(status, "%s", path);
+}
+
+mr_status mr_command_job_validate(mr_client *client) {
+    const char *path = client->invocation->arguments[0];
+    mr_job_file file = {0};
+    mr_job_errors *errors = mr_alloc(sizeof(*errors));
+    if (errors == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to check %s", path);
+    mr_status status = validate_file(path, &file, errors);
+    bool json = client->output == MR_OUTPUT_JSON || client->output == MR_OUTPUT_JSONL;
+    mr_status printed = MR_OK;
+    if (json)
+        printed = mr_render_document(client, "validation", validate_json(path, errors, &status));
+    else if (!mr_status_is_ok(status))
+        validate_print_errors(path, errors, &status);
+    else if (client->output == MR_OUTPUT_NAME)
+        puts(file.job->name);
+    else
+        printf("%s is valid: job %s, %zu layers, %zu %s\n", path, file.job->name,
+               file.job->layer_count, file.job->pipe, file.job->pipe == 1 ? "stage" : "stages");
+    mr_job_file_deinit(&file);
+    mr_free(errors);
+    /* The errors are told; only the exit code is left. */
+    client->exit_code = mr_exit_code_of(status.code);
+    return printed;
+}
+
+/* ---- plan -------------------------------------------------------------------------------------
+ */
+
+/* Adds "key": text to a row. */
+static void plan_cell(json_t *row, const char *key, const char *text) {
+    (void)json_object_set_new(row, key, json_string(text));
+}
+
+static json_t *plan_row(const mr_plan *plan, size_t stage) {
+    const mr_stage_plan *s = &plan->stages[stage];
+    char text[64];
+    json_t *row = json_object();
+    (void)json_object_set_new(row, "stage", json_integer((json_int_t)stage));
+    if (s->layer_end > s->layer_first)
+        snprintf(text, sizeof(text), "%zu-%zu", s->layer_first, s->layer_end - 1);
+    else
+        snprintf(text, sizeof(text), "none");
+    plan_cell(row, "layers", text);
+    mr_render_count((double)s->parameters, text, sizeof(text));
+    plan_cell(row, "parameters", text);
+    mr_render_count(s->flops, text, sizeof(text));
+    plan_cell(row, "flops", text);
+    const struct {
+        const char *key;
+        size_t bytes;
+    } memory[] = {
+        {"weights", s->weights_bytes},
+        {"gradients", s->gradients_bytes},
+        {"optimizer", s->optimizer_bytes},
+        {"activations", s->activations_bytes},
+        {"memory",
+         s->weights_bytes + s->gradients_bytes + s->optimizer_bytes + s->activations_bytes},
+    };
+    for (size_t i = 0; i < sizeof(memory) / sizeof(memory[0]); i++) {
+        mr_render_bytes((double)memory[i].bytes, text, sizeof(text));
+        plan_cell(row, memory[i].key, text);
+    }
+    (void)json_object_set_new(row, "in_flight", json_integer((json_int_t)s->peak_in_flight));
+    return row;
+}
+
+static const mr_column plan_columns[] = {
+    {"STAGE", "stage", NULL},           {"LAYERS", "layers", NULL},
+    {"PARAMETERS", "parameters", NULL}, {"FLOPS/STEP", "flops", NULL},
+    {"WEIGHTS", "weights", NULL},       {"GRADIENTS", "gradients", NULL},
+    {"OPTIMIZER", "optimizer", NULL},   {"ACTIVATIONS", "activations", NULL},
+    {"MEMORY", "memory", NULL},         {"IN FLIGHT", "in_flight", NULL},
+};
+static const mr_view plan_view = {
+    .singular = "stage",
+    .plural = "stages",
+    .name_key = "stage",
+    .columns = plan_columns,
+    .column_count = sizeof(plan_columns) / sizeof(plan_columns[0]),
+};
+
+static void plan_print_groups(const mr_plan *plan) {
+    static const char *const kinds[MR_GROUP_KIND_COUNT] = {"tied", "data", "model", "pipe"};
+    for (size_t i = 0; i < plan->group_count; i++) {
+        const mr_group_plan *group = &plan->groups[i];
+        if (group->rank_count < 2)
+            continue;
+        printf("group  %s%s%s: ranks", kinds[group->kind], group->key[0] ? " " : "", group->key);
+        for (size_t r = 0; r < group->rank_count; r++)
+            printf(" %u", group->ranks[r]);
+        putchar('\n');
+    }
+}
+
+static void plan_print_table(const mr_plan *plan) {
+    const mr_job *job = plan->job;
+    size_t parameters = 0;
+    char count[32];
+    json_t *rows = json_array();
+    for (size_t s = 0; s < plan->stage_count; s++) {
+        parameters += plan->stages[s].parameters;
+        (void)json_array_append_new(rows, plan_row(plan, s));
+    }
+    mr_render_count((double)parameters, count, sizeof(count));
+    printf("job %s: %zu layers, %s parameters, %zu %s", job->name, job->layer_count, count,
+           plan->topology.world_size, plan->topology.world_size == 1 ? "rank" : "ranks");
+    for (size_t a = 0; a < plan->topology.axis_count; a++)
+        printf("%s%s %zu", a == 0 ? " (" : ", ", plan->topology.axes[a], plan->topology.dims[a]);
+    printf(")\nstep: %zu replicas x %zu microbatches x %zu x %zu tokens = %zu\n\n", job->data,
+           job->micro_batches, job->micro_batch_size, job->sequence_length,
+           job->data * job->micro_batches * job->micro_batch_size * job->sequence_length);
+    mr_render_table(&plan_view, rows);
+    json_decref(rows);
+    putchar('\n');
+    plan_print_groups(plan);
+    for (size_t s = 0; s < plan->stage_count; s++) {
+        char *text = NULL;
+        if (mr_status_is_ok(mr_schedule_text(&plan->schedules[s], &text)))
+            printf("schedule of stage %zu: %s\n", s, text);
+        mr_free(text);
+    }
+    printf("bubble: %.1f%% predicted, %.1f%% with equal stages\n", plan->bubble_predicted * 100,
+           plan->bubble_ideal * 100);
+}
+
+static mr_status plan_print(const mr_client *client, const mr_plan *plan) {
+    char *json = NULL;
+    switch (client->output) {
+    case MR_OUTPUT_JSON:
+    case MR_OUTPUT_JSONL:
+        MR_TRY(mr_plan_json(plan, &json));
+        puts(json);
+        mr_free(json);
+        return MR_OK;
+    case MR_OUTPUT_NAME:
+        puts(plan->job->name);
+        return MR_OK;
+    default:
+        plan_print_table(plan);
+        return MR_OK;
+    }
+}
+
+mr_status mr_command_job_plan(mr_client *client) {
+    const char *path = client->invocation->arguments[0];
+    mr_job_file file = {0};
+    mr_plan *plan = NULL;
+    mr_status status = mr_job_file_read(path, &file, NULL);
+    if (mr_status_is_ok(status)) {
+        status = mr_plan_make(file.job, false, &plan);
+        if (!mr_status_is_ok(status))
+            status = mr_status_prefix(status, "%s", path);
+    }
+    if (mr_status_is_ok(status))
+        status = plan_print(client, plan);
+    mr_plan_destroy(plan);
+    mr_job_file_deinit(&file);
+    return status;
+}

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "client/job_view.h"
+
+#include <stdio.h>
+
+#include "client/watch.h"
+
+/* ---- cells of tables that join several values ------------------------------------------------ */
+
+static json_int_t view_integer(const json_t *item, const char *key) {
+    return json_integer_value(json_object_get(item, key));
+}
+
+static void cell_steps(const json_t *item, char *out, size_t bytes) {
+    snprintf(out, bytes, "%" JSON_INTEGER_FORMAT "/%" JSON_INTEGER_FORMAT,
+             view_integer(item, "step"), view_integer(item, "total_steps"));
+}
+
+static void cell_loss(const json_t *item, char *out, size_t bytes) {
+    const json_t *loss = json_object_get(item, "loss");
+    if (view_integer(item, "step") > 0 && json_is_real(loss))
+        snprintf(out, bytes, "%.4f", json_real_value(loss));
+    else
+        snprintf(out, bytes, "-");
+}
+
+static void cell_rate(const json_t *item, char *out, size_t bytes) {
+    double rate = json_real_value(json_object_get(item, "tokens_per_second"));
+    if (rate > 0)
+        mr_render_count(rate, out, bytes);
+    else
+        snprintf(out, bytes, "-");
+}
+
+static void cell_bubble(const json_t *item, char *out, size_t bytes) {
+    double bubble = json_real_value(json_object_get(item, "bubble"));
+    if (view_integer(item, "step") > 0)
+        snprintf(out, bytes, "%.1f%%", bubble * 100);
+    else
+        snprintf(out, bytes, "-");
+}
+
+static void cell_queue(const json_t *item, char *out, size_t bytes) {
+    if (view_integer(item, "queue_position") > 0)
+        snprintf(out, bytes, "%" JSON_INTEGER_FORMAT, view_integer(item, "queue_position"));
+    else
+        snprintf(out, bytes, "-");
+}
+
+static void cell_created(const json_t *item, char *out, size_t bytes) {
+    mr_render_time(view_integer(item, "created_ms"), out, bytes);
+}
+
+static void cell_started(const json_t *item, char *out, size_t bytes) {
+    mr_render_time(view_integer(item, "started_ms"), out, bytes);
+}
+
+static void cell_ended(const json_t *item, char *out, size_t bytes) {
+    mr_render_time(view_integer(item, "ended_ms"), out, bytes);
+}
+
+static void cell_layers(const json_t *item, char *out, size_t bytes) {
+    const json_t *layers = json_object_get(item, "layers");
+    snprintf(out, bytes, "%" JSON_INTEGER_FORMAT "-%" JSON_INTEGER_FORMAT,
+             json_integer_value(json_array_get(layers, 0)),
+             json_integer_value(json_array_get(layers, 1)) - 1);
+}
+
+static void cell_rank(const json_t *item, char *out, size_t bytes) {
+    const json_t *rank = json_object_get(item, "rank");
+    if (json_is_integer(rank))
+        snprintf(out, bytes, "%" JSON_INTEGER_FORMAT, json_integer_value(rank));
+    else
+        snprintf(out, bytes, "-");
+}
+
+static void cell_heartbeat(const json_t *item, char *out, size_t bytes) {
+    snprintf(out, bytes, "%.1f s", (double)view_integer(item, "heartbeat_age_ms") / 1000);
+}
+
+static void cell_bytes(const json_t *item, char *out, size_t bytes) {
+    mr_render_bytes((double)view_integer(item, "bytes"), out, bytes);
+}
+
+static void cell_memory(const json_t *item, char *out, size_t bytes) {
+    mr_render_bytes((double)view_integer(item, "memory_bytes"), out, bytes);
+}
+
+/* ---- views ------------------------------------------------------------------------------------
+ */
+
+static const mr_column job_list_columns[] = {
+    {"ID", "id", NULL},         {"NAME", "name", NULL},     {"MODE", "mode", NULL},
+    {"STATE", "state", NULL},   {"STEP", NULL, cell_steps}, {"LOSS", NULL, cell_loss},
+    {"TOK/S", NULL, cell_rate}, {"REASON", "reason", NULL},
+};
+static const mr_column job_item_columns[] = {
+    {"id", "id", NULL},
+    {"name", "name", NULL},
+    {"mode", "mode", NULL},
+    {"state", "state", NULL},
+    {"reason", "reason", NULL},
+    {"queue", NULL, cell_queue},
+    {"step", NULL, cell_steps},
+    {"loss", NULL, cell_loss},
+    {"tokens/s", NULL, cell_rate},
+    {"bubble", NULL, cell_bubble},
+    {"checkpoint", "checkpoint_tag", NULL},
+    {"created", NULL, cell_created},
+    {"started", NULL, cell_started},
+    {"ended", NULL, cell_ended},
+    {"folder", "base_directory", NULL},
+};
+static const mr_column job_stage_columns[] = {
+    {"RANK", "rank", NULL},        {"STAGE", "stage", NULL},     {"LAYERS", NULL, cell_layers},
+    {"MEMBER", "member_id", NULL}, {"ADDRESS", "address", NULL},
+};
+static const mr_column member_columns[] = {
+    {"ID", "id", NULL},
+    {"DEVICE", "device", NULL},
+    {"THREADS", "threads", NULL},
+    {"STATE", "state", NULL},
+    {"JOB", "job_id", NULL},
+    {"RANK", NULL, cell_rank},
+    {"ADDRESS", "address", NULL},
+    {"STATUS PAGE", "status_address", NULL},
+    {"MEMORY", NULL, cell_memory},
+    {"HEARTBEAT", NULL, cell_heartbeat},
+};
+static const mr_column checkpoint_columns[] = {
+    {"TAG", "tag", NULL},        {"STEP", "step", NULL},
+    {"BYTES", NULL, cell_bytes}, {"CREATED", NULL, cell_created},
+    {"NEWEST", "newest", NULL},  {"PATH", "path", NULL},
+};
+
+#define VIEW_COLUMNS(columns) (columns), sizeof(columns) / sizeof((columns)[0])
+
+const mr_view mr_job_list_view = {"job", "jobs", "id", VIEW_COLUMNS(job_list_columns)};
+const mr_view mr_job_item_view = {"job", "jobs", "id", VIEW_COLUMNS(job_item_columns)};
+const mr_view mr_job_stage_view = {"stage", "stages", "member_id", VIEW_COLUMNS(job_stage_columns)};
+const mr_view mr_member_view = {"stage", "stages", "id", VIEW_COLUMNS(member_columns)};
+const mr_view mr_checkpoint_view = {"checkpoint", "checkpoints", "tag",
+                                    VIEW_COLUMNS(checkpoint_columns)};
+
+/* ---- JSON -------------------------------------------------------------------------------------
+ */
+
+static json_t *view_job_stages(const Millrace__V1__Job *job) {
+    json_t *stages = json_array();
+    for (size_t i = 0; i < job->n_stages; i++) {
+        const Millrace__V1__JobStage *stage = job->stages[i];
+        (void)json_array_append_new(
+            stages,
+            json_pack("{s:I, s:I, s:[I,I], s:o, s:o}", "rank", (json_int_t)stage->rank, "stage",
+                      (json_int_t)stage->stage, "layers", (json_int_t)stage->layer_first,
+                      (json_int_t)stage->layer_end, "member_id", mr_render_string(stage->member_id),
+                      "address", mr_render_string(stage->address)));
+    }
+    return stages;
+}
+
+static json_t *view_job_groups(const Millrace__V1__Job *job) {
+    json_t *groups = json_array();
+    for (size_t i = 0; i < job->n_groups; i++) {
+        const Millrace__V1__JobGroup *group = job->groups[i];
+        json_t *ranks = json_array();
+        for (size_t r = 0; r < group->n_ranks; r++)
+            (void)json_array_append_new(ranks, json_integer(group->ranks[r]));
+        (void)json_array_append_new(
+            groups, json_pack("{s:o, s:o, s:o}", "kind", mr_render_string(group->kind), "key",
+                              mr_render_string(group->key), "ranks", ranks));
+    }
+    return groups;
+}
+
+json_t *mr_job_view_job(const Millrace__V1__Job *job, bool text) {
+    const char *mode =
+        job->mode == MILLRACE__V1__JOB_MODE__JOB_MODE_INFERENCE ? "inference" : "train";
+    json_t *item = json_pack(
+        "{s:o, s:o, s:s, s:o, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "id",
+        mr_render_string(job->id), "name", mr_render_string(job->name), "state",
+        mr_watch_state_name(job->state), "reason", mr_render_string(job->reason), "mode", mode,
+        "queue_position", (json_int_t)job->queue_position, "epoch", (json_int_t)job->epoch, "step",
+        (json_int_t)job->step, "total_steps", (json_int_t)job->total_steps, "loss",
+        mr_render_real(job->loss), "gradient_norm", mr_render_real(job->gradient_norm),
+        "learning_rate", mr_render_real(job->learning_rate), "tokens_per_second",
+        mr_render_real(job->tokens_per_second), "bubble", mr_render_real(job->bubble));
+    json_t *rest =
+        json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "start_step",
+                  (json_int_t)job->start_step, "created_ms", (json_int_t)job->created_ms,
+                  "started_ms", (json_int_t)job->started_ms, "ended_ms", (json_int_t)job->ended_ms,
+                  "checkpoint_tag", mr_render_string(job->checkpoint_tag), "base_directory",
+                  mr_render_string(job->base_directory), "stages", view_job_stages(job), "groups",
+                  view_job_groups(job));
+    if (item == NULL || rest == NULL || json_object_update(item, rest) != 0) {
+        json_decref(item);
+        item = NULL;
+    }
+    json_decref(rest);
+    if (item != NULL && text)
+        (void)json_object_set_new(item, "job_file", mr_render_string(job->job_file));
+    return item;
+}
+
+json_t *mr_job_view_member(const Millrace__V1__Member *member) {
+    bool busy = member->job_id[0] != '\0';
+    return json_pack(
+        "{s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I}", "id",
+        mr_render_string(member->id), "device", mr_render_string(member->device), "threads",
+        (json_int_t)member->threads, "address", mr_render_string(member->address), "status_address",
+        mr_render_string(member->status_address), "state", mr_render_string(member->state),
+        "job_id", mr_render_string(member->job_id), "rank",
+        busy ? json_integer(member->rank) : json_null(), "version",
+        mr_render_string(member->version), "heartbeat_age_ms", (json_int_t)member->heartbeat_age_ms,
+        "memory_bytes", (json_int_t)member->memory_bytes, "process_id",
+        (json_int_t)member->process_id);
+}
+
+json_t *mr_job_view_checkpoint(const Millrace__V1__Checkpoint *checkpoint) {
+    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:b}", "tag", mr_render_string(checkpoint->tag),
+                     "path", mr_render_string(checkpoint->path), "step",
+                     (json_int_t)checkpoint->step, "created_ms", (json_int_t)checkpoint->created_ms,
+                     "bytes", (json_int_t)checkpoint->bytes, "newest", (int)checkpoint->newest);
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "client/terminal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+static char terminal_live_text[MR_TERMINAL_LINE_BYTES]; /* what stands on the live line */
+
+bool mr_terminal_live(void) {
+    /* TERM belongs to the terminal, not to our configuration. */
+    const char *term = getenv("TERM");
+    return isatty(STDERR_FILENO) == 1 && term != NULL && strcmp(term, "dumb") != 0;
+}
+
+void mr_terminal_clean(const char *text, char *out, size_t bytes) {
+    MR_ASSERT(bytes >= 1);
+    size_t n = 0;
+    for (; text[n] != '\0' && n + 1 < bytes; n++) {
+        unsigned char c = (unsigned char)text[n];
+        out[n] = (char)(c < 0x20 || c == 0x7f ? '?' : c);
+    }
+    out[n] = '\0';
+}
+
+static size_t terminal_width(void) {
+    struct winsize size = {0};
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col < 20)
+        return 80;
+    return size.ws_col;
+}
+
+static void terminal_live_draw(void) {
+    fprintf(stderr, "\r%s\033[K", terminal_live_text);
+    fflush(stderr);
+}
+
+void mr_terminal_line(const char *format, va_list arguments) {
+    char text[MR_TERMINAL_LINE_BYTES];
+    char clean[MR_TERMINAL_LINE_BYTES];
+    int length = vsnprintf(text, sizeof(text), format, arguments);
+    if (length < 0)
+        return;
+    mr_terminal_clean(text, clean, sizeof(clean));
+    bool live = terminal_live_text[0] != '\0';
+    fprintf(stderr, "%s%s%s\n", live ? "\r" : "", clean, live ? "\033[K" : "");
+    if (live)
+        terminal_live_draw();
+}
+
+void mr_terminal_live_set(const char *text) {
+    if (!mr_terminal_live())
+        return;
+    size_t width = terminal_width();
+    size_t room = width < sizeof(terminal_live_text) ? width : sizeof(terminal_live_text);
+    mr_terminal_clean(text, terminal_live_text, room);
+    terminal_live_draw();
+}
+
+void mr_terminal_live_end(void) {
+    if (terminal_live_text[0] == '\0')
+        return;
+    terminal_live_text[0] = '\0';
+    fputc('\n', stderr);
+    fflush(stderr);
+}
