@@ -28,6 +28,10 @@ enum {
     MR_RPC_HEADER_BYTES_MAX = 64 << 10,  /* its protobuf part, before the raw bytes */
     MR_RPC_CONTROL_BYTES_MAX = 4 << 20,  /* one message on Jobs and Control */
     MR_RPC_SEND_QUEUE_MAX = 64,          /* messages waiting on one stream */
+    /* device */
+    MR_DEVICE_THREADS_MAX = 256,  /* of one CPU device */
+    MR_DEVICE_PLANS_MAX = 256,    /* matrix product shapes kept */
+    MR_DEVICE_SPIN_NS = 20000,    /* a thread without work looks for some this long, then sleeps */
     /* links */
     MR_LINK_CHUNK_BYTES_MAX = 16 << 20, /* a tensor is cut into frames of at most this */
     /* stage */

@@ -4,7 +4,8 @@
  * Implementations: host over gRPC (grpc.h), in_process.h (tests). A group of one rank needs no
  * transport: mr_group_alone.
  * Owner: stage. Thread: EXEC unless said. Every member calls the same operations in the same order;
- * a different one is ABORTED and names both. Every wait has a bound and names the rank awaited. */
+ * a different one is ABORTED and names both. Every wait has a bound and names the rank awaited;
+ * timeout_ms < 0 is the idle wait between steps, which only interrupt or a lost peer ends. */
 #ifndef MR_GROUP_GROUP_H
 #define MR_GROUP_GROUP_H
 

@@ -31,3 +31,19 @@ def mr_test(name, copts = [], deps = [], size = "small", **kwargs):
         deps = deps + ["@system//:cmocka"],
         **kwargs
     )
+
+def mr_python_test(name, size = "medium", data = [], **kwargs):
+    """NAME.py as a test over the real binaries, with Debian's python3."""
+    native.sh_test(
+        name = name,
+        size = size,
+        srcs = ["//tests/e2e:python.sh"],
+        args = ["$(location %s.py)" % name],
+        data = data + [
+            name + ".py",
+            "//client:millrace",
+            "//daemon:millraced",
+            "//tests/e2e:cluster.py",
+        ],
+        **kwargs
+    )

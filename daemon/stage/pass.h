@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* pass.h: one microbatch forward or backward through all layers of a stage.
+ * Owner: stage/executor. Thread: EXEC. Straight-line work: no waiting, no allocation.
+ * Not here: which microbatch when (executor), where its input comes from (link, feed). */
+#ifndef MR_STAGE_PASS_H
+#define MR_STAGE_PASS_H
+
+#include "daemon/stage/activations.h"
+#include "daemon/stage/parameters.h"
+
+/* Everything borrowed. micro_batch: its number in the whole step. */
+typedef struct mr_pass {
+    mr_device *device;
+    const mr_assignment *assignment;
+    const mr_parameters *parameters;
+    const mr_activations *activations;
+    uint64_t step;
+    uint32_t micro_batch;
+} mr_pass;
+
+/* Returns the stage's output: a view of the microbatch's slot. */
+mr_tensor mr_pass_forward(const mr_pass *pass, const mr_tensor *x);
+/* dy: gradient of the output; dx: where the input's gradient goes, NULL for the first stage. Adds to
+ * the gradients of the stage's parameters. */
+void mr_pass_backward(const mr_pass *pass, const mr_tensor *x, const mr_tensor *dy, mr_tensor *dx);
+
+#endif

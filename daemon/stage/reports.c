@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/stage/reports.h"
+
+#include "daemon/base/alloc.h"
+
+/* Messages are packed before mr_control_send returns, so they may borrow text and live here. */
+static char *borrowed(const char *text) {
+    return (char *)(uintptr_t)text;
+}
+
+/* Declares a report of one kind, with its job and epoch filled in. */
+#define REPORT_BEGIN(type, INIT, field, CASE)                                                      \
+    Millrace__V1__StageReport report_ = MILLRACE__V1__STAGE_REPORT__INIT;                          \
+    type body = INIT;                                                                              \
+    body.job_id = borrowed(subject.job_id);                                                        \
+    body.epoch = subject.epoch;                                                                    \
+    report_.report_case = CASE;                                                                    \
+    report_.field = &body
+
+void mr_report_prepared(mr_control *control, mr_report_subject subject, const char *schedule_hash,
+                        uint64_t next_step) {
+    REPORT_BEGIN(Millrace__V1__Prepared, MILLRACE__V1__PREPARED__INIT, prepared,
+                 MILLRACE__V1__STAGE_REPORT__REPORT_PREPARED);
+    body.schedule_hash = borrowed(schedule_hash);
+    body.next_step = next_step;
+    mr_control_send(control, &report_);
+}
+
+void mr_report_connected(mr_control *control, mr_report_subject subject) {
+    REPORT_BEGIN(Millrace__V1__Connected, MILLRACE__V1__CONNECTED__INIT, connected,
+                 MILLRACE__V1__STAGE_REPORT__REPORT_CONNECTED);
+    mr_control_send(control, &report_);
+}
+
+void mr_report_step(mr_control *control, mr_report_subject subject,
+                    const mr_executor_report *report) {
+    REPORT_BEGIN(Millrace__V1__StepDone, MILLRACE__V1__STEP_DONE__INIT, step_done,
+                 MILLRACE__V1__STAGE_REPORT__REPORT_STEP_DONE);
+    Millrace__V1__StepResult result = MILLRACE__V1__STEP_RESULT__INIT;
+    result.step = report->step + 1; /* clients count from 1 */
+    result.loss = report->result.loss;
+    result.gradient_norm = report->result.gradient_norm;
+    result.learning_rate = report->result.learning_rate;
+    result.tokens = report->result.tokens;
+    result.bubble = report->result.bubble;
+    result.step_seconds = report->result.step_seconds;
+    result.tokens_per_second = report->result.step_seconds > 0
+                                   ? (double)report->result.tokens / report->result.step_seconds
+                                   : 0;
+    body.result = &result;
+    mr_control_send(control, &report_);
+}
+
+/* The list of files as messages, in memory freed by the caller; false: no memory. */
+static bool saved_files(const mr_layer_store_files *files, Millrace__V1__SavedFile **out_files,
+                        Millrace__V1__SavedFile ***out_list) {
+    Millrace__V1__SavedFile *messages = mr_alloc_array(files->count, sizeof(*messages));
+    Millrace__V1__SavedFile **list = mr_alloc_array(files->count, sizeof(Millrace__V1__SavedFile *));
+    *out_files = messages;
+    *out_list = list;
+    if (messages == NULL || list == NULL)
+        return false;
+    for (size_t i = 0; i < files->count; i++) {
+        millrace__v1__saved_file__init(&messages[i]);
+        messages[i].name = files->files[i].name;
+        messages[i].bytes = files->files[i].bytes;
+        messages[i].sha256 = files->files[i].sha256;
+        list[i] = &messages[i];
+    }
+    return true;
+}
+
+void mr_report_saved(mr_control *control, mr_report_subject subject,
+                     const mr_executor_report *report) {
+    REPORT_BEGIN(Millrace__V1__Saved, MILLRACE__V1__SAVED__INIT, saved,
+                 MILLRACE__V1__STAGE_REPORT__REPORT_SAVED);
+    Millrace__V1__SavedFile *messages = NULL;
+    Millrace__V1__SavedFile **list = NULL;
+    body.tag = borrowed(report->tag);
+    body.step = report->step;
+    body.optimizer_steps = report->step;
+    if (!mr_status_is_ok(report->status)) {
+        body.error = borrowed(report->status.text);
+    } else if (saved_files(&report->files, &messages, &list)) {
+        body.n_files = report->files.count;
+        body.files = list;
+    } else {
+        body.error = borrowed("no memory for the list of files");
+    }
+    mr_control_send(control, &report_);
+    mr_free(list);
+    mr_free(messages);
+}
+
+void mr_report_paused(mr_control *control, mr_report_subject subject, uint64_t step) {
+    REPORT_BEGIN(Millrace__V1__Paused, MILLRACE__V1__PAUSED__INIT, paused,
+                 MILLRACE__V1__STAGE_REPORT__REPORT_PAUSED);
+    body.step = step;
+    mr_control_send(control, &report_);
+}
+
+void mr_report_finished(mr_control *control, mr_report_subject subject, uint64_t step) {
+    REPORT_BEGIN(Millrace__V1__Finished, MILLRACE__V1__FINISHED__INIT, finished,
+                 MILLRACE__V1__STAGE_REPORT__REPORT_FINISHED);
+    body.step = step;
+    mr_control_send(control, &report_);
+}
+
+static bool failure_is_secondary(mr_code code) {
+    return code == MR_CODE_UNAVAILABLE || code == MR_CODE_CANCELLED ||
+           code == MR_CODE_DEADLINE_EXCEEDED;
+}
+
+void mr_report_failed(mr_control *control, mr_report_subject subject, mr_status status) {
+    REPORT_BEGIN(Millrace__V1__StageFailed, MILLRACE__V1__STAGE_FAILED__INIT, failed,
+                 MILLRACE__V1__STAGE_REPORT__REPORT_FAILED);
+    body.code = (int32_t)status.code;
+    body.text = status.text;
+    body.secondary = failure_is_secondary(status.code);
+    mr_control_send(control, &report_);
+}
+
+void mr_report_released(mr_control *control, mr_report_subject subject) {
+    REPORT_BEGIN(Millrace__V1__Released, MILLRACE__V1__RELEASED__INIT, released,
+                 MILLRACE__V1__STAGE_REPORT__REPORT_RELEASED);
+    mr_control_send(control, &report_);
+}
+
+void mr_report_feed(mr_control *control, mr_report_subject subject, bool open) {
+    REPORT_BEGIN(Millrace__V1__FeedState, MILLRACE__V1__FEED_STATE__INIT, feed_state,
+                 MILLRACE__V1__STAGE_REPORT__REPORT_FEED_STATE);
+    body.open = open;
+    mr_control_send(control, &report_);
+}
+
+void mr_report_heartbeat(mr_control *control, mr_report_subject subject,
+                         const mr_executor_progress *progress) {
+    REPORT_BEGIN(Millrace__V1__Heartbeat, MILLRACE__V1__HEARTBEAT__INIT, heartbeat,
+                 MILLRACE__V1__STAGE_REPORT__REPORT_HEARTBEAT);
+    body.step = progress->step;
+    body.instruction = borrowed(progress->instruction);
+    body.instruction_age_ms = progress->age_ms;
+    mr_control_send(control, &report_);
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* reports.h: EXEC's reports in the words of the wire.
+ * Owner: stage. Thread: LOOP. */
+#ifndef MR_STAGE_REPORTS_H
+#define MR_STAGE_REPORTS_H
+
+#include "daemon/stage/control.h"
+#include "daemon/stage/executor.h"
+
+/* Which job and epoch a report is about. */
+typedef struct mr_report_subject {
+    const char *job_id;
+    uint64_t epoch;
+} mr_report_subject;
+
+void mr_report_prepared(mr_control *control, mr_report_subject subject, const char *schedule_hash,
+                        uint64_t next_step);
+void mr_report_connected(mr_control *control, mr_report_subject subject);
+void mr_report_step(mr_control *control, mr_report_subject subject,
+                    const mr_executor_report *report);
+void mr_report_saved(mr_control *control, mr_report_subject subject,
+                     const mr_executor_report *report);
+void mr_report_paused(mr_control *control, mr_report_subject subject, uint64_t step);
+void mr_report_finished(mr_control *control, mr_report_subject subject, uint64_t step);
+/* A lost or silent neighbour makes it secondary: somebody else is the cause. */
+void mr_report_failed(mr_control *control, mr_report_subject subject, mr_status status);
+void mr_report_released(mr_control *control, mr_report_subject subject);
+void mr_report_feed(mr_control *control, mr_report_subject subject, bool open);
+void mr_report_heartbeat(mr_control *control, mr_report_subject subject,
+                         const mr_executor_progress *progress);
+
+#endif

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* session.h: all that EXEC holds for one assignment: parameters, activations, links, groups, and the
+ * execution of one step's instruction list over them.
+ * Owner: stage/executor. Thread: EXEC, unless said.
+ * Not here: what happens between steps (executor.c). */
+#ifndef MR_STAGE_SESSION_H
+#define MR_STAGE_SESSION_H
+
+#include <stdatomic.h>
+
+#include "daemon/stage/executor.h"
+#include "daemon/stage/pass.h"
+
+typedef struct mr_session mr_session;
+
+/* Instruction in work, packed for one atomic store (see mr_session_progress). */
+typedef struct mr_session_progress {
+    _Atomic uint64_t step;
+    _Atomic uint64_t instruction; /* 0: idle; else 1 + opcode, micro_batch, chunk packed */
+    _Atomic int64_t since_ns;
+} mr_session_progress;
+
+typedef struct mr_session_options {
+    mr_device *device;
+    mr_transport transport;
+    mr_feed *feed;
+    mr_trace_track *track;
+    mr_session_progress *progress;
+    _Atomic bool *stop; /* true: give up at the next instruction */
+} mr_session_options;
+
+/* Builds everything that needs no peer, draws or loads the weights, and stands ready for the peers'
+ * links. The assignment is borrowed until destroy. */
+MR_MUST_CHECK mr_status mr_session_create(const mr_session_options *options,
+                                          const mr_assignment *assignment,
+                                          mr_session **out_session);
+/* Links, groups, and one broadcast of each tied weight from its first rank. */
+MR_MUST_CHECK mr_status mr_session_connect(mr_session *session);
+/* NULL is fine. */
+void mr_session_destroy(mr_session *session);
+
+/* Runs the rank's list for the next step. On success the step counter has moved; inference: out_logits
+ * [*out_count] of the last stage on every rank, borrowed until the next step. */
+MR_MUST_CHECK mr_status mr_session_step(mr_session *session, mr_step_result *out_result);
+/* Writes this rank's files under tag. */
+MR_MUST_CHECK mr_status mr_session_save(mr_session *session, const char *tag,
+                                        mr_layer_store_files *out_files);
+/* The pipe group, for the boundary between steps. */
+mr_group *mr_session_pipe(mr_session *session);
+const mr_assignment *mr_session_assignment(const mr_session *session);
+/* The step that comes next, from 0. */
+uint64_t mr_session_next_step(const mr_session *session);
+/* Inference: logits of the step just done. */
+const float *mr_session_logits(const mr_session *session, size_t *out_count);
+/* Any thread, after connect: ends every wait. */
+void mr_session_interrupt(mr_session *session, const char *reason);
+
+#endif

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/stage/stage_status.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+
+#include "daemon/base/version.h"
+
+static json_t *status_job(const mr_stage_status *status) {
+    const mr_stage_plan *plan = mr_assignment_stage(status->assignment);
+    return json_pack("{s:s, s:s, s:I, s:i, s:i, s:[I,I], s:I, s:{s:I,s:I,s:I,s:I}, s:I}", "id",
+                     status->job_id, "name", status->assignment->job->name, "epoch",
+                     (json_int_t)status->epoch, "rank", (int)status->rank, "stage",
+                     (int)status->assignment->stage, "layers", (json_int_t)plan->layer_first,
+                     (json_int_t)plan->layer_end, "next_step", (json_int_t)status->next_step,
+                     "memory_bytes", "weights", (json_int_t)plan->weights_bytes, "gradients",
+                     (json_int_t)plan->gradients_bytes, "optimizer",
+                     (json_int_t)plan->optimizer_bytes, "activations",
+                     (json_int_t)plan->activations_bytes, "peak_in_flight",
+                     (json_int_t)plan->peak_in_flight);
+}
+
+static json_t *status_result(const mr_step_result *result) {
+    return json_pack("{s:f, s:f, s:f, s:I, s:f, s:f, s:I, s:f}", "loss", result->loss, "grad_norm",
+                     result->gradient_norm, "lr", result->learning_rate, "tokens",
+                     (json_int_t)result->tokens, "step_seconds", result->step_seconds, "bubble",
+                     result->bubble, "allocations", (json_int_t)result->allocations,
+                     "transport_seconds", result->transport_seconds);
+}
+
+void mr_stage_status_publish(mr_status_page *page, const mr_stage_status *status) {
+    json_t *root = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:{s:I, s:s, s:I}}", "schema",
+        "millrace.status/v1", "role", "stage", "version", MR_VERSION, "state", status->state,
+        "address", status->address, "coordinator", status->coordinator, "device", status->device,
+        "threads", (int)status->threads, "progress", "step", (json_int_t)status->progress.step,
+        "instruction", status->progress.instruction, "age_ms",
+        (json_int_t)status->progress.age_ms);
+    if (root != NULL && status->assignment != NULL)
+        (void)json_object_set_new(root, "job", status_job(status)); /* refuses NULL */
+    if (root != NULL && status->result.tokens > 0)
+        (void)json_object_set_new(root, "last_step", status_result(&status->result));
+    char *text = root == NULL ? NULL : json_dumps(root, JSON_COMPACT);
+    if (text != NULL) {
+        mr_status published = mr_status_page_publish(page, text);
+        (void)published; /* the page before stays */
+    }
+    free(text);
+    json_decref(root);
+}
