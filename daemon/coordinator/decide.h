@@ -36,12 +36,15 @@
 enum {
     MR_TICK_PERIOD_MS = 200,
     MR_SECONDARY_WAIT_MS = 1000,
+    MR_SILENT_MS = MR_HEARTBEAT_PERIOD_MS + MR_HEARTBEAT_PERIOD_MS / 2, /* a heartbeat is missing */
     MR_MEMBER_FORGET_MS = 60000, /* a lost member is shown this long */
     MR_STORE_RETRY_MS = 1000,
     MR_STARTING_SLACK_MS = 5000, /* above a stage's own bounds, so that it can say itself what is late */
 };
 static_assert(MR_HEARTBEAT_TIMEOUT_MS + MR_SECONDARY_WAIT_MS + MR_TICK_PERIOD_MS < 10000,
               "a killed stage fails its job within ten seconds");
+static_assert(MR_SILENT_MS < MR_SECONDARY_WAIT_MS,
+              "a stage that fell silent is known as silent when its neighbours' reports are due");
 
 typedef struct mr_coordinator_state {
     mr_registry registry;

@@ -208,13 +208,13 @@ static bool rank_is_finished(const mr_job_rank *rank) {
     return rank->finished;
 }
 
-/* Is a member of the job quieter than heartbeats allow? It may be the cause of what others saw. */
+/* Has a member of the job missed a heartbeat? It may be the cause of what others saw. */
 static bool machine_has_silent_member(const mr_decision *decision, const mr_job_record *job) {
     for (size_t i = 0; i < job->spec->rank_count; i++) {
         const mr_member *member = mr_registry_find(&decision->state->registry,
                                                    job->ranks[i].member);
         if (member != NULL && member->state != MR_MEMBER_LOST &&
-            decision->now_ms - member->heard_ms > 3 * MR_HEARTBEAT_PERIOD_MS)
+            decision->now_ms - member->heard_ms >= MR_SILENT_MS)
             return true;
     }
     return false;
