@@ -19,13 +19,20 @@ COPTS = [
 def mr_library(name, copts = [], **kwargs):
     native.cc_library(name = name, copts = COPTS + copts, **kwargs)
 
-def mr_binary(name, copts = [], **kwargs):
-    native.cc_binary(name = name, copts = COPTS + copts, **kwargs)
+# What a --config=tsan build links into each program (see the file).
+TSAN_SRCS = select({
+    "//deploy/bazel:tsan": ["//deploy/bazel:tsan_suppressions.c"],
+    "//conditions:default": [],
+})
 
-def mr_test(name, copts = [], deps = [], size = "small", **kwargs):
+def mr_binary(name, srcs = [], copts = [], **kwargs):
+    native.cc_binary(name = name, srcs = srcs + TSAN_SRCS, copts = COPTS + copts, **kwargs)
+
+def mr_test(name, srcs = [], copts = [], deps = [], size = "small", **kwargs):
     """A cmocka test: one process, Bazel's timeout for its size."""
     native.cc_test(
         name = name,
+        srcs = srcs + TSAN_SRCS,
         size = size,
         copts = COPTS + copts,
         deps = deps + ["@system//:cmocka"],
