@@ -21,6 +21,7 @@ typedef struct mr_shape {
 bool mr_shape_elements(const mr_shape *shape, size_t *out_elements);
 /* Bytes; false on overflow. */
 bool mr_shape_bytes(const mr_shape *shape, size_t *out_bytes);
+/* Same type and sizes; the need for a gradient is not compared. */
 bool mr_shape_equal(const mr_shape *a, const mr_shape *b);
 
 enum { MR_SHAPE_TEXT_BYTES = 160 };

@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Goal: every kind of mistake in a job file is refused with its line, key, value and what would be
+ * right, and one mistake gives one error.
+ * Method: a table of edits of a good file, each with the line and the start of the only error. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/model/job_text.h"
+
+typedef struct mistake {
+    const char *from;
+    const char *to;
+    size_t line;
+    const char *start;
+} mistake;
+
+static void check_all(const mistake *mistakes, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        job_text_refuse(job_text_edit(mistakes[i].from, mistakes[i].to), mistakes[i].line,
+                        mistakes[i].start);
+}
+
+#define CHECK(mistakes) check_all(mistakes, sizeof(mistakes) / sizeof((mistakes)[0]))
+#define TOPOLOGY "topology: {pipe: 2, data: 1, model: 1}"
+
+static void test_wrong_keys_are_refused(void **state) {
+    static const mistake mistakes[] = {
+        {"seed: 1234", "sed: 1234", 3, "sed is not a key of a job file; did you mean seed?"},
+        {"chunks: 1", "chunk: 1", 16,
+         "pipeline.chunk is not a key of a job file; did you mean chunks?"},
+        {"chunks: 1", "keep: 1", 16,
+         "pipeline.keep is not a key of a job file; did you mean checkpoint.keep?"},
+        {"precision: fp32", "xyzzy: fp32", 21,
+         "xyzzy is not a key of a job file; known: schema, name, seed, model, pipeline, batch,"},
+        {"seed: 1234", "model.loss: mse", 3, "model.loss is not a key of a job file; known: "},
+        {"seed: 1234", "\"\": 1", 3, " is not a key of a job file; known: schema"},
+        {"seed: 1234", "<<: {name: x}", 3, "<< is not a key of a job file; known: schema"},
+        {"seed: 1234", "name: again", 3, "name is given twice; the first is on line 2"},
+        {"  chunks: 1", "  schedule: gpipe", 16,
+         "pipeline.schedule is given twice; the first is on line 15"},
+        {"precision: fp32", "batch: {}", 21, "batch is given twice; the first is on line 18"},
+        {"dim: 64, heads: 8", "dim: 64, headz: 8, heads: 8", 7,
+         "model.layers[1].headz is not a key of a layer of type transformer_block; did you mean "
+         "heads?"},
+        {"{type: layernorm, dim: 64}", "{type: layernorm, dim: 64, heads: 8}", 8,
+         "model.layers[2].heads is not a key of a layer of type layernorm; known: type, repeat, "
+         "dim, eps"},
+        {"dim: 64, heads: 8", "dim: 64, heads: 8, tie: embed", 7,
+         "model.layers[1].tie is not a key of a layer of type transformer_block"},
+        {"dim: 64, heads: 8", "dim: 64, heads: 8, dim: 64", 7,
+         "model.layers[1].dim is given twice; the first is on line 7"},
+    };
+    (void)state;
+    CHECK(mistakes);
+}
+
+static void test_missing_keys_are_named(void **state) {
+    static const mistake mistakes[] = {
+        {"schema: millrace.job/v1\n", "", 0, "schema is missing; it must be millrace.job/v1"},
+        {"name: tiny-gpt\n", "", 0, "name is missing; it must be a name of 1 to 63 letters"},
+        {"micro_batch_size: 4, ", "", 18,
+         "batch.micro_batch_size is missing; it must be a whole number, 1 to 16777216"},
+        {", sequence_length: 32", "", 18, "batch.sequence_length is missing; "},
+        {", total_steps: 300", "", 20,
+         "lr_schedule.total_steps is missing; it must be the number of steps to train"},
+        {"train: corpus.txt, ", "", 22, "data.train is missing; it must name the files"},
+        {"dir: checkpoints, ", "", 23,
+         "checkpoint.dir is missing; checkpoint.every_steps needs a folder"},
+        {"type: layernorm, ", "", 8,
+         "model.layers[2].type is missing; it must be embedding, transformer_block, layernorm, "
+         "lm_head, linear, relu, gelu, silu, dropout or identity"},
+        {", heads: 8", "", 7,
+         "model.layers[1].heads is missing; it must be a whole number, 1 to 16777216"},
+        {"vocab: 256, ", "", 6, "model.layers[0].vocab is missing"},
+        {"{type: layernorm, dim: 64}", "{type: layernorm}", 8, "model.layers[2].dim is missing"},
+        {"{type: layernorm, dim: 64}", "{type: linear, in: 64}", 8,
+         "model.layers[2].out is missing"},
+        {"tie: embed}", "vocab: 256}", 9,
+         "model.layers[3].dim is missing; an lm_head needs dim and vocab, or a tie"},
+    };
+    (void)state;
+    CHECK(mistakes);
+}
+
+static void test_wrong_types_are_refused(void **state) {
+    static const mistake mistakes[] = {
+        {"micro_batches: 8", "micro_batches: \"8\"", 18,
+         "batch.micro_batches is the text \"8\"; it must be a whole number, 1 to 4096"},
+        {"micro_batches: 8", "micro_batches: 8.0", 18,
+         "batch.micro_batches is 8.0; it must be a whole number, 1 to 4096"},
+        {"micro_batches: 8", "micro_batches: 1e3", 18, "batch.micro_batches is 1e3; it must be"},
+        {"micro_batches: 8", "micro_batches: 010", 18, "batch.micro_batches is 010; it must be"},
+        {"micro_batches: 8", "micro_batches: 0x8", 18, "batch.micro_batches is 0x8; it must be"},
+        {"micro_batches: 8", "micro_batches: 1_0", 18, "batch.micro_batches is 1_0; it must be"},
+        {"micro_batches: 8", "micro_batches: eight", 18, "batch.micro_batches is eight; it must"},
+        {"micro_batches: 8", "micro_batches: ", 18, "batch.micro_batches is empty; it must be a"},
+        {"micro_batches: 8", "micro_batches: null", 18, "batch.micro_batches is null; it must be"},
+        {"micro_batches: 8", "micro_batches: [8]", 18, "batch.micro_batches is a list; it must"},
+        {"micro_batches: 8", "micro_batches: {a: 8}", 18, "batch.micro_batches is a mapping; it"},
+        {"lr: 1e-3", "lr: .inf", 19,
+         "optimizer.lr is .inf; it must be a number above 0 and at most 1000"},
+        {"lr: 1e-3", "lr: nan", 19, "optimizer.lr is nan; it must be a number above 0"},
+        {"lr: 1e-3", "lr: 1e999", 19, "optimizer.lr is 1e999; it must be a number above 0"},
+        {"lr: 1e-3", "lr: '1e-3'", 19, "optimizer.lr is the text \"1e-3\"; it must be a number"},
+        {"[0.9, 0.95]", "0.9", 19,
+         "optimizer.betas is 0.9; it must be a list of two numbers, each of at least 0 and below "
+         "1"},
+        {"[0.9, 0.95]", "[0.9, 0.95, 0]", 19, "optimizer.betas is a list; it must be a list of two"},
+        {"[0.9, 0.95]", "[0.9, x]", 19, "optimizer.betas[1] is x; it must be a number of at least"},
+        {"shuffle: true", "shuffle: yes", 22, "data.shuffle is yes; it must be true or false"},
+        {"shuffle: true", "shuffle: \"true\"", 22, "data.shuffle is the text \"true\"; it must be"},
+        {"shuffle: true", "shuffle: 1", 22, "data.shuffle is 1; it must be true or false"},
+        {"name: tiny-gpt", "name: off", 2,
+         "name is off, which is not a text; write it in quotes if it is meant as one"},
+        {"name: tiny-gpt", "name: 123", 2, "name is 123, which is not a text; write it in quotes"},
+        {"name: tiny-gpt", "name: 1e3", 2, "name is 1e3, which is not a text"},
+        {"name: tiny-gpt", "name: ~", 2, "name is ~; it must be 1 to 63 letters, digits"},
+        {"name: tiny-gpt", "name: a/b", 2, "name is a/b; it must be 1 to 63 letters, digits"},
+        {"name: tiny-gpt", "name: ..", 2, "name is ..; it must be 1 to 63 letters, digits"},
+        {"name: tiny-gpt", "name: \xc3\xa9", 2, "name is \xc3\xa9; it must be 1 to 63 letters"},
+        {"name: tiny-gpt", "name: ''", 2, "name is the text \"\"; it must be 1 to 63 letters"},
+        {"train: corpus.txt", "train: ''", 22, "data.train is the text \"\"; it must be a text of"},
+        {"{type: layernorm, dim: 64}", "layernorm", 8,
+         "model.layers[2] is layernorm; it must be a mapping such as {type: layernorm, dim: 64}"},
+        {"precision: fp32", "precision: [fp32]", 21, "precision is a list; it must be fp32"},
+        {"partition: parameters", "partition: {a: 1}", 14,
+         "pipeline.partition is a mapping; it must be uniform, parameters or weights, or a list "
+         "of bounds such as [0, 4, 9]"},
+        {"partition: parameters", "partition: [0, four, 9]", 14,
+         "pipeline.partition[1] is four; it must be a whole number, 0 to 16384"},
+        {"partition: parameters", "partition: weights\n  layer_weights: 3", 15,
+         "pipeline.layer_weights is 3; it must be a list with one number for each layer"},
+        {"partition: parameters", "partition: weights\n  layer_weights: [1, -2]", 15,
+         "pipeline.layer_weights[1] is -2; it must be a number of at least 0"},
+    };
+    (void)state;
+    CHECK(mistakes);
+    job_text_refuse_first("schema: millrace.job/v1\nname: x\nbatch: 3\nmodel: [1]\n", 3,
+                          "batch is 3; it must be a mapping");
+}
+
+static void test_values_out_of_bounds_are_refused(void **state) {
+    static const mistake mistakes[] = {
+        {TOPOLOGY, "stages: 0", 13, "pipeline.stages is 0; it must be 1 to 1024"},
+        {TOPOLOGY, "stages: 1025", 13, "pipeline.stages is 1025; it must be 1 to 1024"},
+        {TOPOLOGY, "stages: -1", 13, "pipeline.stages is -1; it must be 1 to 1024"},
+        {TOPOLOGY, "stages: 99999999999999999999999", 13,
+         "pipeline.stages is 99999999999999999999999; it must be 1 to 1024"},
+        {"seed: 1234", "seed: 18446744073709551616", 3,
+         "seed is 18446744073709551616; it must be 0 or more"},
+        {"micro_batches: 8", "micro_batches: 4097", 18,
+         "batch.micro_batches is 4097; it must be 1 to 4096"},
+        {"micro_batch_size: 4", "micro_batch_size: 0", 18,
+         "batch.micro_batch_size is 0; it must be 1 to 16777216"},
+        {"total_steps: 300", "total_steps: 0", 20, "lr_schedule.total_steps is 0; it must be 1 to"},
+        {"lr: 1e-3", "lr: 0", 19, "optimizer.lr is 0; it must be a number above 0 and at most"},
+        {"lr: 1e-3", "lr: -1e-3", 19, "optimizer.lr is -1e-3; it must be a number above 0"},
+        {"[0.9, 0.95]", "[0.9, 1]", 19,
+         "optimizer.betas[1] is 1; it must be a number of at least 0 and below 1"},
+        {"eps: 1e-8", "eps: 0", 19, "optimizer.eps is 0; it must be a number above 0"},
+        {"grad_clip: 1.0", "grad_clip: -1", 19,
+         "optimizer.grad_clip is -1; it must be a number of at least 0"},
+        {"heads: 8", "heads: 8, dropout: 1", 7,
+         "model.layers[1].dropout is 1; it must be a number of at least 0 and below 1"},
+        {"{type: layernorm, dim: 64}", "{type: dropout, p: 1.5}", 8,
+         "model.layers[2].p is 1.5; it must be a number of at least 0 and below 1"},
+        {"vocab: 256", "vocab: 0", 6, "model.layers[0].vocab is 0; it must be 1 to 16777216"},
+        {"vocab: 256", "vocab: 16777217", 6,
+         "model.layers[0].vocab is 16777217; it must be 1 to 16777216"},
+        {"repeat: 6", "repeat: 0", 7, "model.layers[1].repeat is 0; it must be 1 to 16384"},
+        {"repeat: 6", "repeat: 16384", 6,
+         "model.layers has 16387 layers; it may have at most 16384"},
+    };
+    (void)state;
+    CHECK(mistakes);
+    char name[256] = "name: ";
+    memset(name + 6, 'n', MR_NAME_BYTES);
+    job_text_refuse(job_text_edit("name: tiny-gpt", name), 2,
+                    "name is nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn...; it must be 1 to 63");
+}
+
+static void test_words_of_later_versions_list_what_exists(void **state) {
+    static const mistake mistakes[] = {
+        {"schedule: 1f1b", "schedule: zb-h1", 15,
+         "pipeline.schedule zb-h1 is not supported by this version; it must be gpipe or 1f1b"},
+        {"schedule: 1f1b", "schedule: interleaved", 15,
+         "pipeline.schedule interleaved is not supported by this version"},
+        {"schedule: 1f1b", "schedule: file:x.txt", 15,
+         "pipeline.schedule file:x.txt is not supported by this version"},
+        {"schedule: 1f1b", "schedule: 2f2b", 15,
+         "pipeline.schedule is 2f2b; it must be gpipe or 1f1b"},
+        {"schedule: 1f1b", "schedule: inference", 15, "pipeline.schedule is inference; it must be"},
+        {"partition: parameters", "partition: profile", 14,
+         "pipeline.partition profile is not supported by this version; it must be uniform, "
+         "parameters or weights, or a list of bounds"},
+        {"partition: parameters", "partition: type:block", 14,
+         "pipeline.partition type:block is not supported by this version"},
+        {"partition: parameters", "partition: best", 14, "pipeline.partition is best; it must be"},
+        {"precision: fp32", "precision: bf16", 21,
+         "precision bf16 is not supported by this version; it must be fp32"},
+        {"format: bytes", "format: npy", 22,
+         "data.format npy is not supported by this version; it must be bytes or llmc"},
+        {"type: adamw", "type: sgd", 19, "optimizer.type is sgd; it must be adamw"},
+        {"data: 1, model: 1", "data: 2, model: 1", 13,
+         "data and model axes greater than 1 are not supported by this version: "
+         "pipeline.topology.data is 2"},
+        {"data: 1, model: 1", "data: 1, model: 4", 13,
+         "data and model axes greater than 1 are not supported by this version: "
+         "pipeline.topology.model is 4"},
+        {"chunks: 1", "chunks: 2", 16,
+         "pipeline.chunks greater than 1 is not supported by this version: it is 2; it must be 1"},
+        {"activation_checkpoint_interval: 0", "activation_checkpoint_interval: 2", 17,
+         "pipeline.activation_checkpoint_interval is not supported by this version: it is 2"},
+        {"heads: 8", "heads: 8, kv_heads: 2", 7,
+         "model.layers[1].kv_heads other than heads is not supported by this version: it is 2; it "
+         "must be 8"},
+        {"heads: 8", "heads: 8, norm: rmsnorm", 7,
+         "model.layers[1].norm rmsnorm is not supported by this version; it must be layernorm"},
+        {"heads: 8", "heads: 8, activation: swiglu", 7,
+         "model.layers[1].activation swiglu is not supported by this version"},
+        {"heads: 8", "heads: 8, position: rope", 7,
+         "model.layers[1].position rope is not supported by this version; it must be none"},
+        {"type: layernorm", "type: rmsnorm", 8,
+         "model.layers[2].type rmsnorm is not supported by this version; it must be embedding"},
+        {"type: layernorm", "type: conv2d", 8,
+         "model.layers[2].type conv2d is not supported by this version"},
+        {"type: layernorm", "type: batchnorm", 8,
+         "model.layers[2].type is batchnorm; it must be embedding, transformer_block"},
+    };
+    (void)state;
+    CHECK(mistakes);
+}
+
+static void test_fields_that_contradict_are_refused(void **state) {
+    static const mistake mistakes[] = {
+        {TOPOLOGY, TOPOLOGY "\n  stages: 2", 14,
+         "pipeline.stages and pipeline.topology are both given; stages: N is short for"},
+        {"pipe: 2", "pipe: 10", 13,
+         "pipeline.topology.pipe is 10; it must be at most 9, the number of layers"},
+        {TOPOLOGY, "stages: 10", 13, "pipeline.stages is 10; it must be at most 9, the number of"},
+        {"partition: parameters", "partition: [0, 9]", 14,
+         "pipeline.partition has 2 bounds; for 2 stages it must have 3"},
+        {"partition: parameters", "partition: []", 14, "pipeline.partition has 0 bounds; for 2"},
+        {"partition: parameters", "partition: [1, 4, 9]", 14,
+         "pipeline.partition[0] is 1; it must be 0"},
+        {"partition: parameters", "partition: [0, 0, 9]", 14,
+         "pipeline.partition[1] is 0; it must be greater than the bound before it, 0"},
+        {"partition: parameters", "partition: [0, 4, 8]", 14,
+         "pipeline.partition[2] is 8; it must be 9, the number of layers"},
+        {"partition: parameters", "partition: [0, 4, 10]", 14,
+         "pipeline.partition[2] is 10; it must be 9, the number of layers"},
+        {"partition: parameters", "partition: [0, 12, 9]", 14,
+         "pipeline.partition[1] is 12; it must be less than 9, the number of layers"},
+        {"partition: parameters", "partition: weights", 14,
+         "pipeline.layer_weights is missing; partition: weights needs one number for each of the "
+         "9 layers"},
+        {"partition: parameters", "partition: weights\n  layer_weights: [1, 2]", 15,
+         "pipeline.layer_weights has 2 numbers; it must have 9, the number of layers"},
+        {"partition: parameters", "layer_weights: [1, 2]", 14,
+         "pipeline.layer_weights is given but pipeline.partition is not weights"},
+        {"heads: 8", "heads: 7", 7, "model.layers[1].heads is 7; it must divide dim, which is 64"},
+        {"{type: layernorm, dim: 64}", "{type: layernorm, dim: 32}", 8,
+         "layer 7 (layernorm): dim is 32 but the input is f32 [4, 32, 64]; it must be 64"},
+        {"{type: layernorm, dim: 64}", "{type: linear, in: 65, out: 64}", 8,
+         "layer 7 (linear): in is 65 but the input is f32 [4, 32, 64]; it must be 64"},
+        {"{type: layernorm, dim: 64}", "{type: embedding, vocab: 256, dim: 64}", 8,
+         "layer 7 (embedding): the input is f32 [4, 32, 64]; an embedding needs tokens"},
+        {"sequence_length: 32", "sequence_length: 33", 6,
+         "layer 0 (embedding): positions is 32; it must be at least the sequence length, 33"},
+        {"tie: embed}", "tie: embed, dim: 32}", 9,
+         "model.layers[3] has a weight of [256, 32] but its tie embed shares [256, 64]"},
+        {"tie: embed}", "vocab: 256, dim: 64}", 6,
+         "model.layers[0].tie is embed, which no other layer has; a tie joins at least two"},
+        {"    - {type: lm_head, tie: embed}\n", "    - {type: lm_head, tie: embed}\n    - gelu\n",
+         10, "model.layers[4] is gelu; it must be a mapping"},
+        {"{type: layernorm, dim: 64}", "{type: lm_head, tie: embed}", 9,
+         "layer 8 (lm_head): dim is 64 but the input is f32 [4, 32, 256]; it must be 256"},
+        {"warmup_steps: 20", "warmup_steps: 301", 20,
+         "lr_schedule.warmup_steps is 301; it must be at most 300, the total steps"},
+        {"min_lr: 6e-4", "min_lr: 2e-3", 20,
+         "lr_schedule.min_lr is 0.002; it must be at most optimizer.lr, 0.001"},
+        {"loss: cross_entropy", "loss: mse", 10,
+         "model.loss is mse but data.train gives tokens as labels; it must be cross_entropy"},
+        {"vocab: 256", "vocab: 255", 6,
+         "the embedding's vocab is 255; data.format bytes needs at least 256"},
+        {"vocab: 256", "vocab: 16777216, repeat: 1, positions: 16777216, dim: 16777216 } #", 6,
+         "layer 0 (embedding): wte.weight of 16777216 x 16777216 elements is too large"},
+    };
+    (void)state;
+    CHECK(mistakes);
+}
+
+static void test_models_that_cannot_be_are_refused(void **state) {
+    char text[512];
+    static const char format[] = "schema: millrace.job/v1\n"
+                                 "name: a\n"
+                                 "model: {layers: [\n"
+                                 "  {type: embedding, vocab: 256, dim: 8},\n"
+                                 "  %s]}\n"
+                                 "batch: {micro_batch_size: 1, sequence_length: 2}\n"
+                                 "lr_schedule: {total_steps: 5}\n"
+                                 "data: {train: x}\n";
+    (void)state;
+    (void)snprintf(text, sizeof(text), format, "{type: layernorm, dim: 8}");
+    job_text_refuse(text, 5,
+                    "model.loss is cross_entropy but the last layer is layernorm; it must be an "
+                    "lm_head, or a linear");
+    (void)snprintf(text, sizeof(text), format, "{type: linear, in: 8, out: 100}");
+    job_text_refuse(text, 5, "the last layer has 100 outputs; it must have at least 256");
+    job_text_refuse("schema: millrace.job/v1\nname: a\n"
+                    "model: {loss: none, layers: [{type: relu}]}\n"
+                    "batch: {micro_batch_size: 1, sequence_length: 2}\n",
+                    3, "model.layers has no layer with a size, so the input's width is unknown");
+    job_text_refuse("schema: millrace.job/v1\nname: a\n"
+                    "model: {layers: [{type: linear, in: 3, out: 3}]}\n"
+                    "batch: {micro_batch_size: 1, sequence_length: 2}\n"
+                    "lr_schedule: {total_steps: 5}\ndata: {train: x}\n",
+                    3, "data.train gives tokens but the first layer is linear");
+    job_text_refuse("schema: millrace.job/v1\nname: a\n"
+                    "model: {layers: [{type: embedding, vocab: 256, dim: 8}]}\n"
+                    "batch: {micro_batch_size: 16777216, sequence_length: 16777216}\n"
+                    "lr_schedule: {total_steps: 5}\n",
+                    3, "layer 0 (embedding): the model is too large: a job may have at most");
+    job_text_refuse("schema: millrace.job/v1\nname: a\nmodel: {layers: []}\n"
+                    "batch: {micro_batch_size: 1, sequence_length: 2}\n"
+                    "lr_schedule: {total_steps: 5}\n",
+                    3, "model.layers is an empty list; it must be a list of 1 to 16384 layers");
+}
+
+static void test_all_mistakes_are_listed_in_file_order(void **state) {
+    static const char text[] = "schema: millrace.job/v1\n"
+                               "name: a\n"
+                               "precision: fp64\n"
+                               "model:\n"
+                               "  layers: [{type: embedding, vocab: 256}]\n"
+                               "  los: mse\n"
+                               "batch: {micro_batch_size: 0, sequence_length: 2}\n"
+                               "lr_schedule: {total_steps: 5, warmup_steps: 9}\n";
+    static const size_t lines[] = {3, 5, 6, 7, 8};
+    mr_job *job = NULL;
+    mr_job_errors errors;
+    (void)state;
+    mr_status status = mr_job_parse(text, strlen(text), &job, &errors);
+    assert_int_equal(status.code, MR_CODE_INVALID_ARGUMENT);
+    assert_int_equal(errors.count, 5);
+    for (size_t i = 0; i < 5; i++)
+        assert_int_equal(errors.items[i].line, lines[i]);
+    assert_string_equal(status.text, "line 3: precision is fp64; it must be fp32");
+}
+
+static void test_errors_stop_at_their_maximum(void **state) {
+    char text[8192] = "name: a\n";
+    mr_job *job = NULL;
+    mr_job_errors errors;
+    (void)state;
+    for (size_t i = 0; i < 50; i++)
+        (void)snprintf(text + strlen(text), sizeof(text) - strlen(text), "unknown_%zu: 1\n", i);
+    mr_status status = mr_job_parse(text, strlen(text), &job, &errors);
+    assert_int_equal(status.code, MR_CODE_INVALID_ARGUMENT);
+    assert_int_equal(errors.count, MR_JOB_ERRORS_MAX);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_wrong_keys_are_refused),
+        cmocka_unit_test(test_missing_keys_are_named),
+        cmocka_unit_test(test_wrong_types_are_refused),
+        cmocka_unit_test(test_values_out_of_bounds_are_refused),
+        cmocka_unit_test(test_words_of_later_versions_list_what_exists),
+        cmocka_unit_test(test_fields_that_contradict_are_refused),
+        cmocka_unit_test(test_models_that_cannot_be_are_refused),
+        cmocka_unit_test(test_all_mistakes_are_listed_in_file_order),
+        cmocka_unit_test(test_errors_stop_at_their_maximum),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
