@@ -238,10 +238,8 @@ static mr_status feeder_open(mr_feeder *feeder, const mr_watch *watch) {
 mr_status mr_feeder_tick(mr_feeder *feeder, const mr_watch *watch) {
     if (feeder->stopped)
         return MR_OK;
-    bool running =
-        watch->known && (watch->state == MILLRACE__V1__JOB_STATE__JOB_STATE_RUNNING ||
-                         watch->state == MILLRACE__V1__JOB_STATE__JOB_STATE_CHECKPOINTING);
-    if (running && mr_feeder_idle(feeder) && mr_clock_now_ms() >= feeder->retry_ms) {
+    if (mr_watch_running(watch) && mr_feeder_idle(feeder) &&
+        mr_clock_now_ms() >= feeder->retry_ms) {
         if (feeder->retries == MR_FEEDER_RETRIES)
             return mr_status_prefix(feeder->last_error, "the feed could not be opened");
         feeder->retries++;

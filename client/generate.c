@@ -317,11 +317,9 @@ static mr_status generate_open_feed(generate *g) {
 /* What is due between events. */
 static mr_status generate_tick(generate *g) {
     int64_t now_ms = mr_clock_now_ms();
-    bool running =
-        g->run.watch.known && g->run.watch.state == MILLRACE__V1__JOB_STATE__JOB_STATE_RUNNING;
     if (g->run.abandoned)
         mr_lane_cancel(&g->lane);
-    else if (running && !g->opened && now_ms >= g->retry_ms)
+    else if (mr_watch_running(&g->run.watch) && !g->opened && now_ms >= g->retry_ms)
         return generate_open_feed(g);
     if (g->waiting_ms != 0 && now_ms - g->waiting_ms > GENERATE_RESULT_TIMEOUT_MS &&
         mr_lane_is_open(&g->lane) && !g->run.abandoned)

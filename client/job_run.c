@@ -92,9 +92,10 @@ static void job_run_cancel(mr_job_run *run) {
         mr_client_call_within(run->client, "Cancel", &request.base, MR_JOB_RUN_END_MS, &response);
     if (mr_status_is_ok(status))
         protobuf_c_message_free_unpacked(response, NULL);
-    else if (status.code != MR_CODE_FAILED_PRECONDITION) /* it has just ended by itself */
-        mr_client_warn("millrace: job %s could not be cancelled: %s", run->watch.job_id,
-                       status.text);
+    if (mr_status_is_ok(status) || status.code == MR_CODE_FAILED_PRECONDITION)
+        return; /* or it has just ended by itself */
+    mr_client_warn("millrace: job %s could not be cancelled: %s", run->watch.job_id, status.text);
+    mr_watch_cancel(&run->watch);
 }
 
 static void job_run_interrupt(mr_job_run *run) {

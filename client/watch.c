@@ -146,6 +146,12 @@ bool mr_watch_is_open(const mr_watch *watch) {
     return watch->stream.stream != NULL;
 }
 
+bool mr_watch_running(const mr_watch *watch) {
+    return mr_watch_is_open(watch) && watch->known && watch->lost_ms == 0 &&
+           (watch->state == MILLRACE__V1__JOB_STATE__JOB_STATE_RUNNING ||
+            watch->state == MILLRACE__V1__JOB_STATE__JOB_STATE_CHECKPOINTING);
+}
+
 mr_exit_code mr_watch_verdict(const mr_watch *watch) {
     const char *why = watch->reason[0] ? watch->reason : "no reason given";
     switch (watch->state) {

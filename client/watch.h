@@ -11,7 +11,7 @@
 #include "millrace/v1/jobs.pb-c.h"
 
 enum {
-    MR_WATCH_RETRY_MS = 20000, /* how long a coordinator may be away */
+    MR_WATCH_RETRY_MS = 10000, /* how long a coordinator may be away */
     MR_WATCH_RETRY_PERIOD_MS = 500,
     MR_WATCH_TEXT_BYTES = 512,
 };
@@ -57,6 +57,8 @@ MR_MUST_CHECK mr_status mr_watch_tick(mr_watch *watch);
 /* Asks the stream to end; its end still has to be popped while mr_watch_is_open. */
 void mr_watch_cancel(mr_watch *watch);
 bool mr_watch_is_open(const mr_watch *watch);
+/* The job runs, as far as a living stream tells. */
+bool mr_watch_running(const mr_watch *watch);
 /* The job's end as an exit code, with a line on stderr where it failed or was cancelled. */
 mr_exit_code mr_watch_verdict(const mr_watch *watch);
 
