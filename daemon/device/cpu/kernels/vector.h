@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* vector.h: one vector of floats, V_LANES wide, and the few operations on it that C's operators on
+ * vector types do not give. Each kernel file is compiled once per instruction set with one of
+ * MR_ISA_AVX512, MR_ISA_AVX2 or MR_ISA_PLAIN defined; everything that differs between them is here.
+ * Fused multiply-add is only ever written as v_fma, and the compiler's own contraction is off
+ * (C17 mode), so that an expression has the same bits wherever it is inlined.
+ * These are bodies in a header, against the style: a kernel without inlining is no kernel.
+ * Owner: device/cpu/kernels; not for others. */
+#ifndef MR_DEVICE_CPU_KERNELS_VECTOR_H
+#define MR_DEVICE_CPU_KERNELS_VECTOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(MR_ISA_AVX512)
+enum { V_LANES = 16 };
+#define MR_ISA_NAME avx512
+#elif defined(MR_ISA_AVX2)
+enum { V_LANES = 8 };
+#define MR_ISA_NAME avx2
+#elif defined(MR_ISA_PLAIN)
+enum { V_LANES = 4 };
+#define MR_ISA_NAME plain
+#else
+#error "define MR_ISA_AVX512, MR_ISA_AVX2 or MR_ISA_PLAIN"
+#endif
+
+#if defined(MR_ISA_AVX512) || defined(MR_ISA_AVX2)
+#include <immintrin.h>
+#endif
+
+/* cpu_avx2_layernorm_forward and so on: one name per instruction set. */
+#define MR_ISA_JOIN_(isa, name) cpu_##isa##_##name
+#define MR_ISA_JOIN(isa, name) MR_ISA_JOIN_(isa, name)
+#define MR_KERNEL(name) MR_ISA_JOIN(MR_ISA_NAME, name)
+
+#define V_INLINE static inline __attribute__((always_inline, unused))
+
+typedef float vf __attribute__((vector_size(V_LANES * 4)));
+typedef int32_t vi __attribute__((vector_size(V_LANES * 4)));
+typedef uint32_t vu __attribute__((vector_size(V_LANES * 4)));
+/* Half as many lanes, twice as wide. */
+typedef float vf_half __attribute__((vector_size(V_LANES * 2)));
+typedef double vd __attribute__((vector_size(V_LANES * 4)));
+typedef uint64_t vw __attribute__((vector_size(V_LANES * 4)));
+
+V_INLINE vf v_load(const float *p) {
+    vf x;
+    memcpy(&x, p, sizeof(x));
+    return x;
+}
+V_INLINE void v_store(float *p, vf x) {
+    memcpy(p, &x, sizeof(x));
+}
+V_INLINE vf v_set(float x) {
+    return x - (vf){0};
+}
+V_INLINE vf v_select(vi mask, vf yes, vf no) {
+    return (vf)(((vi)yes & mask) | ((vi)no & ~mask));
+}
+
+/* The first n < V_LANES elements; the others read as zero and are not written. */
+#if defined(MR_ISA_AVX512)
+V_INLINE vf v_load_n(const float *p, size_t n) {
+    return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+}
+V_INLINE void v_store_n(float *p, vf x, size_t n) {
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)x);
+}
+#else
+V_INLINE vf v_load_n(const float *p, size_t n) {
+    vf x = {0};
+    memcpy(&x, p, n * sizeof(float));
+    return x;
+}
+V_INLINE void v_store_n(float *p, vf x, size_t n) {
+    memcpy(p, &x, n * sizeof(float));
+}
+#endif
+
+/* a b + c, rounded once where the instruction set can. max and min give b when one is not a
+ * number, so that such values pass through clamps written as v_max(bound, x). */
+#if defined(MR_ISA_AVX512)
+V_INLINE vf v_fma(vf a, vf b, vf c) {
+    return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+V_INLINE vf v_max(vf a, vf b) {
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+}
+V_INLINE vf v_min(vf a, vf b) {
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+}
+V_INLINE vf v_sqrt(vf a) {
+    return (vf)_mm512_sqrt_ps((__m512)a);
+}
+/* Products of the lower halves of 64-bit lanes. */
+V_INLINE vw v_mul_low(vw a, vw b) {
+    return (vw)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+}
+#elif defined(MR_ISA_AVX2)
+V_INLINE vf v_fma(vf a, vf b, vf c) {
+    return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+V_INLINE vf v_max(vf a, vf b) {
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+}
+V_INLINE vf v_min(vf a, vf b) {
+    return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+}
+V_INLINE vf v_sqrt(vf a) {
+    return (vf)_mm256_sqrt_ps((__m256)a);
+}
+V_INLINE vw v_mul_low(vw a, vw b) {
+    return (vw)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+}
+#else
+V_INLINE vf v_fma(vf a, vf b, vf c) {
+    return a * b + c;
+}
+V_INLINE vf v_max(vf a, vf b) {
+    return v_select(a > b, a, b);
+}
+V_INLINE vf v_min(vf a, vf b) {
+    return v_select(a < b, a, b);
+}
+V_INLINE vf v_sqrt(vf a) {
+    for (size_t i = 0; i < V_LANES; i++)
+        a[i] = __builtin_sqrtf(a[i]);
+    return a;
+}
+V_INLINE vw v_mul_low(vw a, vw b) {
+    return (a & 0xffffffffu) * (b & 0xffffffffu);
+}
+#endif
+
+/* a0 b0 a1 b1 ... of the lower and of the upper halves. */
+#if defined(MR_ISA_AVX512)
+V_INLINE vf v_zip_low(vf a, vf b) {
+    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+V_INLINE vf v_zip_high(vf a, vf b) {
+    return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
+                                   31);
+}
+#elif defined(MR_ISA_AVX2)
+V_INLINE vf v_zip_low(vf a, vf b) {
+    return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+}
+V_INLINE vf v_zip_high(vf a, vf b) {
+    return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+#else
+V_INLINE vf v_zip_low(vf a, vf b) {
+    return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+}
+V_INLINE vf v_zip_high(vf a, vf b) {
+    return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+}
+#endif
+
+/* Sum and maximum of all lanes, halves added to halves. */
+V_INLINE float v_sum(vf x) {
+    for (size_t w = V_LANES / 2; w > 0; w /= 2)
+        for (size_t i = 0; i < w; i++)
+            x[i] += x[i + w];
+    return x[0];
+}
+V_INLINE double v_sum_double(vd x) {
+    for (size_t w = V_LANES / 4; w > 0; w /= 2)
+        for (size_t i = 0; i < w; i++)
+            x[i] += x[i + w];
+    return x[0];
+}
+V_INLINE float v_max_lane(vf x) {
+    for (size_t w = V_LANES / 2; w > 0; w /= 2)
+        for (size_t i = 0; i < w; i++)
+            x[i] = x[i] > x[i + w] ? x[i] : x[i + w];
+    return x[0];
+}
+
+/* acc[0] += lower lanes, acc[1] += upper lanes, of x squared, in double precision. */
+V_INLINE void v_square_add(vf x, vd acc[2]) {
+    vf_half half[2];
+    memcpy(half, &x, sizeof(x));
+    for (int h = 0; h < 2; h++) {
+        vd wide = __builtin_convertvector(half[h], vd);
+        acc[h] += wide * wide;
+    }
+}
+
+/* exp(x), x clamped to [-87, 88]; not a number stays so. x = n ln 2 + r, |r| <= ln 2 / 2; the
+ * polynomial is a minimax fit of (exp(r) - 1 - r) / r^2 made for this file (relative error of the
+ * whole 3e-9 before rounding, about 1e-7 after). */
+V_INLINE vf v_exp(vf x) {
+    const vf magic = v_set(12582912.0f); /* 1.5 x 2^23: adding it rounds to an integer */
+    x = v_min(v_set(88.0f), v_max(v_set(-87.0f), x));
+    vf t = v_fma(x, v_set(0x1.715476p+0f), magic);
+    vf n = t - magic;
+    vf r = v_fma(n, v_set(-0x1.62e4p-1f), x); /* ln 2 in two parts; the first has 13 bits */
+    r = v_fma(n, v_set(-0x1.7f7d1cp-20f), r);
+    vf p = v_set(0x1.6a23ccp-10f);
+    p = v_fma(p, r, v_set(0x1.123a20p-7f));
+    p = v_fma(p, r, v_set(0x1.5558f2p-5f));
+    p = v_fma(p, r, v_set(0x1.555492p-3f));
+    p = v_fma(p, r, v_set(0x1.fffffcp-2f));
+    p = v_fma(p, r * r, r) + 1.0f;
+    vu power = ((vu)t << 23) + 0x3f800000u; /* 2^n: n sits in t's lowest bits */
+    return p * (vf)power;
+}
+
+/* 1 / (1 + exp(-x)). */
+V_INLINE vf v_sigmoid(vf x) {
+    return 1.0f / (1.0f + v_exp(-x));
+}
+
+#endif

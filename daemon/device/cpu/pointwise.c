@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* pointwise.c: operations on each element alone, and copies, in chunks of CPU_CHUNK elements. */
+#include <string.h>
+
+#include "daemon/device/cpu/device_cpu.h"
+
+typedef enum pointwise_what {
+    POINTWISE_FORWARD,
+    POINTWISE_BACKWARD,
+    POINTWISE_DROPOUT,
+    POINTWISE_ADD,
+    POINTWISE_ACCUMULATE
+} pointwise_what;
+
+typedef struct pointwise_work {
+    const mr_cpu_kernels *kernels;
+    pointwise_what what;
+    mr_pointwise kind;
+    const mr_dropout *dropout;
+    const float *a;
+    const float *b;
+    float *out;
+    size_t n;
+} pointwise_work;
+
+static void pointwise_task(void *context, size_t task, int thread) {
+    (void)thread;
+    const pointwise_work *work = context;
+    const mr_cpu_kernels *kernels = work->kernels;
+    size_t at = task * CPU_CHUNK;
+    size_t n = work->n - at < CPU_CHUNK ? work->n - at : CPU_CHUNK;
+    const float *a = work->a + at;
+    float *out = work->out + at;
+    switch (work->what) {
+    case POINTWISE_FORWARD:
+        kernels->pointwise_forward(work->kind, a, out, n);
+        break;
+    case POINTWISE_BACKWARD:
+        kernels->pointwise_backward(work->kind, a, work->b + at, out, n);
+        break;
+    case POINTWISE_DROPOUT:
+        kernels->dropout(a, work->dropout, at, out, n);
+        break;
+    case POINTWISE_ADD:
+        kernels->add(a, work->b + at, work->dropout, at, out, n);
+        break;
+    case POINTWISE_ACCUMULATE:
+        kernels->accumulate(out, a, n);
+        break;
+    }
+}
+
+static void pointwise_run(mr_device *device, pointwise_work *work) {
+    mr_device_cpu *cpu = mr_device_cpu_of(device);
+    work->kernels = cpu->kernels;
+    mr_pool_run(cpu->pool, mr_device_cpu_parts(work->n, CPU_CHUNK), pointwise_task, work);
+}
+
+void mr_device_cpu_pointwise_forward(mr_device *device, mr_pointwise kind, const mr_tensor *x,
+                                     mr_tensor *y) {
+    pointwise_work work = {
+        .what = POINTWISE_FORWARD,
+        .kind = kind,
+        .a = mr_device_cpu_floats(x),
+        .out = mr_device_cpu_floats(y),
+        .n = mr_device_cpu_count(x),
+    };
+    MR_ASSERT(kind < MR_POINTWISE_COUNT);
+    MR_ASSERT(mr_device_cpu_count(y) == work.n);
+    pointwise_run(device, &work);
+}
+
+void mr_device_cpu_pointwise_backward(mr_device *device, mr_pointwise kind, const mr_tensor *x,
+                                      const mr_tensor *dy, mr_tensor *dx) {
+    pointwise_work work = {
+        .what = POINTWISE_BACKWARD,
+        .kind = kind,
+        .a = mr_device_cpu_floats(x),
+        .b = mr_device_cpu_floats(dy),
+        .out = mr_device_cpu_floats(dx),
+        .n = mr_device_cpu_count(x),
+    };
+    MR_ASSERT(kind < MR_POINTWISE_COUNT);
+    MR_ASSERT(mr_device_cpu_count(dy) == work.n && mr_device_cpu_count(dx) == work.n);
+    pointwise_run(device, &work);
+}
+
+void mr_device_cpu_dropout(mr_device *device, const mr_dropout *dropout, const mr_tensor *x,
+                           mr_tensor *y) {
+    pointwise_work work = {
+        .what = POINTWISE_DROPOUT,
+        .dropout = dropout,
+        .a = mr_device_cpu_floats(x),
+        .out = mr_device_cpu_floats(y),
+        .n = mr_device_cpu_count(x),
+    };
+    MR_ASSERT(mr_device_cpu_count(y) == work.n);
+    pointwise_run(device, &work);
+}
+
+void mr_device_cpu_add(mr_device *device, const mr_tensor *a, const mr_tensor *b,
+                       const mr_dropout *dropout, mr_tensor *out) {
+    pointwise_work work = {
+        .what = POINTWISE_ADD,
+        .dropout = dropout,
+        .a = mr_device_cpu_floats(a),
+        .b = mr_device_cpu_floats(b),
+        .out = mr_device_cpu_floats(out),
+        .n = mr_device_cpu_count(a),
+    };
+    MR_ASSERT(mr_device_cpu_count(b) == work.n && mr_device_cpu_count(out) == work.n);
+    pointwise_run(device, &work);
+}
+
+void mr_device_cpu_accumulate(mr_device *device, mr_tensor *a, const mr_tensor *b) {
+    pointwise_work work = {
+        .what = POINTWISE_ACCUMULATE,
+        .a = mr_device_cpu_floats(b),
+        .out = mr_device_cpu_floats(a),
+        .n = mr_device_cpu_count(a),
+    };
+    MR_ASSERT(mr_device_cpu_count(b) == work.n);
+    pointwise_run(device, &work);
+}
+
+/* ---- Bytes. */
+
+enum { COPY_BYTES = 1 << 18 }; /* of one task */
+
+typedef struct copy_work {
+    unsigned char *to;
+    const unsigned char *from; /* NULL: zeros */
+    size_t bytes;
+} copy_work;
+
+static void copy_task(void *context, size_t task, int thread) {
+    (void)thread;
+    const copy_work *work = context;
+    size_t at = task * COPY_BYTES;
+    size_t bytes = work->bytes - at < COPY_BYTES ? work->bytes - at : COPY_BYTES;
+    if (work->from == NULL)
+        memset(work->to + at, 0, bytes);
+    else
+        memcpy(work->to + at, work->from + at, bytes);
+}
+
+void mr_device_cpu_copy(mr_device *device, void *to, const void *from, size_t bytes) {
+    copy_work work = {.to = to, .from = from, .bytes = bytes};
+    if (bytes > 0 && to != from)
+        mr_pool_run(mr_device_cpu_of(device)->pool, mr_device_cpu_parts(bytes, COPY_BYTES),
+                    copy_task, &work);
+}
+
+void mr_device_cpu_zero(mr_device *device, void *at, size_t bytes) {
+    copy_work work = {.to = at, .bytes = bytes};
+    if (bytes > 0)
+        mr_pool_run(mr_device_cpu_of(device)->pool, mr_device_cpu_parts(bytes, COPY_BYTES),
+                    copy_task, &work);
+}

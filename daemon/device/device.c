@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The only place that knows which kinds of device exist. */
+#include "daemon/device/device.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/device/cpu/create.h"
+
+/* "cuda:" and a decimal number, nothing after it. */
+static bool kind_is_cuda(const char *kind) {
+    unsigned number;
+    int used = 0;
+    return sscanf(kind, "cuda:%3u%n", &number, &used) == 1 && kind[used] == '\0' && kind[5] >= '0' &&
+           kind[5] <= '9';
+}
+
+mr_status mr_device_create(const mr_device_options *options, mr_device **out_device) {
+    MR_ASSERT(options != NULL && out_device != NULL);
+    if (options->kind == NULL)
+        return MR_ERROR(INVALID_ARGUMENT, "no device is named; it must be cpu or cuda:N");
+    if (strcmp(options->kind, "cpu") == 0)
+        return mr_device_cpu_create(options, out_device);
+    if (kind_is_cuda(options->kind))
+        return MR_ERROR(UNAVAILABLE,
+                        "device %s: this build has no CUDA device; use --device cpu",
+                        options->kind);
+    return MR_ERROR(INVALID_ARGUMENT, "device is \"%.40s\"; it must be cpu or cuda:N",
+                    options->kind);
+}
+
+void mr_device_destroy(mr_device *device) {
+    if (device != NULL)
+        device->ops->destroy(device);
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* bench.h: a device on the test bench: tensors with copies on the host, random contents, poison,
+ * and comparison with plain double-precision loops. One row of the table for each way to make a
+ * device; a CUDA device is one more row, with its own tolerance.
+ * Owner: tests. Host copies and device memory are freed by bench_close. */
+#ifndef MR_TESTS_CONTRACT_DEVICE_BENCH_H
+#define MR_TESTS_CONTRACT_DEVICE_BENCH_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "daemon/device/device.h"
+
+typedef struct bench_row {
+    const char *kind;            /* of mr_device_options */
+    const char *instruction_set; /* of a cpu device; NULL: the best */
+    int threads;
+    double tolerance; /* relative */
+} bench_row;
+
+extern const bench_row bench_rows[];
+extern const size_t bench_row_count;
+
+/* A tensor on the device with a copy on the host. */
+typedef struct bench_tensor {
+    mr_tensor on; /* the device */
+    union {
+        float *host; /* f32 */
+        int32_t *host_i32;
+    };
+    size_t n;
+} bench_tensor;
+
+enum { BENCH_TENSORS_MAX = 256 };
+
+typedef struct bench {
+    mr_device *device;
+    const mr_device_ops *ops;
+    double tolerance;
+    mr_random_key key;
+    uint64_t drawn;
+    size_t skew; /* bytes by which tensors are off their alignment */
+    size_t used;
+    mr_device_memory memory[BENCH_TENSORS_MAX];
+    float *hosts[BENCH_TENSORS_MAX];
+} bench;
+
+/* False when this machine has no such device: the row is skipped. */
+bool bench_open(bench *b, const bench_row *row);
+/* Asserts that the device latched nothing. */
+void bench_close(bench *b);
+
+/* A uniform number in [-1, 1). */
+float bench_draw(bench *b);
+/* f32 [dims...], as many dims as are not 0; every element a quiet not-a-number. */
+bench_tensor bench_poison(bench *b, size_t d0, size_t d1, size_t d2);
+/* The same, uniform in [-scale, scale). */
+bench_tensor bench_random(bench *b, float scale, size_t d0, size_t d1, size_t d2);
+/* i32, uniform in [0, below). */
+bench_tensor bench_integers(bench *b, int32_t below, size_t d0, size_t d1);
+/* Copies to the host, and to the device. */
+void bench_fetch(bench *b, bench_tensor *t);
+void bench_push(bench *b, bench_tensor *t);
+/* A copy of the host's elements in double precision; freed by the caller with free. */
+double *bench_doubles(const bench_tensor *t);
+/* Fetches t and compares each element with expected: error at most tolerance times (the root mean
+ * square of expected + the element). */
+void bench_expect(bench *b, bench_tensor *t, const double *expected, const char *what);
+/* One double on the device. */
+double *bench_scalar(bench *b, double value);
+double bench_scalar_fetch(bench *b, const double *at);
+/* The factor of element i. */
+double bench_mask(const mr_dropout *dropout, uint64_t i);
+
+#endif
