@@ -4,7 +4,7 @@
  * Method: every layer of layer_cases, and some large enough that threads share their work, run
  * twice in the two ways; outputs and gradients are compared bit by bit. fixture_deinit checks the
  * guard bytes round every buffer, so these runs also show that no call writes outside the bytes
- * that the description promised. */
+ * that the description promised. The last test counts the allocations of a second pass. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "daemon/base/alloc.h"
 #include "tests/unit/layers/layer_fixture.h"
 
 static const layer_case wide_block = {
@@ -174,12 +175,30 @@ static void test_without_input_gradient_weights_get_equal_bits(void **state) {
     mr_device_destroy(device);
 }
 
+static void test_second_pass_allocates_nothing(void **state) {
+    (void)state;
+    mr_device *device = fixture_device(2);
+    for (size_t i = 0; i < layer_case_count; i++) {
+        layer_fixture f;
+        fixture_init(&f, device, &layer_cases[i], 4);
+        fixture_forward(&f);
+        fixture_backward(&f);
+        uint64_t allocations = mr_alloc_count();
+        fixture_forward(&f);
+        fixture_backward(&f);
+        assert_int_equal(mr_alloc_count(), allocations);
+        fixture_deinit(&f);
+    }
+    mr_device_destroy(device);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_and_two_threads_give_equal_bits),
         cmocka_unit_test(test_deferred_weight_half_gives_equal_bits),
         cmocka_unit_test(test_forward_repeated_into_used_memory_gives_equal_bits),
         cmocka_unit_test(test_without_input_gradient_weights_get_equal_bits),
+        cmocka_unit_test(test_second_pass_allocates_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
