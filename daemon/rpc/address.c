@@ -17,7 +17,7 @@ static mr_status address_parse_unix(const char *path, mr_rpc_address *address) {
     size_t length = strlen(path);
     if (length == 0 || length >= sizeof(un->sun_path))
         return MR_ERROR(INVALID_ARGUMENT,
-                        "the path of unix:%s has %zu bytes; a socket's has 1 to %zu", path, length,
+                        "the path of unix:%.100s has %zu bytes; a socket's has 1 to %zu", path, length,
                         sizeof(un->sun_path) - 1);
     address->kind = MR_RPC_ADDRESS_UNIX;
     address->local = true;
