@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* lm_head: logits [.., V] = x w^T, without bias. Tied to an embedding, its weight is the embedding's
- * and goes by the embedding's name. Saves, retains and needs nothing beyond its input. */
+/* lm_head: logits [.., V] = x w^T, without bias. Tied to an embedding, its weight is the
+ * embedding's and goes by the embedding's name. Saves, retains and needs nothing beyond its
+ * input. */
 #include "daemon/model/describe.h"
 
 mr_status mr_describe_lm_head(const mr_describe_input *in, mr_layer_description *out) {

@@ -12,8 +12,9 @@ mr_status mr_describe_norm(const mr_describe_input *in, mr_layer_description *ou
     MR_TRY(mr_describe_add(
         in, out, (mr_describe_parameter){"weight", C, 0, MR_INIT_ONE, MR_MODEL_CUT_NONE, false}));
     if (in->spec->type == MR_LAYER_TYPE_LAYERNORM)
-        MR_TRY(mr_describe_add(
-            in, out, (mr_describe_parameter){"bias", C, 0, MR_INIT_ZERO, MR_MODEL_CUT_NONE, false}));
+        MR_TRY(mr_describe_add(in, out,
+                               (mr_describe_parameter){"bias", C, 0, MR_INIT_ZERO,
+                                                       MR_MODEL_CUT_NONE, false}));
     MR_TRY(mr_describe_output(in, out, C));
     out->saved_bytes = layout.saved_bytes;
     out->flops_forward = (double)in->elements;

@@ -4,8 +4,8 @@
  * default; rmsnorm (arXiv:1910.07467), swiglu (arXiv:2002.05202), fewer key and value heads
  * (arXiv:2305.13245) and linears without bias are described too. bias concerns the linears only: a
  * layernorm keeps its own.
- * Memory: transformer_block_layout.h. Flops: the four products, and attention's own: two products of
- * T x T x C forward, five backward, halved by causality. */
+ * Memory: transformer_block_layout.h. Flops: the four products, and attention's own: two products
+ * of T x T x C forward, five backward, halved by causality. */
 #include "daemon/model/describe.h"
 #include "daemon/model/transformer_block_layout.h"
 
@@ -13,7 +13,8 @@ static mr_status block_check(const mr_describe_input *in) {
     const mr_layer_spec *spec = in->spec;
     char text[MR_SHAPE_TEXT_BYTES];
     if (in->input->dim_count != 3)
-        return MR_ERROR(INVALID_ARGUMENT, "the input is %s; a transformer_block needs f32 [B, T, C]",
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "the input is %s; a transformer_block needs f32 [B, T, C]",
                         mr_shape_text(in->input, text));
     MR_TRY(mr_describe_check_width(in, "dim", spec->dim));
     if (spec->heads == 0 || spec->dim % spec->heads != 0)

@@ -73,7 +73,8 @@ mr_status mr_describe_add(const mr_describe_input *in, mr_layer_description *out
         return MR_ERROR(INVALID_ARGUMENT, "%s would have no elements", from.name);
     if ((matrix && !mr_size_mul(from.rows, from.columns, &elements)) ||
         elements > MR_PARAMETER_ELEMENTS_MAX)
-        return MR_ERROR(INVALID_ARGUMENT, "%s of %zu x %zu elements is too large; a model may have at most %llu",
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "%s of %zu x %zu elements is too large; a model may have at most %llu",
                         from.name, from.rows, from.columns, MR_PARAMETER_ELEMENTS_MAX);
     mr_parameter *parameter = &out->parameters[out->parameter_count++];
     (void)snprintf(parameter->name, sizeof(parameter->name), "%s", from.name);

@@ -13,12 +13,16 @@ typedef enum mr_init {
     MR_INIT_ZERO,
     MR_INIT_ONE,
     MR_INIT_NORMAL,          /* deviation 0.02 */
-    MR_INIT_NORMAL_RESIDUAL, /* 0.02 / sqrt(2 x number of blocks): writes into the residual stream */
+    MR_INIT_NORMAL_RESIDUAL, /* 0.02 / sqrt(2 x blocks): writes into the residual stream */
     MR_INIT_COUNT
 } mr_init;
 
 /* Along which dimension the model axis cuts a parameter. */
-typedef enum mr_model_cut { MR_MODEL_CUT_NONE, MR_MODEL_CUT_ROWS, MR_MODEL_CUT_COLUMNS } mr_model_cut;
+typedef enum mr_model_cut {
+    MR_MODEL_CUT_NONE,
+    MR_MODEL_CUT_ROWS,
+    MR_MODEL_CUT_COLUMNS
+} mr_model_cut;
 
 typedef struct mr_parameter {
     char name[32]; /* "attn.qkv.weight": the safetensors name within the layer */
@@ -51,10 +55,11 @@ typedef struct mr_layer_description {
     double flops_backward_weight;
 } mr_layer_description;
 
-/* Fills the description of a layer for one input shape. block_count: transformer blocks in the whole
- * model (residual init). INVALID_ARGUMENT names the field: input width other than dim, token input
- * that is not integer, a size whose products overflow. */
+/* Fills the description of a layer for one input shape. block_count: transformer blocks in the
+ * whole model (residual init). INVALID_ARGUMENT names the field: input width other than dim, token
+ * input that is not integer, a size whose products overflow. */
 MR_MUST_CHECK mr_status mr_layer_describe(const mr_layer_spec *spec, const mr_shape *input,
-                                          size_t block_count, mr_layer_description *out_description);
+                                          size_t block_count,
+                                          mr_layer_description *out_description);
 
 #endif

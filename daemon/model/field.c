@@ -422,7 +422,8 @@ static const char *field_right_text(const mr_field *field, char *out_text, size_
     switch (field->kind) {
     case MR_FIELD_SIZE:
     case MR_FIELD_COUNTER:
-        (void)snprintf(out_text, capacity, "a whole number, %s", counter_bounds_text(field, bounds));
+        (void)snprintf(out_text, capacity, "a whole number, %s",
+                       counter_bounds_text(field, bounds));
         return out_text;
     case MR_FIELD_NUMBER:
         (void)snprintf(out_text, capacity, "a number %s", number_bounds_text(field, bounds));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* field.h: reading a mapping strictly by a table. A table row says everything about one key: its
- * path, type, default, bounds and meaning; the reader refuses unknown keys (naming the nearest known
- * one), keys given twice, wrong types and values out of bounds, and reports what is missing.
+ * path, type, default, bounds and meaning; the reader refuses unknown keys (naming the nearest
+ * known one), keys given twice, wrong types and values out of bounds, and reports what is missing.
  * What a scalar's text means is scalar.h's matter; a text that some YAML reader would take for a
  * number, a boolean or nothing (yes, off, 1e3, ~) must stand in quotes.
  * Owner: model. Pure, any thread. */

@@ -70,15 +70,15 @@ typedef struct mr_job {
     mr_dtype precision;
     /* data */
     mr_data_format data_format;
-    char data_train[MR_PATH_BYTES];
+    char data_train[MR_PATH_BYTES]; /* "": the submitter feeds by itself */
     bool data_shuffle;
     /* checkpoint */
     char checkpoint_dir[MR_PATH_BYTES]; /* "" for none */
     uint64_t checkpoint_every_steps;    /* 0: only at the end and on request */
     uint64_t checkpoint_keep;           /* 0: all */
     bool checkpoint_initial;
-    /* SHA-256 in hex of the canonical text of model.layers and model.loss: what a checkpoint must
-     * share with the job that loads it. */
+    /* SHA-256 in hex of the canonical text of model.layers (model_hash.h): what a checkpoint must
+     * share with the job that loads it. Neither dropout nor the loss is part of it. */
     char model_hash[65];
 } mr_job;
 
@@ -93,7 +93,8 @@ typedef struct mr_job_errors {
 } mr_job_errors;
 
 /* Reads a job file's text. Owner frees *out_job with mr_job_destroy. errors may be NULL; the status
- * is INVALID_ARGUMENT with the first error ("line 7: pipeline.stages is 0; it must be 1 to 1024"). */
+ * is INVALID_ARGUMENT with the first error ("line 7: pipeline.stages is 0; it must be 1 to
+ * 1024"); RESOURCE_EXHAUSTED: no memory. */
 MR_MUST_CHECK mr_status mr_job_parse(const char *text, size_t bytes, mr_job **out_job,
                                      mr_job_errors *errors);
 /* NULL is fine. */
@@ -102,7 +103,8 @@ void mr_job_destroy(mr_job *job);
 /* The shape that enters layer 0 for one microbatch: tokens i32 [B, T], or f32 [B, in] for a model
  * that starts with another layer than an embedding. */
 mr_shape mr_job_input_shape(const mr_job *job);
-/* The labels' shape: i32 [B, T] for cross_entropy, the last layer's output for mse. */
+/* The labels' shape: i32 [B, T] for cross_entropy (one class for each row of logits), the last
+ * layer's output for mse. FAILED_PRECONDITION: the loss is none. */
 MR_MUST_CHECK mr_status mr_job_label_shape(const mr_job *job, mr_shape *out_shape);
 /* Descriptions of all layers, in order: layer_count of them, written to out (caller's array). */
 MR_MUST_CHECK mr_status mr_job_describe(const mr_job *job, mr_layer_description *out);

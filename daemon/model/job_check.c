@@ -228,8 +228,8 @@ static void check_data(const mr_job_draft *draft, mr_job_errors *errors) {
                           given(draft, "data.format") ? line_of(draft, "data.format")
                                                       : line_of(draft, "data.shuffle"),
                           "data.train is missing; it must name the files to train on");
-    if (!given(draft, "data.train") || !good(draft, "data.format") || !good(draft, "model.layers") ||
-        !good(draft, "model.loss"))
+    if (!given(draft, "data.train") || !good(draft, "data.format") ||
+        !good(draft, "model.layers") || !good(draft, "model.loss"))
         return;
     const mr_layer_spec *first = &job->layers[0];
     if (first->type != MR_LAYER_TYPE_EMBEDDING)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* layer_reader.h: the entries of model.layers, read strictly: a type has its own fields and no
- * others, repeat: N stands for N equal layers, and an lm_head takes what it leaves out from its tie.
- * Owner: model. Pure, any thread. */
+ * others, repeat: N stands for N equal layers, and an lm_head takes what it leaves out from its
+ * tie. Owner: model. Pure, any thread. */
 #ifndef MR_MODEL_LAYER_READER_H
 #define MR_MODEL_LAYER_READER_H
 

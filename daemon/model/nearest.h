@@ -17,8 +17,9 @@ typedef struct mr_nearest {
 } mr_nearest;
 
 mr_nearest mr_nearest_start(const char *word);
-/* Considers a known word of that many bytes, borrowed. Near is one difference in up to three letters,
- * two in up to eight, a third of the letters beyond; of equally near words the first stays. */
+/* Considers a known word of that many bytes, borrowed. Near is one difference in up to three
+ * letters, two in up to eight, a third of the letters beyond; of equally near words the first
+ * stays. */
 void mr_nearest_offer(mr_nearest *nearest, const char *known, size_t bytes);
 
 #endif

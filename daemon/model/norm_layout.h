@@ -3,9 +3,9 @@
  * mean (layernorm only) and the reciprocal deviation. Nothing is retained between the halves of
  * backward, and no scratch is needed.
  * The rule for the other layers, by type: embedding, lm_head, linear, relu, gelu, silu, dropout and
- * identity save, retain and need no bytes beyond the input and the output gradient that the executor
- * keeps (a dropout mask is drawn again from the counter-based generator). transformer_block: see
- * transformer_block_layout.h.
+ * identity save, retain and need no bytes beyond the input and the output gradient that the
+ * executor keeps (a dropout mask is drawn again from the counter-based generator).
+ * transformer_block: see transformer_block_layout.h.
  * Owner: model. Pure, any thread. */
 #ifndef MR_MODEL_NORM_LAYOUT_H
 #define MR_MODEL_NORM_LAYOUT_H

@@ -61,8 +61,8 @@ mr_status mr_transformer_block_layout_make(const mr_layer_spec *spec, const mr_s
            !layout_retained(spec, &layout).overflowed;
     if (!fits)
         return MR_ERROR(INVALID_ARGUMENT,
-                        "a transformer_block of dim %zu and ffn %zu for %zu x %zu tokens needs more "
-                        "bytes than can be counted",
+                        "a transformer_block of dim %zu and ffn %zu for %zu x %zu tokens needs "
+                        "more bytes than can be counted",
                         layout.C, layout.F, layout.B, layout.T);
     *out_layout = layout;
     return MR_OK;

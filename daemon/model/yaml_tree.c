@@ -7,6 +7,7 @@
 
 #include "daemon/base/alloc.h"
 #include "daemon/base/limits.h"
+#include "daemon/model/yaml_text.h"
 
 struct mr_yaml_tree {
     mr_yaml_node *nodes;
@@ -27,83 +28,45 @@ typedef struct tree_level {
 
 typedef struct tree_builder {
     mr_yaml_tree *tree;
+    const char *source; /* borrowed */
+    size_t source_bytes;
     tree_level levels[MR_YAML_DEPTH_MAX];
     size_t depth;
     size_t documents;
     size_t line; /* of the event at hand, then of the error */
 } tree_builder;
 
-/* Bytes of the UTF-8 sequence at s (RFC 3629: shortest form, no surrogates, at most U+10FFFF),
- * 0 if there is none. */
-static size_t utf8_sequence(const unsigned char *s, size_t bytes) {
-    unsigned char low = 0x80;
-    unsigned char high = 0xBF;
-    size_t length = 0;
-    if (s[0] < 0x80)
-        return 1;
-    if (s[0] >= 0xC2 && s[0] <= 0xDF)
-        length = 2;
-    else if (s[0] >= 0xE0 && s[0] <= 0xEF)
-        length = 3;
-    else if (s[0] >= 0xF0 && s[0] <= 0xF4)
-        length = 4;
-    if (length == 0 || length > bytes)
-        return 0;
-    if (s[0] == 0xE0)
-        low = 0xA0;
-    else if (s[0] == 0xED)
-        high = 0x9F;
-    else if (s[0] == 0xF0)
-        low = 0x90;
-    else if (s[0] == 0xF4)
-        high = 0x8F;
-    if (s[1] < low || s[1] > high)
-        return 0;
-    for (size_t i = 2; i < length; i++)
-        if (s[i] < 0x80 || s[i] > 0xBF)
-            return 0;
-    return length;
-}
-
-static mr_status text_check(const char *text, size_t bytes, size_t *out_line) {
-    size_t line = 1;
-    *out_line = 0;
-    if (bytes > MR_JOB_FILE_BYTES_MAX)
-        return MR_ERROR(INVALID_ARGUMENT, "the file has %zu bytes; it may have at most %d", bytes,
-                        MR_JOB_FILE_BYTES_MAX);
-    for (size_t i = 0; i < bytes;) {
-        const unsigned char *at = (const unsigned char *)text + i;
-        size_t length = utf8_sequence(at, bytes - i);
-        *out_line = line;
-        if (length == 0)
-            return MR_ERROR(INVALID_ARGUMENT, "byte 0x%02x is not UTF-8; a job file is UTF-8 text",
-                            *at);
-        if (length == 1 && (*at == 0x7F || (*at < 0x20 && !strchr("\t\n\r", *at)) || *at == 0))
-            return MR_ERROR(INVALID_ARGUMENT,
-                            "byte 0x%02x is a control character; a job file is UTF-8 text", *at);
-        line += *at == '\n';
-        i += length;
-    }
-    *out_line = 0;
-    return MR_OK;
-}
-
-/* A copy of a scalar's text inside the tree. */
-static mr_status text_keep(tree_builder *b, const char *text, size_t bytes, const char **out_text) {
+/* The text of a scalar, kept inside the tree. token: NULL for a value that is not there. The
+ * token's marks are used for its bytes, which lie in the source. */
+static mr_status text_keep(tree_builder *b, struct fy_token *token, const char **out_text) {
+    static const struct {
+        bool known;
+        mr_yaml_quote quote;
+    } styles[FYSS_MAX] = {
+        [FYSS_PLAIN] = {true, MR_YAML_QUOTE_NONE},
+        [FYSS_SINGLE_QUOTED] = {true, MR_YAML_QUOTE_SINGLE},
+        [FYSS_DOUBLE_QUOTED] = {true, MR_YAML_QUOTE_DOUBLE},
+    };
     mr_yaml_tree *tree = b->tree;
-    for (size_t i = 0; i < bytes; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (c < 0x20 || c == 0x7F)
-            return MR_ERROR(INVALID_ARGUMENT,
-                            "a text contains the control character 0x%02x; it must be plain text "
-                            "on one line",
-                            c);
-    }
-    if (bytes >= tree->text_capacity - tree->text_bytes)
-        return MR_ERROR(INVALID_ARGUMENT, "the texts of the file are too long");
+    const struct fy_mark *start = token != NULL ? fy_token_start_mark(token) : NULL;
+    const struct fy_mark *end = token != NULL ? fy_token_end_mark(token) : NULL;
+    size_t bytes = 0;
     char *copy = tree->texts + tree->text_bytes;
-    if (bytes > 0)
-        memcpy(copy, text, bytes);
+    if (start != NULL && end != NULL) {
+        unsigned style = (unsigned)fy_token_scalar_style(token);
+        MR_ASSERT(start->input_pos <= end->input_pos);
+        MR_ASSERT(end->input_pos <= b->source_bytes);
+        bytes = end->input_pos - start->input_pos;
+        if (style >= FYSS_MAX || !styles[style].known)
+            return MR_ERROR(INVALID_ARGUMENT,
+                            "texts after | or > are not supported; write the text on one line");
+        if (bytes >= tree->text_capacity - tree->text_bytes)
+            return MR_ERROR(INVALID_ARGUMENT, "the texts of the file are too long");
+        MR_TRY(mr_yaml_text_decode(styles[style].quote, b->source + start->input_pos, bytes, copy,
+                                   &bytes));
+    } else if (tree->text_capacity == tree->text_bytes) {
+        return MR_ERROR(INVALID_ARGUMENT, "the texts of the file are too long");
+    }
     copy[bytes] = '\0';
     tree->text_bytes += bytes + 1;
     *out_text = copy;
@@ -143,10 +106,8 @@ static bool builder_wants_key(const tree_builder *b) {
 }
 
 static mr_status builder_scalar(tree_builder *b, struct fy_token *token) {
-    size_t bytes = 0;
-    const char *text = token != NULL ? fy_token_get_text(token, &bytes) : NULL;
     const char *kept = NULL;
-    MR_TRY(text_keep(b, text, text != NULL ? bytes : 0, &kept));
+    MR_TRY(text_keep(b, token, &kept));
     if (builder_wants_key(b)) {
         b->levels[b->depth - 1].key = kept;
         b->levels[b->depth - 1].key_line = b->line;
@@ -259,12 +220,12 @@ static mr_status tree_create(size_t bytes, mr_yaml_tree **out_tree) {
     mr_yaml_tree *tree = mr_alloc(sizeof(*tree));
     if (tree == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to read a file of %zu bytes", bytes);
-    /* Every node stands for at least one byte of the text or for the mapping around one; an escape
-     * of two bytes stands for at most three. Both are checked while reading. */
+    /* Every node stands for at least one byte of the text or for the mapping around one, and no
+     * text is longer than its bytes in the file. Both are checked while reading. */
     tree->node_capacity = 2 * bytes + 2;
     if (tree->node_capacity > MR_YAML_NODES_MAX)
         tree->node_capacity = MR_YAML_NODES_MAX;
-    tree->text_capacity = 2 * bytes + 2 * tree->node_capacity + 2;
+    tree->text_capacity = bytes + 2 * tree->node_capacity + 2;
     tree->nodes = mr_alloc_array(tree->node_capacity, sizeof(*tree->nodes));
     tree->texts = mr_alloc(tree->text_capacity);
     if (tree->nodes == NULL || tree->texts == NULL) {
@@ -285,7 +246,12 @@ static bool tree_is_empty(const mr_yaml_tree *tree) {
 mr_status mr_yaml_tree_parse(const char *text, size_t bytes, mr_yaml_tree **out_tree,
                              size_t *out_line) {
     tree_builder builder = {0};
-    MR_TRY(text_check(text, bytes, out_line));
+    *out_line = 0;
+    if (bytes > MR_JOB_FILE_BYTES_MAX)
+        return MR_ERROR(INVALID_ARGUMENT, "the file has %zu bytes; it may have at most %d", bytes,
+                        MR_JOB_FILE_BYTES_MAX);
+    MR_TRY(mr_yaml_text_check(text, bytes, out_line));
+    *out_line = 0;
     if (bytes >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0) { /* byte order mark */
         text += 3;
         bytes -= 3;
@@ -293,6 +259,8 @@ mr_status mr_yaml_tree_parse(const char *text, size_t bytes, mr_yaml_tree **out_
     if (bytes == 0)
         return MR_ERROR(INVALID_ARGUMENT, "the file is empty");
     MR_TRY(tree_create(bytes, &builder.tree));
+    builder.source = text;
+    builder.source_bytes = bytes;
     mr_status status = builder_parse(&builder, text, bytes);
     if (mr_status_is_ok(status) && tree_is_empty(builder.tree)) {
         builder.line = 0;

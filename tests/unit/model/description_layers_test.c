@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: every layer type's description is DESIGN section 4's table: parameter names, shapes and
- * order, initial values, decay, cut; output shape; bytes kept; flops. And the memory layouts add up.
- * Method: descriptions for sizes that make every product distinct, against values written out. */
+ * order, initial values, decay, cut; output shape; bytes kept; flops. And the memory layouts add
+ * up. Method: descriptions for sizes that make every product distinct, against values written
+ * out. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: whatever bytes come as a job file, the answer is a clear error within bounded time and
  * memory: no expansion, no deep recursion, nothing leaked when memory ends.
- * Method: documents that are not one plain mapping; documents built to grow; every allocation failing
- * in turn. */
+ * Method: documents that are not one plain mapping; documents built to grow; every allocation
+ * failing in turn. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -39,8 +39,14 @@ static void test_bytes_that_are_no_text_are_refused(void **state) {
     job_text_refuse("name: \xf4\x90\x80\x80\n", 1, "byte 0xf4 is not UTF-8"); /* too large */
     job_text_refuse("name: \xe2\x82", 1, "byte 0xe2 is not UTF-8");          /* cut off */
     job_text_refuse("\n\nname: \x01\n", 3, "byte 0x01 is a control character");
-    job_text_refuse("name: \"a\\0b\"\n", 1, "a text contains the control character 0x00");
-    job_text_refuse("name: |\n  a\n  b\n", 2, "a text contains the control character 0x0a");
+    job_text_refuse("name: \"a\\u0000b\"\n", 1, "a text contains the control character 0x00");
+    job_text_refuse("name: |\n  a\n  b\n", 2,
+                    "texts after | or > are not supported; write the text on one line");
+    job_text_refuse("name: a\n  b\n", 1, "a text goes on over the end of its line; write it on");
+    job_text_refuse("name: 'a\n  b'\n", 1, "a text goes on over the end of its line; write it");
+    job_text_refuse("name: \"a\\tb\"\n", 1, "a text contains the control character 0x09");
+    job_text_refuse("name: \"a\\u007fb\"\n", 1, "a text contains the control character 0x7f");
+    job_text_refuse("name: \"a\\x41b\"\n", 1, "a text has an escape that JSON does not have");
     mr_status status = mr_job_parse("name: a\0b", 9, &job, &errors);
     assert_int_equal(status.code, MR_CODE_INVALID_ARGUMENT);
     assert_string_equal(status.text,
@@ -49,7 +55,7 @@ static void test_bytes_that_are_no_text_are_refused(void **state) {
 
 static void test_text_that_is_no_yaml_is_refused(void **state) {
     (void)state;
-    job_text_refuse_first("name: [a\nseed: 1\n", 3, "this is not YAML: ");
+    job_text_refuse_first("name: [a\n", 2, "this is not YAML: ");
     job_text_refuse_first("name: a: b\n", 1, "this is not YAML: ");
     job_text_refuse_first("a:\n\t- b\n", 2, "this is not YAML: tab character");
 }
@@ -68,6 +74,20 @@ static void test_byte_order_mark_and_directive_are_read_over(void **state) {
     (void)state;
     strcat(text, job_text_good);
     mr_job_destroy(job_text_parse(text));
+}
+
+static void test_escapes_stand_for_their_characters(void **state) {
+    (void)state;
+    mr_job *job = job_text_parse(
+        job_text_edit("train: corpus.txt",
+                      "train: \"a\\\"\\\\\\/\\u00e9\\u4E2D\\u0041\xc3\xa9'\""));
+    assert_string_equal(job->data_train, "a\"\\/\xc3\xa9\xe4\xb8\xad"
+                                         "A\xc3\xa9'");
+    mr_job_destroy(job);
+    /* Many of them: what libfyaml's own reading loses memory on. */
+    job = job_text_parse(job_text_edit("train: corpus.txt", "train: 'it''s '''''''''''''''''''''"));
+    assert_string_equal(job->data_train, "it's ''''''''''");
+    mr_job_destroy(job);
 }
 
 /* count copies of part between head and tail. */
@@ -147,6 +167,7 @@ int main(void) {
         cmocka_unit_test(test_text_that_is_no_yaml_is_refused),
         cmocka_unit_test(test_references_and_tags_are_refused),
         cmocka_unit_test(test_byte_order_mark_and_directive_are_read_over),
+        cmocka_unit_test(test_escapes_stand_for_their_characters),
         cmocka_unit_test(test_documents_that_grow_hit_a_limit),
         cmocka_unit_test(test_largest_model_is_read),
         cmocka_unit_test(test_every_failing_allocation_is_a_status),

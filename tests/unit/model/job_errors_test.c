@@ -111,7 +111,8 @@ static void test_wrong_types_are_refused(void **state) {
         {"[0.9, 0.95]", "0.9", 19,
          "optimizer.betas is 0.9; it must be a list of two numbers, each of at least 0 and below "
          "1"},
-        {"[0.9, 0.95]", "[0.9, 0.95, 0]", 19, "optimizer.betas is a list; it must be a list of two"},
+        {"[0.9, 0.95]", "[0.9, 0.95, 0]", 19,
+         "optimizer.betas is a list; it must be a list of two"},
         {"[0.9, 0.95]", "[0.9, x]", 19, "optimizer.betas[1] is x; it must be a number of at least"},
         {"shuffle: true", "shuffle: yes", 22, "data.shuffle is yes; it must be true or false"},
         {"shuffle: true", "shuffle: \"true\"", 22, "data.shuffle is the text \"true\"; it must be"},

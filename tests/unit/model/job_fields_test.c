@@ -208,7 +208,8 @@ static void test_bounds_and_weights_are_kept(void **state) {
 
 static void test_short_and_quoted_forms_are_read(void **state) {
     (void)state;
-    mr_job *job = job_text_parse(job_text_edit("topology: {pipe: 2, data: 1, model: 1}", "stages: 9"));
+    mr_job *job =
+        job_text_parse(job_text_edit("topology: {pipe: 2, data: 1, model: 1}", "stages: 9"));
     assert_int_equal(job->pipe, 9);
     mr_job_destroy(job);
     job = job_text_parse(job_text_edit("topology: {pipe: 2, data: 1, model: 1}", ""));

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: what follows from a job alone: the model hash (equal exactly where a checkpoint may be
  * loaded), ties, input and label shapes, paths.
- * Method: edits of a good job that must and must not change the hash; small jobs with known ties. */
+ * Method: edits of a good job that must and must not change the hash; small jobs with known
+ * ties. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
