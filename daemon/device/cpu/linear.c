@@ -12,7 +12,7 @@
 
 enum {
     LINEAR_ROWS = 256,         /* forward and dx: C is [R, width] */
-    LINEAR_COLUMNS = 768,
+    LINEAR_COLUMNS = 1536,
     LINEAR_WEIGHT_ROWS = 128,  /* dw: C is [OUT, IN], k is long */
     LINEAR_WEIGHT_COLUMNS = 192,
     LINEAR_GRAIN = 16          /* blocks are multiples of this, but for the last */

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* onednn_rate.h: how fast oneDNN alone multiplies the matrices of a GPT-2-form model on this
+ * machine at this moment: its own threads, its own partition, one primitive per shape. The measure
+ * that our benchmarks divide by.
+ * Owner: tests. */
+#ifndef MR_TESTS_BENCH_ONEDNN_RATE_H
+#define MR_TESTS_BENCH_ONEDNN_RATE_H
+
+#include <stddef.h>
+
+/* C [m, n] (+)= A [m, k] B [k, n]; a transposed operand is stored with its sides exchanged. */
+typedef struct onednn_rate_product {
+    const char *name;
+    size_t m;
+    size_t n;
+    size_t k;
+    int a_transposed;
+    int b_transposed;
+    int accumulate;
+    size_t count; /* in one step of the model */
+} onednn_rate_product;
+
+/* Seconds of one execution on threads threads, on random data: the median over repeats, and the
+ * best. The calling thread must not be bound to a processor: oneDNN's threads inherit that. Aborts
+ * when oneDNN refuses. */
+void onednn_rate_seconds(const onednn_rate_product *product, int threads, int repeats,
+                         double out_median_and_best[2]);
+
+#endif
