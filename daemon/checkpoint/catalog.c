@@ -14,7 +14,7 @@
 #include "daemon/base/alloc.h"
 #include "daemon/checkpoint/file.h"
 
-/* ---- listing ------------------------------------------------------------------------------------ */
+/* ---- listing ---- */
 
 /* A list in the making. */
 typedef struct catalog_scan {
@@ -26,8 +26,8 @@ typedef struct catalog_scan {
     size_t capacity;
 } catalog_scan;
 
-static void catalog_tell(mr_catalog_report report, void *context, const char *tag,
-                         const char *file, mr_status why) {
+static void catalog_tell(mr_catalog_report report, void *context, const char *tag, const char *file,
+                         mr_status why) {
     if (report != NULL)
         report(context, tag, file, why);
 }
@@ -38,8 +38,8 @@ static mr_status catalog_add(catalog_scan *scan, const mr_catalog_entry *entry) 
                         MR_CATALOG_ENTRIES_MAX);
     if (scan->count == scan->capacity) {
         size_t capacity = scan->capacity == 0 ? 16 : scan->capacity * 2;
-        mr_catalog_entry *grown = mr_realloc_array(scan->entries, scan->capacity, capacity,
-                                                   sizeof(scan->entries[0]));
+        mr_catalog_entry *grown =
+            mr_realloc_array(scan->entries, scan->capacity, capacity, sizeof(scan->entries[0]));
         if (grown == NULL)
             return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu checkpoints", capacity);
         scan->entries = grown;
@@ -55,7 +55,8 @@ static mr_status catalog_look(catalog_scan *scan, int dir_fd, const char *name) 
         return MR_OK;
     int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) {
-        /* A plain file, a symlink or gone since: no checkpoint. One that we may not open is told. */
+        /* A plain file, a symlink or gone since: no checkpoint. One that we may not
+         * open is told. */
         if (errno != ENOTDIR && errno != ELOOP && errno != ENOENT)
             catalog_tell(scan->report, scan->context, name, "",
                          mr_file_error(errno, "open folder", name));
@@ -143,8 +144,8 @@ static mr_status catalog_list_at(int dir_fd, const char *dir, catalog_scan *scan
     return MR_OK;
 }
 
-mr_status mr_catalog_list(const char *dir, const char *job, mr_catalog_report report,
-                          void *context, mr_catalog_entry **out_entries, size_t *out_count) {
+mr_status mr_catalog_list(const char *dir, const char *job, mr_catalog_report report, void *context,
+                          mr_catalog_entry **out_entries, size_t *out_count) {
     int dir_fd = -1;
     MR_TRY(mr_file_open_folder(dir, true, &dir_fd));
     catalog_scan scan = {.job = job, .report = report, .context = context};
@@ -241,7 +242,7 @@ out:
     return status;
 }
 
-/* ---- deleting ----------------------------------------------------------------------------------- */
+/* ---- deleting ---- */
 
 mr_status mr_catalog_delete(const char *dir, const char *tag) {
     MR_TRY(mr_layout_tag_check(tag));

@@ -20,16 +20,20 @@ static mr_status verify_bytes(int folder_fd, const char *folder, const mr_checkp
     MR_TRY(status);
     char hex[MR_SHA256_HEX_BYTES];
     if (bytes < file->bytes)
-        status = MR_ERROR(DATA_LOSS, "E_CKPT_TRUNC want=%" PRIu64 " have=%" PRIu64 ": file %s is "
-                          "shorter than its manifest says", file->bytes, bytes, file->name);
+        status = MR_ERROR(DATA_LOSS,
+                          "E_CKPT_TRUNC want=%" PRIu64 " have=%" PRIu64 ": file %s is "
+                          "shorter than its manifest says",
+                          file->bytes, bytes, file->name);
     else if (bytes > file->bytes)
         status = MR_ERROR(DATA_LOSS, "E_CKPT_SIZE file=%s want=%" PRIu64 " have=%" PRIu64,
                           file->name, file->bytes, bytes);
     else
         status = mr_file_sha256(fd, bytes, file->name, hex);
     if (mr_status_is_ok(status) && strcmp(hex, file->sha256) != 0)
-        status = MR_ERROR(DATA_LOSS, "E_CKPT_SHA256 file=%s want=%.12s... have=%.12s...: its bytes "
-                          "are not those that were saved", file->name, file->sha256, hex);
+        status = MR_ERROR(DATA_LOSS,
+                          "E_CKPT_SHA256 file=%s want=%.12s... have=%.12s...: its bytes "
+                          "are not those that were saved",
+                          file->name, file->sha256, hex);
     if (!mr_status_is_ok(status)) {
         mr_file_close(&fd);
         return status;
@@ -105,8 +109,9 @@ mr_status mr_catalog_verify(const char *path, mr_catalog_report report, void *co
     if (out_verdict != NULL)
         *out_verdict = verdict;
     if (verdict.problems > 1)
-        return mr_status_make(MR_CODE_DATA_LOSS, __FILE__, __LINE__, "%.180s (and %" PRIu64
-                              " more problems)", first.text, verdict.problems - 1);
+        return mr_status_make(MR_CODE_DATA_LOSS, __FILE__, __LINE__,
+                              "%.180s (and %" PRIu64 " more problems)", first.text,
+                              verdict.problems - 1);
     return first;
 }
 
@@ -114,8 +119,10 @@ mr_status mr_catalog_open_file(const char *path, const mr_manifest *manifest, co
                                mr_safetensors_reader **out_reader) {
     const mr_checkpoint_file *file = mr_manifest_find(manifest, name);
     if (file == NULL)
-        return MR_ERROR(FAILED_PRECONDITION, "E_CKPT_MISSING file=%s: not listed in the manifest "
-                        "of %s", name, path);
+        return MR_ERROR(FAILED_PRECONDITION,
+                        "E_CKPT_MISSING file=%s: not listed in the manifest "
+                        "of %s",
+                        name, path);
     int folder_fd = -1;
     int fd = -1;
     MR_TRY(mr_file_open_folder(path, true, &folder_fd));

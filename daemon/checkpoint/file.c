@@ -16,8 +16,9 @@
 #include "daemon/checkpoint/digest.h"
 
 enum {
-    FILE_READ_BYTES = 1 << 20,  /* one read while hashing */
-    FILE_ERROR_PATH_BYTES = 120 /* of a path in an error's text, so that the reason fits behind it */
+    FILE_READ_BYTES = 1 << 20, /* one read while hashing */
+    FILE_ERROR_PATH_BYTES =
+        120 /* of a path in an error's text, so that the reason fits behind it */
 };
 
 static mr_code file_code(int error) {
@@ -174,8 +175,9 @@ mr_status mr_file_read(int fd, uint64_t offset, void *out, size_t bytes, const c
         if (n < 0)
             return mr_file_error(errno, "read", label);
         if (n == 0)
-            return MR_ERROR(DATA_LOSS, "E_CKPT_TRUNC want=%" PRIu64 " have=%" PRIu64
-                            ": %s ends early", offset + bytes, offset + done, label);
+            return MR_ERROR(DATA_LOSS,
+                            "E_CKPT_TRUNC want=%" PRIu64 " have=%" PRIu64 ": %s ends early",
+                            offset + bytes, offset + done, label);
         done += (size_t)n;
     }
     return MR_OK;
@@ -217,7 +219,7 @@ out:
     return status;
 }
 
-/* ---- a file that appears whole ------------------------------------------------------------------ */
+/* ---- a file that appears whole ---- */
 
 mr_status mr_file_draft_open(mr_file_draft *draft, int folder_fd, const char *folder,
                              const char *name, uint64_t bytes_expected) {
@@ -306,7 +308,7 @@ mr_status mr_file_write(int folder_fd, const char *folder, const char *name, con
     return mr_file_draft_finish(&draft);
 }
 
-/* ---- a folder that disappears whole ------------------------------------------------------------- */
+/* ---- a folder that disappears whole ---- */
 
 mr_status mr_file_trash(int dir_fd, const char *dir, const char *name) {
     char trash[MR_CHECKPOINT_SAVE_NAME_BYTES];

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* file.h: the system calls under a checkpoint, with errors as statuses that name the path and the
- * reason, and the two operations that everything here is made of: a file that appears under its name
- * whole or not at all, and a folder's deletion that is never half visible.
- * Symlinks are refused wherever a file of a checkpoint is opened. A failed fsync is final: the kernel
- * may have marked the lost pages clean, so it is never tried again on the same file.
+/* file.h: the system calls under a checkpoint, with errors as statuses that name the path and
+ * the reason, and the two operations that everything here is made of: a file that appears under
+ * its name whole or not at all, and a folder's deletion that is never half visible.
+ * Symlinks are refused wherever a file of a checkpoint is opened. A failed fsync is final: the
+ * kernel may have marked the lost pages clean, so it is never tried again on the same file.
  * Owner: checkpoint; private to this folder. Thread: any.
  * Not here: names (layout.h) and contents. */
 #ifndef MR_CHECKPOINT_FILE_H
@@ -39,7 +39,7 @@ void mr_file_close(int *fd);
 MR_MUST_CHECK mr_status mr_file_sha256(int fd, uint64_t bytes, const char *label,
                                        char out_hex[MR_SHA256_HEX_BYTES]);
 
-/* ---- a file that appears whole ------------------------------------------------------------------ */
+/* ---- a file that appears whole ---- */
 
 /* In creation: folder_fd/.tmp-NONCE-NAME, exclusive, mode 0600. */
 typedef struct mr_file_draft {
@@ -50,7 +50,8 @@ typedef struct mr_file_draft {
     char temporary[MR_CHECKPOINT_SAVE_NAME_BYTES];
 } mr_file_draft;
 
-/* bytes_expected > 0 reserves that much space at once, so that a full disk shows before the work. */
+/* bytes_expected > 0 reserves that much space at once, so that a full disk shows before the
+ * work. */
 MR_MUST_CHECK mr_status mr_file_draft_open(mr_file_draft *draft, int folder_fd, const char *folder,
                                            const char *name, uint64_t bytes_expected);
 MR_MUST_CHECK mr_status mr_file_draft_append(mr_file_draft *draft, const void *data, size_t bytes);
@@ -62,7 +63,7 @@ void mr_file_draft_abandon(mr_file_draft *draft);
 MR_MUST_CHECK mr_status mr_file_write(int folder_fd, const char *folder, const char *name,
                                       const void *data, size_t bytes);
 
-/* ---- a folder that disappears whole ------------------------------------------------------------- */
+/* ---- a folder that disappears whole ---- */
 
 /* Renames dir_fd/name to trash-NONCE, fsyncs dir, then deletes it. */
 MR_MUST_CHECK mr_status mr_file_trash(int dir_fd, const char *dir, const char *name);

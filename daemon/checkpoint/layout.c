@@ -20,7 +20,7 @@ static bool layout_is_word(char c) {
     return layout_is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-/* Reads the digits at text; returns where they end, NULL where there is none or they pass 64 bits. */
+/* Reads the digits at text; returns their end, NULL where there is none or they pass 64 bits. */
 static const char *layout_number(const char *text, uint64_t *out_value) {
     size_t digits = 0;
     while (layout_is_digit(text[digits]))
@@ -60,13 +60,17 @@ static mr_status layout_tag_form(const char *tag) {
     if (bytes == 0)
         return MR_ERROR(INVALID_ARGUMENT, "E_TAG reason=empty off=0: a tag has at least one byte");
     if (bytes >= MR_NAME_BYTES)
-        return MR_ERROR(INVALID_ARGUMENT, "E_TAG reason=len off=%d: a tag has at most %d bytes, "
-                        "this one has %zu", MR_NAME_BYTES - 1, MR_NAME_BYTES - 1, bytes);
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "E_TAG reason=len off=%d: a tag has at most %d bytes, "
+                        "this one has %zu",
+                        MR_NAME_BYTES - 1, MR_NAME_BYTES - 1, bytes);
     for (size_t i = 0; i < bytes; i++) {
         bool fits = layout_is_word(tag[i]) || (i > 0 && strchr("._-", tag[i]) != NULL);
         if (!fits)
-            return MR_ERROR(INVALID_ARGUMENT, "E_TAG reason=char off=%zu: a tag is letters, digits "
-                            "and, after the first, any of . _ -", i);
+            return MR_ERROR(INVALID_ARGUMENT,
+                            "E_TAG reason=char off=%zu: a tag is letters, digits "
+                            "and, after the first, any of . _ -",
+                            i);
     }
     const char *dots = strstr(tag, "..");
     if (dots != NULL)
@@ -75,8 +79,10 @@ static mr_status layout_tag_form(const char *tag) {
     static const char *const names[] = {MR_LAYOUT_LATEST, MR_LAYOUT_MANIFEST, "manifest"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (strcasecmp(tag, names[i]) == 0)
-            return MR_ERROR(INVALID_ARGUMENT, "E_TAG reason=reserved off=0: %s is a name of the "
-                            "folder itself", tag);
+            return MR_ERROR(INVALID_ARGUMENT,
+                            "E_TAG reason=reserved off=0: %s is a name of the "
+                            "folder itself",
+                            tag);
     static const char *const prefixes[] = {MR_LAYOUT_TRASH_PREFIX, "corrupt-"};
     for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
         if (strncasecmp(tag, prefixes[i], strlen(prefixes[i])) == 0)
@@ -87,18 +93,19 @@ static mr_status layout_tag_form(const char *tag) {
 
 mr_status mr_layout_tag_check(const char *tag) {
     MR_TRY(layout_tag_form(tag));
-    if (strncasecmp(tag, STEP_PREFIX, strlen(STEP_PREFIX)) == 0 &&
-        !mr_layout_step_parse(tag, NULL))
-        return MR_ERROR(INVALID_ARGUMENT, "E_TAG reason=reserved off=0: " STEP_PREFIX
-                        "* is followed by the step in %d digits", STEP_DIGITS);
+    if (strncasecmp(tag, STEP_PREFIX, strlen(STEP_PREFIX)) == 0 && !mr_layout_step_parse(tag, NULL))
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "E_TAG reason=reserved off=0: " STEP_PREFIX
+                        "* is followed by the step in %d digits",
+                        STEP_DIGITS);
     return MR_OK;
 }
 
 mr_status mr_layout_user_tag_check(const char *tag) {
     MR_TRY(layout_tag_form(tag));
     if (strncasecmp(tag, STEP_PREFIX, strlen(STEP_PREFIX)) == 0)
-        return MR_ERROR(INVALID_ARGUMENT, "E_TAG reason=reserved off=0: " STEP_PREFIX
-                        "* is for checkpoints by step");
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "E_TAG reason=reserved off=0: " STEP_PREFIX "* is for checkpoints by step");
     return MR_OK;
 }
 

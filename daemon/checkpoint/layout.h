@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* layout.h: how a checkpoint is named on disk, and nothing else: pure text, no I/O.
  *
- *   DIR/step-000000000100/layer_00-model_states.safetensors     a committed checkpoint: a tag's folder
- *                         layer_00-optim_states.safetensors     whose manifest.json stands
+ *   DIR/step-000000000100/layer_00-model_states.safetensors    a committed checkpoint: a tag's
+ *                         layer_00-optim_states.safetensors    folder whose manifest.json stands
  *                         layer_00-model_01-model_states.safetensors
  *                         manifest.json
- *   DIR/latest                                                  newest committed tag; advisory
- *   DIR/.save-e0000000003-s000000000100-step-000000000100/      a save under way: where stages write
- *   DIR/trash-...                                               a checkpoint that is being deleted
+ *   DIR/latest                                                 newest committed tag; advisory
+ *   DIR/.save-e0000000003-s000000000100-step-000000000100/     a save under way: stages write here
+ *   DIR/trash-...                                              a checkpoint that is being deleted
  *
  * A save is written beside its tag, in a folder that names its epoch and step, and takes the tag's
  * name by one rename when its manifest is complete (manifest.h). So a stage of an old epoch writes

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* manifest.c: the manifest's text, written by hand so that equal contents give equal bytes, and read
- * back strictly. A manifest without its own hash is accepted (people may write one), a wrong hash
- * never. */
+/* manifest.c: the manifest's text, written by hand so that equal contents give equal bytes, and
+ * read back strictly. A manifest without its own hash is accepted (people may write one), a wrong
+ * hash never. */
 #include "daemon/checkpoint/manifest.h"
 
 #include <inttypes.h>
@@ -24,7 +24,7 @@ enum { MANIFEST_ENTRY_BYTES = 256 }; /* bound of one file's line */
 #define MANIFEST_ERROR(field, format, ...)                                                         \
     MR_ERROR(DATA_LOSS, "E_CKPT_MANIFEST field=%s: " format, (field), __VA_ARGS__)
 
-/* ---- writing ------------------------------------------------------------------------------------ */
+/* ---- writing ---- */
 
 static int manifest_compare_files(const void *a, const void *b) {
     return strcmp((*(const mr_checkpoint_file *const *)a)->name,
@@ -40,7 +40,8 @@ static mr_status manifest_check_file(const mr_checkpoint_file *file, mr_code cod
     if (!mr_layout_file_name_valid(file->name))
         return mr_status_make(code, __FILE__, __LINE__,
                               "E_CKPT_MANIFEST field=files: '%.63s' cannot name a file of a "
-                              "checkpoint", file->name);
+                              "checkpoint",
+                              file->name);
     if (!mr_digest_hex_valid(file->sha256))
         return mr_status_make(code, __FILE__, __LINE__,
                               "E_CKPT_MANIFEST field=files: %s: sha256 is not 64 hex digits",
@@ -74,9 +75,9 @@ static mr_status manifest_sort(const mr_checkpoint_file *files, size_t count, mr
         qsort(sorted, count, sizeof(sorted[0]), manifest_compare_files);
     for (size_t i = 1; i < count; i++) {
         if (strcmp(sorted[i - 1]->name, sorted[i]->name) == 0) {
-            status = mr_status_make(code, __FILE__, __LINE__,
-                                    "E_CKPT_MANIFEST field=files: %s is listed twice",
-                                    sorted[i]->name);
+            status =
+                mr_status_make(code, __FILE__, __LINE__,
+                               "E_CKPT_MANIFEST field=files: %s is listed twice", sorted[i]->name);
             goto fail;
         }
     }
@@ -94,8 +95,10 @@ static mr_status manifest_check(const mr_manifest *manifest) {
     if (manifest->job[0] == '\0')
         return MR_ERROR(INVALID_ARGUMENT, "a manifest's job is empty");
     if (!manifest_hash_valid(manifest->model_hash))
-        return MR_ERROR(INVALID_ARGUMENT, "a manifest's model_hash is '%.70s'; it must be 1 to 64 "
-                        "hex digits", manifest->model_hash);
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "a manifest's model_hash is '%.70s'; it must be 1 to 64 "
+                        "hex digits",
+                        manifest->model_hash);
     if (!isfinite(manifest->optimizer.lr))
         return MR_ERROR(INVALID_ARGUMENT, "a manifest's optimizer.lr is not finite");
     const struct {
@@ -108,8 +111,9 @@ static mr_status manifest_check(const mr_manifest *manifest) {
                    {"optimizer.steps", manifest->optimizer.steps}};
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         if (numbers[i].value > INT64_MAX)
-            return MR_ERROR(INVALID_ARGUMENT, "a manifest's %s is %" PRIu64 "; the most is %" PRId64,
-                            numbers[i].name, numbers[i].value, INT64_MAX);
+            return MR_ERROR(INVALID_ARGUMENT,
+                            "a manifest's %s is %" PRIu64 "; the most is %" PRId64, numbers[i].name,
+                            numbers[i].value, INT64_MAX);
     return MR_OK;
 }
 
@@ -133,11 +137,10 @@ static size_t manifest_write(const mr_manifest *manifest, const char *job, const
         job, manifest->step, manifest->epoch, manifest->model_hash, manifest->data_cursor.step,
         manifest->data_cursor.sample, type, manifest->optimizer.steps, manifest->optimizer.lr);
     for (size_t i = 0; i < manifest->file_count; i++)
-        used += (size_t)snprintf(text + used, room - used,
-                                 "%s\n    {\"file\": \"%s\", \"bytes\": %" PRIu64
-                                 ", \"sha256\": \"%s\"}",
-                                 i == 0 ? "" : ",", files[i]->name, files[i]->bytes,
-                                 files[i]->sha256);
+        used += (size_t)snprintf(
+            text + used, room - used,
+            "%s\n    {\"file\": \"%s\", \"bytes\": %" PRIu64 ", \"sha256\": \"%s\"}",
+            i == 0 ? "" : ",", files[i]->name, files[i]->bytes, files[i]->sha256);
     used += (size_t)snprintf(text + used, room - used, "\n  ]");
     MR_ASSERT(used < room);
     return used;
@@ -180,7 +183,7 @@ out:
     return status;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------ */
+/* ---- reading ---- */
 
 static mr_status manifest_get_number(const json_t *object, const char *key, const char *field,
                                      uint64_t *out_value) {
@@ -263,14 +266,13 @@ static mr_status manifest_get(json_t *root, mr_manifest *manifest) {
     json_t *cursor = json_object_get(root, "data_cursor");
     MR_TRY(manifest_check_keys(cursor, "data_cursor", cursor_keys, 2));
     MR_TRY(manifest_get_number(cursor, "step", "data_cursor.step", &manifest->data_cursor.step));
-    MR_TRY(manifest_get_number(cursor, "sample", "data_cursor.sample",
-                               &manifest->data_cursor.sample));
+    MR_TRY(
+        manifest_get_number(cursor, "sample", "data_cursor.sample", &manifest->data_cursor.sample));
     json_t *optimizer = json_object_get(root, "optimizer");
     MR_TRY(manifest_check_keys(optimizer, "optimizer", optimizer_keys, 3));
     MR_TRY(manifest_get_text(optimizer, "type", "optimizer.type", manifest->optimizer.type,
                              sizeof(manifest->optimizer.type)));
-    MR_TRY(manifest_get_number(optimizer, "steps", "optimizer.steps",
-                               &manifest->optimizer.steps));
+    MR_TRY(manifest_get_number(optimizer, "steps", "optimizer.steps", &manifest->optimizer.steps));
     const json_t *lr = json_object_get(optimizer, "lr");
     if (!json_is_number(lr))
         return MANIFEST_ERROR("optimizer.lr", "%s", "must be a number");
@@ -335,8 +337,8 @@ mr_status mr_manifest_read_at(int folder_fd, const char *label, mr_manifest *out
     }
     text = mr_alloc((size_t)bytes);
     if (text == NULL) {
-        status = MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a manifest of %" PRIu64 " bytes",
-                          bytes);
+        status =
+            MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a manifest of %" PRIu64 " bytes", bytes);
         goto out;
     }
     MR_TRY_GOTO(status, mr_file_read(fd, 0, text, (size_t)bytes, MR_LAYOUT_MANIFEST), out);

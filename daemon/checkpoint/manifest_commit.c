@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* manifest_commit.c: the order of system calls that makes a save a checkpoint. The files were fsynced
- * by the stages that wrote them; here the manifest is fsynced beside them, then one rename of the
- * folder commits all of it, then the folder above is fsynced so that the rename stays. */
+/* manifest_commit.c: the order of system calls that makes a save a checkpoint. The files were
+ * fsynced by the stages that wrote them; here the manifest is fsynced beside them, then one rename
+ * of the folder commits all of it, then the folder above is fsynced so that the rename stays. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -72,9 +72,10 @@ static mr_status commit_look(int dir_fd, const char *dir, const char *tag,
         status = MR_ERROR(ALREADY_EXISTS, "checkpoint %s belongs to job %s, not to %s", tag,
                           old.job, manifest->job);
     else if (old.epoch > manifest->epoch)
-        status = MR_ERROR(FAILED_PRECONDITION, "E_STALE_EPOCH got=%" PRIu64 " current=%" PRIu64
-                          ": checkpoint %s is committed by a later epoch", manifest->epoch,
-                          old.epoch, tag);
+        status = MR_ERROR(FAILED_PRECONDITION,
+                          "E_STALE_EPOCH got=%" PRIu64 " current=%" PRIu64
+                          ": checkpoint %s is committed by a later epoch",
+                          manifest->epoch, old.epoch, tag);
     else if (commit_same(&old, manifest))
         *out_before = COMMIT_BEFORE_SAME;
     mr_manifest_deinit(&old);
@@ -96,14 +97,14 @@ static mr_status commit_check_files(int save_fd, const char *save, const mr_mani
             return MR_ERROR(PERMISSION_DENIED, "E_CKPT_FILE reason=%s file=%s in %s",
                             S_ISLNK(facts.st_mode) ? "symlink" : "type", file->name, save);
         if ((uint64_t)facts.st_size != file->bytes)
-            return MR_ERROR(FAILED_PRECONDITION, "E_CKPT_SIZE file=%s want=%" PRIu64 " have=%" PRIu64
-                            " in %s", file->name, file->bytes, (uint64_t)facts.st_size, save);
+            return MR_ERROR(FAILED_PRECONDITION,
+                            "E_CKPT_SIZE file=%s want=%" PRIu64 " have=%" PRIu64 " in %s",
+                            file->name, file->bytes, (uint64_t)facts.st_size, save);
     }
     return MR_OK;
 }
 
-static mr_status commit_write_manifest(int save_fd, const char *save,
-                                       const mr_manifest *manifest) {
+static mr_status commit_write_manifest(int save_fd, const char *save, const mr_manifest *manifest) {
     char *text = NULL;
     size_t bytes = 0;
     MR_TRY(mr_manifest_format(manifest, &text, &bytes));
@@ -131,8 +132,10 @@ static mr_status commit_rename(int dir_fd, const char *save, const char *tag, bo
     int failed = renameat2(dir_fd, save, dir_fd, tag, flags) == 0 ? 0 : errno;
     bool unknown = failed == EINVAL || failed == ENOSYS;
     if (unknown && exchange)
-        return MR_ERROR(FAILED_PRECONDITION, "this file system cannot exchange two folders: delete "
-                        "checkpoint %s first, or save under another tag", tag);
+        return MR_ERROR(FAILED_PRECONDITION,
+                        "this file system cannot exchange two folders: delete "
+                        "checkpoint %s first, or save under another tag",
+                        tag);
     /* The name was free a moment ago, and a plain rename replaces nothing but an empty folder. */
     if (unknown)
         failed = renameat(dir_fd, save, dir_fd, tag) == 0 ? 0 : errno;
@@ -189,7 +192,7 @@ mr_status mr_manifest_commit(const char *dir, const char *tag, const mr_manifest
                     out);
     advisory = commit_latest(dir_fd, dir, tag);
     struct stat facts;
-    /* After an exchange the old checkpoint has the save's name; a repeat may find it still there. */
+    /* After an exchange the old checkpoint has the save's name; a repeat may still find it. */
     if (fstatat(dir_fd, save, &facts, AT_SYMLINK_NOFOLLOW) == 0) {
         mr_status trashed = mr_file_trash(dir_fd, dir, save);
         if (mr_status_is_ok(advisory))

@@ -8,7 +8,7 @@
  * Reading: nothing of the header is believed before it is checked; errors are DATA_LOSS with one of
  *   E_CKPT_TRUNC want=N have=N   the file is shorter than its header says
  *   E_CKPT_HDR                   length, JSON or an entry's form
- *   E_CKPT_LAYOUT                offsets: hole, overlap, reversed, size against shape, bytes left over
+ *   E_CKPT_LAYOUT                hole, overlap, reversed, size against shape, bytes left over
  *   E_CKPT_DTYPE                 unknown, or not the wanted one
  *   E_CKPT_SHAPE                 not the wanted one
  *   E_CKPT_DUP                   a name twice
@@ -73,13 +73,13 @@ typedef struct mr_safetensors_tensor {
 MR_MUST_CHECK mr_status mr_safetensors_tensor_bytes(const mr_safetensors_tensor *tensor,
                                                     uint64_t *out_bytes);
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing ---- */
 
-/* Writes folder/name with these tensors in this order (list wide dtypes first to keep them aligned).
- * folder and what is missing above it are made (mode 0700); a file of that name is replaced.
- * On success *out_file is what the manifest wants. On an error no file of that name appeared (or, in
- * the folder's own fsync, it may not stay) and the temporary one is gone. Only a process that died
- * leaves a `.tmp-*`, which is never read.
+/* Writes folder/name with these tensors in this order (list wide dtypes first to keep them
+ * aligned). folder and what is missing above it are made (mode 0700); a file of that name is
+ * replaced. On success *out_file is what the manifest wants. On an error no file of that name
+ * appeared (or, in the folder's own fsync, it may not stay) and the temporary one is gone. Only a
+ * process that died leaves a `.tmp-*`, which is never read.
  * INVALID_ARGUMENT: a name twice or not printable, a limit passed. RESOURCE_EXHAUSTED: no space.
  * PERMISSION_DENIED, DATA_LOSS (EIO), UNAVAILABLE: path and strerror. A failed fsync is final. */
 MR_MUST_CHECK mr_status mr_safetensors_write(const char *folder, const char *name,
@@ -102,7 +102,7 @@ MR_MUST_CHECK mr_status mr_safetensors_writer_finish(mr_safetensors_writer *writ
 /* Frees; removes the temporary file where finish did not succeed. NULL is fine. */
 void mr_safetensors_writer_close(mr_safetensors_writer *writer);
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 typedef struct mr_safetensors_reader mr_safetensors_reader;
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* safetensors_internal.h: what writer and reader share.
- * Owner: checkpoint; private to this folder. Thread: any. Not here: anything for others. */
+ * Owner: checkpoint; private to this folder. Thread: any.
+ * Not here: anything for others. */
 #ifndef MR_CHECKPOINT_SAFETENSORS_INTERNAL_H
 #define MR_CHECKPOINT_SAFETENSORS_INTERNAL_H
 

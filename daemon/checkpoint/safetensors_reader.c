@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* safetensors_reader.c: checks a file's header against the file before anything is believed.
- * The JSON object stays in memory as long as the reader: names and metadata are borrowed from it. */
+ * The JSON object stays in memory as long as the reader: names and metadata are borrowed. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -48,8 +48,7 @@ static mr_status reader_parse(mr_safetensors_reader *reader, const char *text, s
         const char *word = code == json_error_duplicate_key      ? "E_CKPT_DUP"
                            : code == json_error_numeric_overflow ? "E_CKPT_OVERFLOW"
                                                                  : "E_CKPT_HDR";
-        return READER_ERROR(reader, "%s: header, byte %d: %.80s", word, error.position,
-                            error.text);
+        return READER_ERROR(reader, "%s: header, byte %d: %.80s", word, error.position, error.text);
     }
     if (!json_is_object(reader->root))
         return READER_ERROR(reader, "%s", "E_CKPT_HDR: the header is not a JSON object");
@@ -60,20 +59,21 @@ static mr_status reader_parse(mr_safetensors_reader *reader, const char *text, s
 static mr_status reader_header(mr_safetensors_reader *reader) {
     unsigned char prefix[MR_SAFETENSORS_PREFIX_BYTES];
     if (reader->size < sizeof(prefix))
-        return READER_ERROR(reader, "E_CKPT_TRUNC want=%zu have=%" PRIu64
-                            ": no room for the header's length", sizeof(prefix), reader->size);
+        return READER_ERROR(
+            reader, "E_CKPT_TRUNC want=%zu have=%" PRIu64 ": no room for the header's length",
+            sizeof(prefix), reader->size);
     MR_TRY(reader_bytes(reader, 0, prefix, sizeof(prefix)));
     uint64_t length = 0;
     for (size_t i = 0; i < sizeof(prefix); i++)
         length |= (uint64_t)prefix[i] << (8 * i);
     if (length < 2 || length > MR_SAFETENSORS_HEADER_BYTES_MAX)
-        return READER_ERROR(reader, "E_CKPT_HDR: a header of %" PRIu64
-                            " bytes; it must have 2 to %d", length,
-                            MR_SAFETENSORS_HEADER_BYTES_MAX);
+        return READER_ERROR(reader,
+                            "E_CKPT_HDR: a header of %" PRIu64 " bytes; it must have 2 to %d",
+                            length, MR_SAFETENSORS_HEADER_BYTES_MAX);
     if (length > reader->size - sizeof(prefix))
-        return READER_ERROR(reader, "E_CKPT_TRUNC want=%" PRIu64 " have=%" PRIu64
-                            ": the header ends past the file", sizeof(prefix) + length,
-                            reader->size);
+        return READER_ERROR(
+            reader, "E_CKPT_TRUNC want=%" PRIu64 " have=%" PRIu64 ": the header ends past the file",
+            sizeof(prefix) + length, reader->size);
     char *text = mr_alloc((size_t)length);
     if (text == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a header of %" PRIu64 " bytes", length);
@@ -89,8 +89,7 @@ static mr_status reader_dtype(const mr_safetensors_reader *reader, const json_t 
                               mr_safetensors_tensor *tensor) {
     const char *word = json_string_value(json_object_get(entry, "dtype"));
     if (word == NULL)
-        return READER_ERROR(reader, "E_CKPT_HDR tensor=%.60s: dtype is not a string",
-                            tensor->name);
+        return READER_ERROR(reader, "E_CKPT_HDR tensor=%.60s: dtype is not a string", tensor->name);
     for (unsigned i = 0; i < MR_SAFETENSORS_DTYPE_COUNT; i++) {
         if (strcmp(word, mr_safetensors_dtype_name((mr_safetensors_dtype)i)) == 0) {
             tensor->dtype = (mr_safetensors_dtype)i;
@@ -105,8 +104,7 @@ static mr_status reader_shape(const mr_safetensors_reader *reader, const json_t 
                               mr_safetensors_tensor *tensor) {
     const json_t *shape = json_object_get(entry, "shape");
     if (!json_is_array(shape))
-        return READER_ERROR(reader, "E_CKPT_HDR tensor=%.60s: shape is not an array",
-                            tensor->name);
+        return READER_ERROR(reader, "E_CKPT_HDR tensor=%.60s: shape is not an array", tensor->name);
     if (json_array_size(shape) > MR_TENSOR_DIMS_MAX)
         return READER_ERROR(reader, "E_CKPT_HDR tensor=%.60s: %zu dimensions; the most is %d",
                             tensor->name, json_array_size(shape), MR_TENSOR_DIMS_MAX);
@@ -114,8 +112,10 @@ static mr_status reader_shape(const mr_safetensors_reader *reader, const json_t 
     for (uint32_t i = 0; i < tensor->dims; i++) {
         const json_t *size = json_array_get(shape, i);
         if (!json_is_integer(size) || json_integer_value(size) < 0)
-            return READER_ERROR(reader, "E_CKPT_HDR tensor=%.60s: shape[%" PRIu32
-                                "] is not a whole number of at least 0", tensor->name, i);
+            return READER_ERROR(reader,
+                                "E_CKPT_HDR tensor=%.60s: shape[%" PRIu32
+                                "] is not a whole number of at least 0",
+                                tensor->name, i);
         tensor->shape[i] = (uint64_t)json_integer_value(size);
     }
     return MR_OK;
@@ -128,22 +128,25 @@ static mr_status reader_offsets(const mr_safetensors_reader *reader, const json_
     const json_t *end = json_array_get(offsets, 1);
     if (json_array_size(offsets) != 2 || !json_is_integer(begin) || !json_is_integer(end) ||
         json_integer_value(begin) < 0 || json_integer_value(end) < 0)
-        return READER_ERROR(reader, "E_CKPT_HDR tensor=%.60s: data_offsets is not two whole "
-                            "numbers of at least 0", tensor->name);
+        return READER_ERROR(reader,
+                            "E_CKPT_HDR tensor=%.60s: data_offsets is not two whole "
+                            "numbers of at least 0",
+                            tensor->name);
     tensor->begin = (uint64_t)json_integer_value(begin);
     tensor->end = (uint64_t)json_integer_value(end);
     if (tensor->end < tensor->begin)
-        return READER_ERROR(reader, "E_CKPT_LAYOUT tensor=%.60s: ends at %" PRIu64
-                            " before it begins at %" PRIu64, tensor->name, tensor->end,
-                            tensor->begin);
+        return READER_ERROR(
+            reader, "E_CKPT_LAYOUT tensor=%.60s: ends at %" PRIu64 " before it begins at %" PRIu64,
+            tensor->name, tensor->end, tensor->begin);
     uint64_t bytes = 0;
     if (!mr_safetensors_size(tensor, &bytes))
         return READER_ERROR(reader, "E_CKPT_OVERFLOW tensor=%.60s: its size passes 64 bits",
                             tensor->name);
     if (tensor->end - tensor->begin != bytes)
-        return READER_ERROR(reader, "E_CKPT_LAYOUT tensor=%.60s: %" PRIu64
-                            " bytes, where dtype and shape need %" PRIu64, tensor->name,
-                            tensor->end - tensor->begin, bytes);
+        return READER_ERROR(reader,
+                            "E_CKPT_LAYOUT tensor=%.60s: %" PRIu64
+                            " bytes, where dtype and shape need %" PRIu64,
+                            tensor->name, tensor->end - tensor->begin, bytes);
     return MR_OK;
 }
 
@@ -152,13 +155,17 @@ static mr_status reader_entry(const mr_safetensors_reader *reader, const char *n
     tensor->name = name;
     size_t bytes = strlen(name);
     if (bytes == 0 || bytes > MR_SAFETENSORS_NAME_BYTES_MAX)
-        return READER_ERROR(reader, "E_CKPT_HDR: a tensor's name has %zu bytes; it must have 1 "
-                            "to %d", bytes, MR_SAFETENSORS_NAME_BYTES_MAX);
+        return READER_ERROR(reader,
+                            "E_CKPT_HDR: a tensor's name has %zu bytes; it must have 1 "
+                            "to %d",
+                            bytes, MR_SAFETENSORS_NAME_BYTES_MAX);
     if (!json_is_object(entry))
         return READER_ERROR(reader, "E_CKPT_HDR tensor=%.60s: the entry is not an object", name);
     if (json_object_size(entry) > 3)
-        return READER_ERROR(reader, "E_CKPT_HDR tensor=%.60s: the entry has %zu fields; it must "
-                            "have dtype, shape and data_offsets", name, json_object_size(entry));
+        return READER_ERROR(reader,
+                            "E_CKPT_HDR tensor=%.60s: the entry has %zu fields; it must "
+                            "have dtype, shape and data_offsets",
+                            name, json_object_size(entry));
     MR_TRY(reader_dtype(reader, entry, tensor));
     MR_TRY(reader_shape(reader, entry, tensor));
     return reader_offsets(reader, entry, tensor);
@@ -166,14 +173,14 @@ static mr_status reader_entry(const mr_safetensors_reader *reader, const char *n
 
 static mr_status reader_check_metadata(const mr_safetensors_reader *reader, json_t *metadata) {
     if (!json_is_object(metadata))
-        return READER_ERROR(reader, "%s", "E_CKPT_HDR: " MR_SAFETENSORS_METADATA
-                                          " is not an object");
+        return READER_ERROR(reader, "%s",
+                            "E_CKPT_HDR: " MR_SAFETENSORS_METADATA " is not an object");
     const char *key;
     json_t *value;
     json_object_foreach(metadata, key, value) {
         if (!json_is_string(value))
-            return READER_ERROR(reader, "E_CKPT_HDR: " MR_SAFETENSORS_METADATA
-                                        ".%.60s is not a string", key);
+            return READER_ERROR(
+                reader, "E_CKPT_HDR: " MR_SAFETENSORS_METADATA ".%.60s is not a string", key);
     }
     return MR_OK;
 }
@@ -225,20 +232,23 @@ static mr_status reader_check_layout(mr_safetensors_reader *reader) {
     for (size_t i = 0; i < reader->count; i++) {
         const mr_safetensors_tensor *tensor = &reader->tensors[i];
         if (tensor->begin != end)
-            return READER_ERROR(reader, "E_CKPT_LAYOUT tensor=%.60s: %s: begins at %" PRIu64
-                                ", where %" PRIu64 " is next", tensor->name,
-                                tensor->begin > end ? "hole" : "overlap", tensor->begin, end);
+            return READER_ERROR(
+                reader,
+                "E_CKPT_LAYOUT tensor=%.60s: %s: begins at %" PRIu64 ", where %" PRIu64 " is next",
+                tensor->name, tensor->begin > end ? "hole" : "overlap", tensor->begin, end);
         end = tensor->end;
         reader->by_name[i] = tensor;
     }
     uint64_t have = reader->size - reader->data_offset;
     if (end > have)
-        return READER_ERROR(reader, "E_CKPT_TRUNC want=%" PRIu64 " have=%" PRIu64
-                            ": the data ends past the file", reader->data_offset + end,
-                            reader->size);
+        return READER_ERROR(
+            reader, "E_CKPT_TRUNC want=%" PRIu64 " have=%" PRIu64 ": the data ends past the file",
+            reader->data_offset + end, reader->size);
     if (end < have)
-        return READER_ERROR(reader, "E_CKPT_LAYOUT: %" PRIu64 " bytes are left over after the "
-                            "last tensor", have - end);
+        return READER_ERROR(reader,
+                            "E_CKPT_LAYOUT: %" PRIu64 " bytes are left over after the "
+                            "last tensor",
+                            have - end);
     if (reader->count > 1)
         qsort(reader->by_name, reader->count, sizeof(reader->by_name[0]), reader_compare_names);
     return MR_OK;
@@ -284,8 +294,8 @@ mr_status mr_safetensors_open(const char *path, mr_safetensors_reader **out_read
     }
     int folder_fd = -1;
     MR_TRY(mr_file_open_folder(folder, true, &folder_fd));
-    mr_status status = mr_file_open_plain(folder_fd, folder, slash == NULL ? path : slash + 1, &fd,
-                                          &bytes);
+    mr_status status =
+        mr_file_open_plain(folder_fd, folder, slash == NULL ? path : slash + 1, &fd, &bytes);
     mr_file_close(&folder_fd);
     MR_TRY(status);
     return mr_safetensors_open_fd(fd, path, out_reader);
@@ -336,9 +346,8 @@ const mr_safetensors_tensor *mr_safetensors_find(const mr_safetensors_reader *re
     const mr_safetensors_tensor *key_pointer = &key;
     if (reader->count == 0)
         return NULL;
-    const mr_safetensors_tensor **found =
-        bsearch(&key_pointer, reader->by_name, reader->count, sizeof(reader->by_name[0]),
-                reader_compare_names);
+    const mr_safetensors_tensor **found = bsearch(&key_pointer, reader->by_name, reader->count,
+                                                  sizeof(reader->by_name[0]), reader_compare_names);
     return found == NULL ? NULL : *found;
 }
 
@@ -352,8 +361,9 @@ mr_status mr_safetensors_read(const mr_safetensors_reader *reader,
                               size_t bytes) {
     uint64_t size = tensor->end - tensor->begin;
     if (offset > size || bytes > size - offset)
-        return MR_ERROR(OUT_OF_RANGE, "%zu bytes at %" PRIu64 " of tensor %.60s, which has %" PRIu64,
-                        bytes, offset, tensor->name, size);
+        return MR_ERROR(OUT_OF_RANGE,
+                        "%zu bytes at %" PRIu64 " of tensor %.60s, which has %" PRIu64, bytes,
+                        offset, tensor->name, size);
     return reader_bytes(reader, reader->data_offset + tensor->begin + offset, out, bytes);
 }
 
@@ -382,8 +392,8 @@ mr_status mr_safetensors_load(const mr_safetensors_reader *reader,
         char have[64];
         reader_shape_text(wanted, want, sizeof(want));
         reader_shape_text(tensor, have, sizeof(have));
-        return READER_ERROR(reader, "E_CKPT_SHAPE tensor=%.60s want=%s have=%s", wanted->name,
-                            want, have);
+        return READER_ERROR(reader, "E_CKPT_SHAPE tensor=%.60s want=%s have=%s", wanted->name, want,
+                            have);
     }
     return mr_safetensors_read(reader, tensor, 0, out, (size_t)(tensor->end - tensor->begin));
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* safetensors_writer.c: one file of tensors, streamed. The header is a pure function of the list, so
- * equal tensors give equal files wherever they were written (law 1). */
+/* safetensors_writer.c: one file of tensors, streamed. The header is a pure function of the list,
+ * so equal tensors give equal files wherever they were written (law 1). */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,7 +30,8 @@ static mr_status writer_check_name(const char *name) {
                         bytes, MR_SAFETENSORS_NAME_BYTES_MAX);
     for (size_t i = 0; i < bytes; i++)
         if (name[i] <= ' ' || name[i] >= 127 || name[i] == '"' || name[i] == '\\')
-            return MR_ERROR(INVALID_ARGUMENT, "a tensor's name has byte %d at %zu; it must be "
+            return MR_ERROR(INVALID_ARGUMENT,
+                            "a tensor's name has byte %d at %zu; it must be "
                             "printable ASCII without quotes and backslashes",
                             (unsigned char)name[i], i);
     if (strcmp(name, MR_SAFETENSORS_METADATA) == 0)
@@ -86,8 +87,8 @@ static mr_status writer_check(const mr_safetensors_tensor *tensors, size_t count
 }
 
 /* Writes one tensor's entry at text (which has room); returns its length. */
-static size_t writer_format_entry(const mr_safetensors_tensor *tensor, uint64_t begin,
-                                  uint64_t end, char *text, size_t room) {
+static size_t writer_format_entry(const mr_safetensors_tensor *tensor, uint64_t begin, uint64_t end,
+                                  char *text, size_t room) {
     size_t used = (size_t)snprintf(text, room, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[",
                                    tensor->name, mr_safetensors_dtype_name(tensor->dtype));
     for (uint32_t i = 0; i < tensor->dims; i++)
@@ -101,15 +102,14 @@ static size_t writer_format_entry(const mr_safetensors_tensor *tensor, uint64_t 
 
 /* The length prefix and the padded JSON, in one piece; freed with mr_free. */
 static mr_status writer_format_header(const mr_safetensors_tensor *tensors, size_t count,
-                                      size_t bound, unsigned char **out_header,
-                                      size_t *out_bytes) {
+                                      size_t bound, unsigned char **out_header, size_t *out_bytes) {
     unsigned char *header = mr_alloc(MR_SAFETENSORS_PREFIX_BYTES + bound);
     if (header == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a header of %zu bytes", bound);
     char *text = (char *)header + MR_SAFETENSORS_PREFIX_BYTES;
     /* Loaders of the Hugging Face family refuse a file that does not say its format. */
-    size_t used = (size_t)snprintf(text, bound, "{\"" MR_SAFETENSORS_METADATA
-                                                "\":{\"format\":\"pt\"}");
+    size_t used =
+        (size_t)snprintf(text, bound, "{\"" MR_SAFETENSORS_METADATA "\":{\"format\":\"pt\"}");
     uint64_t begin = 0;
     for (size_t i = 0; i < count; i++) {
         uint64_t bytes = 0;
@@ -226,8 +226,8 @@ mr_status mr_safetensors_write(const char *folder, const char *name,
         uint64_t bytes = 0;
         MR_ASSERT(mr_safetensors_size(&tensors[i], &bytes));
         MR_ASSERT(bytes == 0 || tensors[i].data != NULL);
-        MR_TRY_GOTO(status,
-                    mr_safetensors_writer_append(writer, tensors[i].data, (size_t)bytes), out);
+        MR_TRY_GOTO(status, mr_safetensors_writer_append(writer, tensors[i].data, (size_t)bytes),
+                    out);
     }
     status = mr_safetensors_writer_finish(writer, out_file);
 out:

@@ -104,8 +104,8 @@ static mr_series *metrics_slot(mr_metrics *metrics, mr_metric metric, const char
     return empty;
 }
 
-mr_series *mr_metrics_series_find(mr_metrics *metrics, mr_metric metric,
-                                  const char *const *values, size_t value_count) {
+mr_series *mr_metrics_series_find(mr_metrics *metrics, mr_metric metric, const char *const *values,
+                                  size_t value_count) {
     MR_ASSERT((unsigned)metric < MR_METRIC_COUNT);
     MR_ASSERT(value_count == metrics->rows[metric].label_count);
     metrics_lock(metrics);
@@ -155,9 +155,9 @@ static uint64_t double_to_bits(double value) {
 /* Other threads may add at the same time; nothing is lost. */
 static void series_add(mr_series *series, double value) {
     uint64_t old = atomic_load_explicit(&series->bits, memory_order_relaxed);
-    while (!atomic_compare_exchange_weak_explicit(
-        &series->bits, &old, double_to_bits(bits_to_double(old) + value), memory_order_relaxed,
-        memory_order_relaxed)) {
+    while (!atomic_compare_exchange_weak_explicit(&series->bits, &old,
+                                                  double_to_bits(bits_to_double(old) + value),
+                                                  memory_order_relaxed, memory_order_relaxed)) {
     }
 }
 

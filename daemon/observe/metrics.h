@@ -2,10 +2,10 @@
 /* metrics.h: everything a daemon counts, declared in one table, and its text for Prometheus.
  *   mr_series *series = mr_metrics_series(metrics, MR_METRIC_OPTIMIZER_STEPS, "7f3a", "applied");
  *   mr_series_add(series, 1);
- * A series is found or made once, in control code, and then updated from any thread without a lock
- * and without memory. When the table of series is full, mr_metrics_series gives a spare one that is
- * updated and never shown, so that callers need no error path; millrace_metrics_dropped_series_total
- * counts them.
+ * A series is found or made once, in control code, and then updated from any thread without a
+ * lock and without memory. When the table of series is full,
+ * mr_metrics_series gives a spare one that is updated and never shown, so that callers need no
+ * error path; millrace_metrics_dropped_series_total counts them.
  * Owner: observe. Thread: any. Limits: MR_METRICS_*.
  * Not here: HTTP (status_server.h), spans (trace.h). */
 #ifndef MR_OBSERVE_METRICS_H
@@ -17,10 +17,10 @@
 #include "daemon/base/limits.h"
 #include "daemon/base/status.h"
 
-/* The table. One row: identifier, kind, name, unit, labels, help. Names are final as exposed in text
- * format 0.0.4: a counter ends in _total, a unit is the name's suffix (before _total), an info ends in
- * _info. No label is unbounded: never a step, a microbatch or a path. `job` and `instance` are
- * Prometheus' own labels, so a job is job_id. */
+/* The table. One row: identifier, kind, name, unit, labels, help. Names are final as exposed in
+ * text format 0.0.4: a counter ends in _total, a unit is the name's suffix (before _total), an info
+ * ends in _info. No label is unbounded: never a step, a microbatch or a path. `job` and `instance`
+ * are Prometheus' own labels, so a job is job_id. */
 /* clang-format off */
 #define MR_METRICS(X)                                                                              \
     X(BUILD_INFO, INFO, "millrace_build_info", "", "version,commit,backend",                       \
@@ -129,14 +129,14 @@ MR_MUST_CHECK mr_status mr_metrics_create(mr_metrics **out_metrics);
 /* No thread may use it or its series any more. NULL is fine. */
 void mr_metrics_destroy(mr_metrics *metrics);
 
-/* The series of this metric with these label values: one const char * per label of the table, in its
- * order; values are copied and cut at MR_METRICS_LABEL_BYTES. Never NULL. Takes a lock: not on the
- * step path. mr_metrics_series(m, MR_METRIC_STAGE_UP, "0") */
+/* The series of this metric with these label values: one const char * per label of the table, in
+ * its order; values are copied and cut at MR_METRICS_LABEL_BYTES. Never NULL. Takes a lock: not on
+ * the step path. mr_metrics_series(m, MR_METRIC_STAGE_UP, "0") */
 #define mr_metrics_series(metrics, metric, ...)                                                    \
     mr_metrics_series_find((metrics), (metric), (const char *const[]){__VA_ARGS__},                \
                            sizeof((const char *const[]){__VA_ARGS__}) / sizeof(const char *))
-mr_series *mr_metrics_series_find(mr_metrics *metrics, mr_metric metric,
-                                  const char *const *values, size_t value_count);
+mr_series *mr_metrics_series_find(mr_metrics *metrics, mr_metric metric, const char *const *values,
+                                  size_t value_count);
 /* Forgets every series that has label (by name) at value, once nobody updates them any more: the
  * series of a job that ended, at the earliest one scrape interval later. */
 void mr_metrics_drop(mr_metrics *metrics, const char *label, const char *value);

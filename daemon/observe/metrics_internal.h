@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* metrics_internal.h: the table of series, as its keeper and its renderer see it.
- * Owner: observe; private to this folder. Not here: anything for others. */
+ * Owner: observe; private to this folder.
+ * Not here: anything for others. */
 #ifndef MR_OBSERVE_METRICS_INTERNAL_H
 #define MR_OBSERVE_METRICS_INTERNAL_H
 
@@ -10,10 +11,12 @@
 
 #include "daemon/observe/metrics.h"
 
-/* Upper bounds of the buckets of every histogram, in seconds, as value and as text; +Inf follows. */
+/* Upper bounds of the buckets of every histogram, in seconds; +Inf follows. */
+/* clang-format off */
 #define MR_METRIC_BUCKETS(X)                                                                       \
-    X(0.001) X(0.0025) X(0.005) X(0.01) X(0.025) X(0.05) X(0.1) X(0.25) X(0.5) X(1.0) X(2.5)        \
-    X(5.0) X(10.0) X(30.0) X(60.0) X(300.0)
+    X(0.001) X(0.0025) X(0.005) X(0.01) X(0.025) X(0.05) X(0.1) X(0.25)                            \
+    X(0.5) X(1.0) X(2.5) X(5.0) X(10.0) X(30.0) X(60.0) X(300.0)
+/* clang-format on */
 
 enum {
 #define MR_METRIC_BUCKET_COUNT_ONE(bound) +1
@@ -32,13 +35,13 @@ typedef struct mr_metric_row {
     size_t label_bytes[MR_METRICS_LABELS_MAX];
 } mr_metric_row;
 
-/* live, metric and values change under the table's lock; the numbers are atomic. A double is kept as
- * its bits. */
+/* live, metric and values change under the table's lock; the numbers are atomic. A double is kept
+ * as its bits. */
 struct mr_series {
     bool live;
     mr_metric metric;
     char values[MR_METRICS_LABELS_MAX][MR_METRICS_LABEL_BYTES];
-    _Atomic uint64_t bits; /* the value; of a histogram the sum */
+    _Atomic uint64_t bits;                                /* the value; of a histogram the sum */
     _Atomic uint64_t buckets[MR_METRIC_BUCKET_COUNT + 1]; /* the last one is above all bounds */
 };
 

@@ -36,11 +36,10 @@ static void process_read_stat(mr_metrics *metrics) {
     uint64_t start = 0;
     uint64_t virtual_bytes = 0;
     uint64_t resident_pages = 0;
-    if (rest == NULL ||
-        sscanf(rest + 1,
-               " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64
-               " %*d %*d %*d %*d %*d %*d %" SCNu64 " %" SCNu64 " %" SCNu64,
-               &user, &system_time, &start, &virtual_bytes, &resident_pages) != 5)
+    if (rest == NULL || sscanf(rest + 1,
+                               " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64
+                               " %*d %*d %*d %*d %*d %*d %" SCNu64 " %" SCNu64 " %" SCNu64,
+                               &user, &system_time, &start, &virtual_bytes, &resident_pages) != 5)
         return;
     double ticks = (double)sysconf(_SC_CLK_TCK);
     double age = process_clock(CLOCK_BOOTTIME) - (double)start / ticks;

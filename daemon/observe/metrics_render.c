@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* metrics_render.c: the table as text. The two formats differ in a counter's family name (OpenMetrics
- * leaves _total to the samples), in UNIT lines, in the info type and in the end mark. */
+/* metrics_render.c: the table as text. The two formats differ in a counter's family name
+ * (OpenMetrics leaves _total to the samples), UNIT lines, the info type and the end mark. */
 #include <string.h>
 
 #include "daemon/observe/metrics_internal.h"
@@ -59,8 +59,7 @@ static void render_labels(mr_text *text, const mr_metric_row *row, const mr_seri
     if (row->label_count == 0 && bound == NULL)
         return;
     for (size_t i = 0; i < row->label_count; i++) {
-        mr_text_add(text, "%s%.*s=\"", i == 0 ? "{" : ",", (int)row->label_bytes[i],
-                    row->label[i]);
+        mr_text_add(text, "%s%.*s=\"", i == 0 ? "{" : ",", (int)row->label_bytes[i], row->label[i]);
         mr_text_add_escaped(text, series->values[i]);
         mr_text_add(text, "\"");
     }
@@ -78,7 +77,7 @@ static void render_sample(mr_text *text, const mr_metric_row *row, const mr_seri
     mr_text_add(text, "\n");
 }
 
-/* The count is the last bucket's, so that the three agree however many threads observe meanwhile. */
+/* The count is the last bucket's, so that the two agree whoever observes meanwhile. */
 static void render_histogram(mr_text *text, const mr_metric_row *row, const mr_series *series) {
     uint64_t count = 0;
     for (size_t i = 0; i <= MR_METRIC_BUCKET_COUNT; i++) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* status_page.h: the reading half of the page that status_server.h declares for roles.
- * Owner: observe; private to this folder. Thread: any. Not here: HTTP. */
+ * Owner: observe; private to this folder. Thread: any.
+ * Not here: HTTP. */
 #ifndef MR_OBSERVE_STATUS_PAGE_H
 #define MR_OBSERVE_STATUS_PAGE_H
 

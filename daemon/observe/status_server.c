@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* status_server.c: libmicrohttpd with one thread of its own, bounded connections and memory. A request
- * is answered from the page, the metrics and the trace, which are all safe to read from here. */
+/* status_server.c: libmicrohttpd with one thread of its own, bounded connections and memory. A
+ * request is answered from the page, the metrics and the trace, which are all safe to read from
+ * here. */
 #include "daemon/observe/status_server.h"
 
 #include <inttypes.h>
@@ -42,8 +43,7 @@ typedef struct answer {
 typedef mr_status (*page_handler)(mr_status_server *server, struct MHD_Connection *connection,
                                   answer *out);
 
-static mr_status answer_line(answer *out, unsigned code, const char *format, ...)
-    MR_PRINTF(3, 4);
+static mr_status answer_line(answer *out, unsigned code, const char *format, ...) MR_PRINTF(3, 4);
 
 static mr_status answer_line(answer *out, unsigned code, const char *format, ...) {
     char line[2 * MR_STATUS_TEXT_BYTES];
@@ -139,7 +139,7 @@ static const struct {
     const char *path;
     page_handler handle;
 } pages[] = {
-    {"/livez", handle_livez},   {"/readyz", handle_readyz}, {"/startupz", handle_startupz},
+    {"/livez", handle_livez},     {"/readyz", handle_readyz}, {"/startupz", handle_startupz},
     {"/metrics", handle_metrics}, {"/status", handle_status}, {"/trace", handle_trace},
     {"/version", handle_version},
 };
@@ -200,8 +200,8 @@ static enum MHD_Result server_handle(void *context, struct MHD_Connection *conne
     (void)version;
     (void)upload;
     (void)upload_bytes;
-    bool reads = strcmp(method, MHD_HTTP_METHOD_GET) == 0 ||
-                 strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
+    bool reads =
+        strcmp(method, MHD_HTTP_METHOD_GET) == 0 || strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
     if (*state == NULL && reads) {
         *state = server; /* any mark will do */
         return MHD_YES;
@@ -231,12 +231,12 @@ static struct MHD_Daemon *server_start_http(mr_status_server *server, int fd) {
     sigset_t old;
     (void)sigfillset(&all);
     MR_ASSERT(pthread_sigmask(SIG_SETMASK, &all, &old) == 0);
-    struct MHD_Daemon *http = MHD_start_daemon(
-        MHD_USE_AUTO_INTERNAL_THREAD | MHD_USE_ITC, 0, NULL, NULL, server_handle, server,
-        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)MR_STATUS_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)MR_STATUS_CONNECTION_BYTES_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
-        (unsigned)(MR_STATUS_IDLE_TIMEOUT_MS / 1000), MHD_OPTION_END);
+    struct MHD_Daemon *http =
+        MHD_start_daemon(MHD_USE_AUTO_INTERNAL_THREAD | MHD_USE_ITC, 0, NULL, NULL, server_handle,
+                         server, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
+                         (unsigned)MR_STATUS_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                         (size_t)MR_STATUS_CONNECTION_BYTES_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
+                         (unsigned)(MR_STATUS_IDLE_TIMEOUT_MS / 1000), MHD_OPTION_END);
     MR_ASSERT(pthread_sigmask(SIG_SETMASK, &old, NULL) == 0);
     return http;
 }
@@ -248,8 +248,8 @@ mr_status mr_status_server_start(const mr_status_server_options *options,
     if (server == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the status port");
     int fd = -1;
-    mr_status status = mr_status_socket_listen(options->address, options->any_address, &fd,
-                                               server->address);
+    mr_status status =
+        mr_status_socket_listen(options->address, options->any_address, &fd, server->address);
     if (!mr_status_is_ok(status)) {
         mr_free(server);
         return status;

@@ -25,26 +25,26 @@
 #include "daemon/observe/metrics.h"
 #include "daemon/observe/trace.h"
 
-/* ---- the page ----------------------------------------------------------------------------------- */
+/* ---- the page ---- */
 
 typedef struct mr_status_page mr_status_page;
 
 /* A new page is neither started nor ready ("starting"), and its status is {}. */
 MR_MUST_CHECK mr_status mr_status_page_create(mr_status_page **out_page);
 void mr_status_page_destroy(mr_status_page *page);
-/* What /status answers from now on: one JSON text, copied under a lock that is held for a copy only.
- * RESOURCE_EXHAUSTED: no memory, or over MR_STATUS_PAGE_BYTES_MAX. */
+/* What /status answers from now on: one JSON text, copied under a lock that is held for a copy
+ * only. RESOURCE_EXHAUSTED: no memory, or over MR_STATUS_PAGE_BYTES_MAX. */
 MR_MUST_CHECK mr_status mr_status_page_publish(mr_status_page *page, const char *json);
 /* The role has started: /startupz is 200 from now on. */
 void mr_status_page_started_set(mr_status_page *page, bool started);
 /* reason: one line, why it is not ready ("draining: 2 jobs"); NULL where ready. Cut at
  * MR_STATUS_TEXT_BYTES. */
 void mr_status_page_ready_set(mr_status_page *page, bool ready, const char *reason);
-/* The role's loop is alive. /livez is 503 when the last beat is older than MR_STATUS_LIVE_TIMEOUT_MS;
- * a page that never beats is alive. Lock-free. */
+/* The role's loop is alive. /livez is 503 when the last beat is older than
+ * MR_STATUS_LIVE_TIMEOUT_MS; a page that never beats is alive. Lock-free. */
 void mr_status_page_beat(mr_status_page *page);
 
-/* ---- the server --------------------------------------------------------------------------------- */
+/* ---- the server ---- */
 
 typedef struct mr_status_server mr_status_server;
 
@@ -60,7 +60,8 @@ typedef struct mr_status_server_options {
 } mr_status_server_options;
 
 /* Binds and serves. INVALID_ARGUMENT: the address, or not loopback without any_address;
- * ALREADY_EXISTS: the port is in use; PERMISSION_DENIED: a privileged port; UNAVAILABLE: otherwise. */
+ * ALREADY_EXISTS: the port is in use; PERMISSION_DENIED: a privileged port; UNAVAILABLE:
+ * anything else. */
 MR_MUST_CHECK mr_status mr_status_server_start(const mr_status_server_options *options,
                                                mr_status_server **out_server);
 /* The address in use, with the real port: "127.0.0.1:41207". Borrowed. */

@@ -48,11 +48,11 @@ static bool socket_is_loopback(const struct sockaddr *address) {
 }
 
 static mr_status socket_error(int error, const char *action, const char *address) {
-    mr_code code = error == EADDRINUSE                      ? MR_CODE_ALREADY_EXISTS
-                   : error == EACCES                        ? MR_CODE_PERMISSION_DENIED
-                   : error == EADDRNOTAVAIL                 ? MR_CODE_INVALID_ARGUMENT
-                   : error == EMFILE || error == ENFILE     ? MR_CODE_RESOURCE_EXHAUSTED
-                                                            : MR_CODE_UNAVAILABLE;
+    mr_code code = error == EADDRINUSE                  ? MR_CODE_ALREADY_EXISTS
+                   : error == EACCES                    ? MR_CODE_PERMISSION_DENIED
+                   : error == EADDRNOTAVAIL             ? MR_CODE_INVALID_ARGUMENT
+                   : error == EMFILE || error == ENFILE ? MR_CODE_RESOURCE_EXHAUSTED
+                                                        : MR_CODE_UNAVAILABLE;
     char reason[128];
     return mr_status_make(code, __FILE__, __LINE__, "%s status address %s: %s", action, address,
                           strerror_r(error, reason, sizeof(reason)));
@@ -64,8 +64,8 @@ static mr_status socket_try(const struct addrinfo *candidate, const char *addres
     if (fd < 0)
         return socket_error(errno, "open", address);
     int on = 1;
-    /* A port whose last owner is gone may be taken at once; SO_REUSEPORT, which would let two daemons
-     * share one, stays off. */
+    /* A port whose last owner is gone may be taken at once; SO_REUSEPORT, which would let two
+     * daemons share one, stays off. */
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     if (bind(fd, candidate->ai_addr, candidate->ai_addrlen) != 0 ||
         listen(fd, MR_STATUS_CONNECTIONS_MAX) != 0) {
@@ -106,8 +106,10 @@ mr_status mr_status_socket_listen(const char *address, bool any_address, int *ou
     int fd = -1;
     for (const struct addrinfo *one = found; one != NULL && fd < 0; one = one->ai_next) {
         if (!any_address && !socket_is_loopback(one->ai_addr))
-            status = MR_ERROR(INVALID_ARGUMENT, "status address %s is not loopback; the status port "
-                              "has no TLS, so that needs --insecure", address);
+            status = MR_ERROR(INVALID_ARGUMENT,
+                              "status address %s is not loopback; the status port "
+                              "has no TLS, so that needs --insecure",
+                              address);
         else
             status = socket_try(one, address, &fd);
     }

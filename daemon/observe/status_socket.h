@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* status_socket.h: the listening socket of the status port. Ours and not the HTTP library's, so that
- * every error names the address, and a port in use is never shared.
- * Owner: observe; private to this folder. Thread: any. Not here: HTTP. */
+/* status_socket.h: the listening socket of the status port. Ours and not the HTTP library's, so
+ * that every error names the address, and a port in use is never shared.
+ * Owner: observe; private to this folder. Thread: any.
+ * Not here: HTTP. */
 #ifndef MR_OBSERVE_STATUS_SOCKET_H
 #define MR_OBSERVE_STATUS_SOCKET_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* text.h: a text that grows while it is written. Errors are kept and told once at the end, so that a
- * renderer reads as a list of what it prints.
+/* text.h: a text that grows while it is written. Errors are kept and told once at the end, so
+ * that a renderer reads as a list of what it prints.
  * Owner: observe; private to this folder. Thread: one at a time.
  * Not here: formats. */
 #ifndef MR_OBSERVE_TEXT_H

@@ -16,7 +16,7 @@
 enum { TRACE_WORDS = 6 }; /* of one span: name (2), step, microbatch, start, end */
 
 /* One place of the ring, under a sequence lock of its own: odd while it is written. All words are
- * atomic, so a reader that races sees old or new words, never a fault, and the sequence tells it. */
+ * atomic, so a reader that races sees old or new words, and the sequence tells it. */
 typedef struct trace_slot {
     _Atomic uint64_t sequence;
     _Atomic uint64_t words[TRACE_WORDS];
@@ -113,8 +113,7 @@ void mr_trace_add(mr_trace_track *track, const char *name, uint64_t step, uint32
 }
 
 /* Copies the span of this number; false where it is being overwritten or already was. */
-static bool trace_read_span(const mr_trace_track *track, uint64_t number,
-                            mr_trace_span *out_span) {
+static bool trace_read_span(const mr_trace_track *track, uint64_t number, mr_trace_span *out_span) {
     const trace_slot *slot = &track->slots[number % track->capacity];
     uint64_t wanted = 2 * (number / track->capacity + 1); /* two more with each round of the ring */
     uint64_t words[TRACE_WORDS];
@@ -198,8 +197,10 @@ mr_status mr_trace_render(mr_trace *trace, uint64_t steps, char **out_text, size
     MR_ASSERT(pthread_mutex_lock(&trace->lock) == 0);
     memcpy(process, trace->process, sizeof(process));
     MR_ASSERT(pthread_mutex_unlock(&trace->lock) == 0);
-    mr_text_add(&text, "{\"displayTimeUnit\":\"ms\",\"otherData\":{\"wall_offset_ns\":%" PRId64
-                "},\"traceEvents\":[\n", mr_clock_wall_ms() * 1000000 - mr_clock_now_ns());
+    mr_text_add(&text,
+                "{\"displayTimeUnit\":\"ms\",\"otherData\":{\"wall_offset_ns\":%" PRId64
+                "},\"traceEvents\":[\n",
+                mr_clock_wall_ms() * 1000000 - mr_clock_now_ns());
     trace_add_name(&text, "process_name", 0, process);
     mr_status status = MR_OK;
     size_t count = atomic_load_explicit(&trace->track_count, memory_order_acquire);

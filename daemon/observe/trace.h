@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* trace.h: what each thread did when: the last spans of every instruction, as a Chrome trace.
- * A track is one thread's ring of fixed size: writing one span is a handful of stores, never a lock,
- * an allocation or a system call, and the oldest span is overwritten. Readers may run at any time and
- * skip a span that is being overwritten.
- * Owner: observe. Thread: each track has one writer at a time; reading: any.
- * Limits: MR_TRACE_*.
+ * A track is one thread's ring of fixed size: writing one span is a handful of stores, never a
+ * lock, an allocation or a system call, and the oldest span is overwritten. Readers may run at
+ * any time and skip a span that is being overwritten.
+ * Owner: observe. Thread: each track has one writer at a time; reading: any. Limits: MR_TRACE_*.
  * Not here: sums over spans (metrics.h). */
 #ifndef MR_OBSERVE_TRACE_H
 #define MR_OBSERVE_TRACE_H
@@ -41,9 +40,9 @@ void mr_trace_add(mr_trace_track *track, const char *name, uint64_t step, uint32
                   int64_t start_ns, int64_t end_ns);
 /* Copies up to capacity spans of a track, oldest first; returns how many. */
 size_t mr_trace_read(const mr_trace_track *track, mr_trace_span *out_spans, size_t capacity);
-/* Chrome trace JSON (chrome://tracing, Perfetto) of the last steps steps on every track (0: all that
- * is held). Times are microseconds of the monotonic clock; otherData.wall_offset_ns turns them into
- * wall time, so that traces of several machines can be laid together. *out_text: mr_free. */
+/* Chrome trace JSON (chrome://tracing, Perfetto) of the last steps steps on every track (0: all
+ * that is held). Times are microseconds of the monotonic clock; otherData.wall_offset_ns turns them
+ * into wall time, so that traces of several machines can be laid together. *out_text: mr_free. */
 MR_MUST_CHECK mr_status mr_trace_render(mr_trace *trace, uint64_t steps, char **out_text,
                                         size_t *out_bytes);
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: a fuzz target survives its seed corpus and many small damages of it, in every test run and
- * under the sanitizers. Method: each file named on the command line goes in as it is, cut at every
- * length up to a bound, and with bytes changed by a counted generator, so that a failure repeats.
- * Linked with one target's LLVMFuzzerTestOneInput. */
+/* Goal: a fuzz target survives its seed corpus and many small damages of it, in every test run
+ * and under the sanitizers.
+ * Method: each file named on the command line goes in as it is, cut at every length up to a
+ * bound, and with bytes changed by a counted generator, so that a failure repeats. Linked with
+ * one target's LLVMFuzzerTestOneInput. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* safetensors_fuzz.c: any bytes at all go into the safetensors reader. What it accepts must be
- * consistent: tensors cover the data without a hole, each is found by its name, and every byte of it
- * can be read. Build with clang -fsanitize=fuzzer,address,undefined for a long run; corpus_test.c
- * drives the same entry point in the ordinary test run. */
+ * consistent: tensors cover the data without a hole, each is found by its name, and every byte of
+ * it can be read. Build with clang -fsanitize=fuzzer,address,undefined for a long run;
+ * corpus_test.c drives the same entry point in the ordinary test run. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: the catalogue sees committed checkpoints and nothing else, in the order of their steps; finds
- * damage and names it; deletes only what it may. Method: folders with good, damaged and foreign
- * entries side by side. */
+/* Goal: the catalogue sees committed checkpoints and nothing else, in the order of their steps;
+ * finds damage and names it; deletes only what it may.
+ * Method: folders with good, damaged and foreign entries side by side. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -51,8 +51,7 @@ static const char *listed(const char *job) {
     text[0] = '\0';
     for (size_t i = 0; i < count; i++) {
         size_t used = strlen(text);
-        (void)snprintf(text + used, sizeof(text) - used, "%s%s", i == 0 ? "" : " ",
-                       entries[i].tag);
+        (void)snprintf(text + used, sizeof(text) - used, "%s%s", i == 0 ? "" : " ", entries[i].tag);
     }
     mr_free(entries);
     return text;
@@ -284,8 +283,10 @@ static void test_sweep_removes_only_the_dead(void **state) {
     fixture_ok(fixture_save_step(dir, 1, 10));
     fixture_ok(fixture_write(dir, "step-000000000020", 1, 20, files, &manifest));
     fixture_ok(fixture_write(dir, "best", 3, 20, files, &manifest));
-    static const char *const leftovers[] = {"trash-0123456789abcdef", ".tmp-0123456789abcdef-latest"};
-    static const char *const foreign[] = {"trash-mine", ".tmp-other", ".save-x", "trash-0123456789abcdeF"};
+    static const char *const leftovers[] = {"trash-0123456789abcdef",
+                                            ".tmp-0123456789abcdef-latest"};
+    static const char *const foreign[] = {"trash-mine", ".tmp-other", ".save-x",
+                                          "trash-0123456789abcdeF"};
     fixture_path(path, dir, leftovers[0], NULL);
     assert_int_equal(mkdir(path, 0700), 0);
     fixture_path(path, dir, leftovers[0], "manifest.json");

@@ -100,10 +100,12 @@ mr_status fixture_write(const char *dir, const char *tag, uint64_t epoch, uint64
         mr_layout_layer_name(i / 2, 0, 1, i % 2 == 0 ? MR_LAYER_FILE_MODEL : MR_LAYER_FILE_OPTIM,
                              name);
         const mr_safetensors_tensor tensors[] = {
-            {.name = "weight", .dtype = MR_SAFETENSORS_F32, .dims = 2, .shape = {8, 8},
+            {.name = "weight",
+             .dtype = MR_SAFETENSORS_F32,
+             .dims = 2,
+             .shape = {8, 8},
              .data = values},
-            {.name = "bias", .dtype = MR_SAFETENSORS_F32, .dims = 1, .shape = {8},
-             .data = values}};
+            {.name = "bias", .dtype = MR_SAFETENSORS_F32, .dims = 1, .shape = {8}, .data = values}};
         MR_TRY(mr_safetensors_write(folder, name, tensors, 2, &files[i]));
     }
     *manifest = (mr_manifest){.job = "tiny",
@@ -139,6 +141,6 @@ void fixture_ok(mr_status status) {
 
 void fixture_fails(mr_status status, mr_code code, const char *text) {
     if (status.code != code || strstr(status.text, text) == NULL)
-        fail_msg("wanted %s '%s', got %s '%s'", mr_code_name(code), text,
-                 mr_code_name(status.code), status.text);
+        fail_msg("wanted %s '%s', got %s '%s'", mr_code_name(code), text, mr_code_name(status.code),
+                 status.text);
 }

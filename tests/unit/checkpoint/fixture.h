@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fixture.h: what the checkpoint tests share: a temporary folder, one small checkpoint of two layers
- * whose contents are a function of its step, and plain file access that fails the test on error.
- * Owner: tests. Thread: one. Not here: assertions about the code under test. */
+/* fixture.h: what the checkpoint tests share: a temporary folder, one small checkpoint of two
+ * layers whose contents are a function of its step, and plain file access that fails the test on
+ * error.
+ * Owner: tests. Thread: one.
+ * Not here: assertions about the code under test. */
 #ifndef MR_TESTS_CHECKPOINT_FIXTURE_H
 #define MR_TESTS_CHECKPOINT_FIXTURE_H
 
@@ -29,8 +31,8 @@ bool fixture_exists(const char *path);
 /* Names in dir that begin with prefix. */
 size_t fixture_count(const char *dir, const char *prefix);
 
-/* The stages' half: writes the layer files of a save. Fills manifest (job "tiny"), whose files point
- * into files. */
+/* The stages' half: writes the layer files of a save. Fills manifest (job "tiny"), whose files
+ * point into files. */
 mr_status fixture_write(const char *dir, const char *tag, uint64_t epoch, uint64_t step,
                         mr_checkpoint_file files[FIXTURE_FILES], mr_manifest *manifest);
 /* Both halves: write and commit. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: every name of a checkpoint has one spelling, is recognised again, and no tag or file name
- * leaves its folder. Method: tables of names with the expected verdict. */
+/* Goal: every name of a checkpoint has one spelling, is recognised again, and no tag or file
+ * name leaves its folder.
+ * Method: tables of names with the expected verdict. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -33,10 +34,16 @@ static void test_step_tag_has_twelve_digits(void **state) {
 
 static void test_other_spelling_is_no_step_tag(void **state) {
     (void)state;
-    static const char *const bad[] = {"step-1", "step-00000000010", "step-0000000000100",
-                                      "step-00000000010x", "step-", "step-+00000000001",
-                                      "step- 00000000001", "Step-000000000001",
-                                      "step-18446744073709551616", "step-000000000001 "};
+    static const char *const bad[] = {"step-1",
+                                      "step-00000000010",
+                                      "step-0000000000100",
+                                      "step-00000000010x",
+                                      "step-",
+                                      "step-+00000000001",
+                                      "step- 00000000001",
+                                      "Step-000000000001",
+                                      "step-18446744073709551616",
+                                      "step-000000000001 "};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         assert_false(mr_layout_step_parse(bad[i], NULL));
 }
@@ -72,7 +79,12 @@ static void test_bad_tag_is_refused_with_its_reason(void **state) {
 static void test_good_tag_is_taken(void **state) {
     (void)state;
     static const char *const good[] = {
-        "best", "a", "0", "v1.2_x-Y", "step-000000000001", "latest2",
+        "best",
+        "a",
+        "0",
+        "v1.2_x-Y",
+        "step-000000000001",
+        "latest2",
         "x12345678901234567890123456789012345678901234567890123456789012"};
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
         fixture_ok(mr_layout_tag_check(good[i]));
@@ -115,19 +127,23 @@ static void test_layer_name_round_trips(void **state) {
 
 static void test_other_layer_name_is_refused(void **state) {
     (void)state;
-    static const char *const bad[] = {
-        "layer_0-model_states.safetensors", "layer_000-model_states.safetensors",
-        "layer_00-model_states.pt", "layer_-model_states.safetensors",
-        "layer_00-model_1-model_states.safetensors", "layer_00-model_01.safetensors",
-        "layer_4294967296-model_states.safetensors", "manifest.json", ""};
+    static const char *const bad[] = {"layer_0-model_states.safetensors",
+                                      "layer_000-model_states.safetensors",
+                                      "layer_00-model_states.pt",
+                                      "layer_-model_states.safetensors",
+                                      "layer_00-model_1-model_states.safetensors",
+                                      "layer_00-model_01.safetensors",
+                                      "layer_4294967296-model_states.safetensors",
+                                      "manifest.json",
+                                      ""};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         assert_false(mr_layout_layer_parse(bad[i], NULL, NULL, NULL, NULL));
 }
 
 static void test_listed_name_cannot_leave_the_folder(void **state) {
     (void)state;
-    static const char *const bad[] = {"",   "..",  "../x", "a/b", "/etc/passwd", ".tmp-1",
-                                      "a..b", "manifest.json", "a\nb"};
+    static const char *const bad[] = {"",       "..",   "../x",          "a/b", "/etc/passwd",
+                                      ".tmp-1", "a..b", "manifest.json", "a\nb"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         assert_false(mr_layout_file_name_valid(bad[i]));
 }
@@ -159,9 +175,9 @@ static void test_save_folder_names_epoch_and_step(void **state) {
     assert_false(mr_layout_save_parse(".save-e-s5-x", &epoch, &step));
     assert_false(mr_layout_save_parse("best", &epoch, &step));
     /* The longest tag and numbers still fit. */
-    fixture_ok(mr_layout_save_name(
-        "x12345678901234567890123456789012345678901234567890123456789012", UINT64_MAX, UINT64_MAX,
-        name));
+    fixture_ok(
+        mr_layout_save_name("x12345678901234567890123456789012345678901234567890123456789012",
+                            UINT64_MAX, UINT64_MAX, name));
     assert_true(mr_layout_save_parse(name, &epoch, &step));
     assert_true(epoch == UINT64_MAX && step == UINT64_MAX);
 }

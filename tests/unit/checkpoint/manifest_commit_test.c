@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: a commit puts a whole checkpoint in place or changes nothing, and refuses what is old,
- * missing or somebody else's. Method: saves into a temporary folder, with one thing wrong each. */
+ * missing or somebody else's.
+ * Method: saves into a temporary folder, with one thing wrong each. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: a manifest's text is a pure function of its contents, reads back equal, and no damaged byte
- * of it passes. Method: golden text; every bit of it flipped and every cut; hand-written texts that
- * break one rule each. */
+/* Goal: a manifest's text is a pure function of its contents, reads back equal, and no damaged
+ * byte of it passes.
+ * Method: golden text; every bit of it flipped and every cut; hand-written texts that break one
+ * rule each. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -43,8 +44,10 @@ static const char golden[] =
     "  \"data_cursor\": {\"step\": 100, \"sample\": 6400},\n"
     "  \"optimizer\": {\"type\": \"adamw\", \"steps\": 99, \"lr\": 0.10000000000000001},\n"
     "  \"files\": [\n"
-    "    {\"file\": \"layer_00-model_states.safetensors\", \"bytes\": 7, \"sha256\": \"" HASH_A "\"},\n"
-    "    {\"file\": \"layer_01-model_states.safetensors\", \"bytes\": 12, \"sha256\": \"" HASH_B "\"}\n"
+    "    {\"file\": \"layer_00-model_states.safetensors\", \"bytes\": 7, \"sha256\": \"" HASH_A
+    "\"},\n"
+    "    {\"file\": \"layer_01-model_states.safetensors\", \"bytes\": 12, \"sha256\": \"" HASH_B
+    "\"}\n"
     "  ],\n"
     "  \"sha256\": \"";
 
@@ -104,7 +107,7 @@ static void test_every_flip_and_cut_is_refused(void **state) {
 }
 
 #define TEXT(schema, step, hash, cursor, optimizer, entries)                                       \
-    "{\"schema\":" schema ",\"job\":\"j\",\"step\":" step ",\"epoch\":1,\"model_hash\":" hash        \
+    "{\"schema\":" schema ",\"job\":\"j\",\"step\":" step ",\"epoch\":1,\"model_hash\":" hash      \
     ",\"data_cursor\":" cursor ",\"optimizer\":" optimizer ",\"files\":" entries "}"
 #define SCHEMA "\"millrace.checkpoint/v1\""
 #define CURSOR "{\"step\":1,\"sample\":8}"
@@ -113,7 +116,8 @@ static void test_every_flip_and_cut_is_refused(void **state) {
 
 static void test_text_by_hand_is_taken(void **state) {
     (void)state;
-    static const char text[] = TEXT(SCHEMA, "1", "\"ab\"", CURSOR, OPTIMIZER, "[" ENTRY("a", "1") "]");
+    static const char text[] =
+        TEXT(SCHEMA, "1", "\"ab\"", CURSOR, OPTIMIZER, "[" ENTRY("a", "1") "]");
     mr_manifest back;
     fixture_ok(mr_manifest_parse(text, strlen(text), &back));
     assert_int_equal(back.file_count, 1);

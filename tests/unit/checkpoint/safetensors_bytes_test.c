@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: what is written is the format, to the byte, and comes back equal. Method: a file against
- * golden bytes written out by hand from the format's text; its hash against the crypto tool's answer
- * for those bytes; a reader in Python that knows only json and struct; round trips. */
+/* Goal: what is written is the format, to the byte, and comes back equal.
+ * Method: a file against golden bytes written out by hand from the format's text; its hash
+ * against the crypto tool's answer for those bytes; a reader in Python that knows only json and
+ * struct; round trips. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -29,8 +30,8 @@ static const char golden_header[] =
     "\"weight\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]},"
     "\"none\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[16,16]},"
     "\"flags\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[16,19]}}";
-static const unsigned char golden_data[19] = {0, 0, 0x80, 0x3f, 0, 0, 0,    0xc0, 0, 0,
-                                              0, 0x3f, 0, 0,    0, 0, 1, 2, 255};
+static const unsigned char golden_data[19] = {0, 0,    0x80, 0x3f, 0, 0, 0, 0xc0, 0,  0,
+                                              0, 0x3f, 0,    0,    0, 0, 1, 2,    255};
 
 static char dir[FIXTURE_PATH_BYTES];
 
@@ -67,7 +68,8 @@ static void test_file_equals_golden_bytes(void **state) {
     assert_string_equal(file.name, "golden.safetensors");
     assert_int_equal(file.bytes, size);
     /* sha256sum of the bytes above. */
-    assert_string_equal(file.sha256, "a6dd23b880f1500d31419a310cfef3ed5f8441f246b449b1365941867876f14c");
+    assert_string_equal(file.sha256,
+                        "a6dd23b880f1500d31419a310cfef3ed5f8441f246b449b1365941867876f14c");
     assert_int_equal(fixture_count(dir, ".tmp-"), 0);
     free(bytes);
 }

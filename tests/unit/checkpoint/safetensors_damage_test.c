@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: every rule of the format is checked, each violation with its own words; and what the rules
- * allow is taken. Method: headers written by hand, each with one thing wrong, opened from memory;
- * links and pipes opened from a folder. */
+/* Goal: every rule of the format is checked, each violation with its own words; and what the
+ * rules allow is taken.
+ * Method: headers written by hand, each with one thing wrong, opened from memory; links and
+ * pipes opened from a folder. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -93,8 +94,8 @@ static void test_broken_rule_is_named(void **state) {
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 3, 0, "E_CKPT_TRUNC"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", 0,
          0, "E_CKPT_OVERFLOW tensor=a"},
-        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,99999999999999999999]}}", 1,
-         0, "E_CKPT_OVERFLOW"},
+        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,99999999999999999999]}}", 1, 0,
+         "E_CKPT_OVERFLOW"},
         {"{\"__metadata__\":[]}", 0, 0, "E_CKPT_HDR: __metadata__ is not an object"},
         {"{\"__metadata__\":{\"x\":1}}", 0, 0, "E_CKPT_HDR: __metadata__.x is not a string"},
     };
@@ -156,8 +157,8 @@ static void test_allowed_forms_are_taken(void **state) {
     }
 }
 
-/* Every shorter file and every flipped header byte is refused or still a consistent file: the reader
- * must survive all of them. */
+/* Every shorter file and every flipped header byte is refused or still a consistent file: the
+ * reader must survive all of them. */
 static void test_every_cut_and_flip_is_survived(void **state) {
     (void)state;
     static const char header[] =

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal (law 3): whatever happens in the middle of a save, the newest checkpoint is the old one or the
- * new one, whole, and the next save works.
- * Method: a child process saves step 20 over a folder that holds step 10 (and, in a second scenario,
- * saves a tag again). The parent traces it and, for every k, kills it before its k-th system call, or
- * makes its k-th file call fail; then it looks with the ordinary catalogue. The named fault points of the save
- * are failed one after the other as well, and all of them must have been met. */
+/* Goal (law 3): whatever happens in the middle of a save, the newest checkpoint is the old one
+ * or the new one, whole, and the next save works.
+ * Method: a child process saves step 20 over a folder that holds step 10 (and, in a second
+ * scenario, saves a tag again). The parent traces it and, for every k, kills it before its k-th
+ * system call, or makes its k-th file call fail; then it looks with the ordinary catalogue. The
+ * named fault points of the save are failed one after the other as well, and all of them must
+ * have been met. */
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -98,21 +99,21 @@ static void scenario_recover(const scenario *s, const char *dir) {
 
 #if defined(__x86_64__)
 
-/* Calls that a file system answers; a failing one of another kind would only upset the C library. */
+/* Calls that a file system answers; another one failing would only upset the C library. */
 static bool is_file_call(unsigned long long number) {
     static const unsigned long long numbers[] = {
-        SYS_openat, SYS_read,     SYS_pread64,   SYS_write,  SYS_close,     SYS_fstat, SYS_newfstatat,
-        SYS_fsync,  SYS_renameat, SYS_renameat2, SYS_mkdir,  SYS_fallocate, SYS_lseek, SYS_unlinkat,
-        SYS_fcntl,  SYS_getdents64};
+        SYS_openat,     SYS_read,     SYS_pread64,  SYS_write,     SYS_close, SYS_fstat,
+        SYS_newfstatat, SYS_fsync,    SYS_renameat, SYS_renameat2, SYS_mkdir, SYS_fallocate,
+        SYS_lseek,      SYS_unlinkat, SYS_fcntl,    SYS_getdents64};
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         if (numbers[i] == number)
             return true;
     return false;
 }
 
-/* Runs the scenario in a traced child and stops it before its k-th call (from 1). inject 0: kills it
- * there; otherwise the call does not happen and returns -inject. *out_calls: how many calls counted.
- * Returns the child's wait status; -1 where tracing is not allowed here. */
+/* Runs the scenario in a traced child and stops it before its k-th call (from 1). inject 0: kills
+ * it there; otherwise the call does not happen and returns -inject. *out_calls: how many calls
+ * counted. Returns the child's wait status; -1 where tracing is not allowed here. */
 static int trace_child(const scenario *s, const char *dir, unsigned k, int inject,
                        unsigned *out_calls) {
     pid_t child = fork();
@@ -227,7 +228,7 @@ static void test_kill_at_every_call_leaves_old_or_new(void **state) {
 
 #endif
 
-/* ---- named points ------------------------------------------------------------------------------- */
+/* ---- named points ---- */
 
 static const char *const points[] = {
     "checkpoint.file.created",

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: a full disk or a forbidden size is a status with path and reason, leaves no checkpoint and no
- * half file, does not harm the older one, and is over when there is room again. Method: a tmpfs of one
- * MiB in a private mount namespace where we may make one; a file size limit everywhere. */
+/* Goal: a full disk or a forbidden size is a status with path and reason, leaves no checkpoint
+ * and no half file, does not harm the older one, and is over when there is room again.
+ * Method: a tmpfs of one MiB in a private mount namespace where we may make one; a file size
+ * limit everywhere. */
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>

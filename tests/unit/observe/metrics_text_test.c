@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: the metrics' text is what Prometheus reads, in both formats, to the byte; and the table keeps
- * its own rules. Method: golden texts; rules checked over all rows; promtool where it is installed. */
+/* Goal: the metrics' text is what Prometheus reads, in both formats, to the byte; and the table
+ * keeps its own rules.
+ * Method: golden texts; rules checked over all rows; promtool where it is installed. */
 #include <ctype.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -143,10 +144,12 @@ static void test_openmetrics_equals_golden(void **state) {
 
 static void test_process_is_told(void **state) {
     (void)state;
-    static const char *const names[] = {
-        "\nprocess_cpu_seconds_total ", "\nprocess_resident_memory_bytes ",
-        "\nprocess_virtual_memory_bytes ", "\nprocess_start_time_seconds ",
-        "\nprocess_open_fds ", "\nprocess_max_fds "};
+    static const char *const names[] = {"\nprocess_cpu_seconds_total ",
+                                        "\nprocess_resident_memory_bytes ",
+                                        "\nprocess_virtual_memory_bytes ",
+                                        "\nprocess_start_time_seconds ",
+                                        "\nprocess_open_fds ",
+                                        "\nprocess_max_fds "};
     char *text = NULL;
     size_t bytes = 0;
     ok(mr_metrics_render(metrics, MR_METRICS_TEXT, &text, &bytes));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: updates from many threads lose nothing and a reader at the same time sees whole spans only.
- * Method: threads that count, observe and write spans whose fields must agree, against a reader that
- * renders and checks; run under the thread sanitizer as well. */
+ * Method: threads that count, observe and write spans whose fields must agree, against a reader
+ * that renders and checks; run under the thread sanitizer as well. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>

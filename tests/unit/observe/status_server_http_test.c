@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: the status port answers what it promises, to good and bad clients, on loopback only, and ends
- * at once. Method: a client that is nothing but a socket, so that every byte sent and received is
- * seen here. */
+/* Goal: the status port answers what it promises, to good and bad clients, on loopback only, and
+ * ends at once.
+ * Method: a client that is nothing but a socket, so that every byte sent and received is seen
+ * here. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <setjmp.h>
@@ -35,8 +36,8 @@ static void ok(mr_status status) {
 
 static void fails(mr_status status, mr_code code, const char *text) {
     if (status.code != code || strstr(status.text, text) == NULL)
-        fail_msg("wanted %s '%s', got %s '%s'", mr_code_name(code), text,
-                 mr_code_name(status.code), status.text);
+        fail_msg("wanted %s '%s', got %s '%s'", mr_code_name(code), text, mr_code_name(status.code),
+                 status.text);
 }
 
 static int setup(void **state) {
@@ -187,7 +188,8 @@ static void test_other_page_is_404_and_other_method_405(void **state) {
         char request[128];
         (void)snprintf(request, sizeof(request),
                        "%s /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: "
-                       "3\r\n\r\nabc", methods[i]);
+                       "3\r\n\r\nabc",
+                       methods[i]);
         talk(request);
         assert_int_equal(strncmp(reply, "HTTP/1.1 405 ", 13), 0);
         assert_non_null(strstr(reply, "Allow: GET, HEAD\r\n"));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: the trace is valid Chrome trace JSON of the newest spans, and recording takes no memory.
- * Method: rings smaller than what is written; the JSON parsed by an independent parser (jansson). */
+ * Method: rings smaller than what is written; the JSON read by an independent parser. */
 #include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -92,8 +92,8 @@ static void test_json_names_process_track_and_spans(void **state) {
     assert_int_equal(json_integer_value(json_object_get(arguments, "micro_batch")), 3);
     arguments = json_object_get(json_array_get(events, 3), "args");
     assert_null(json_object_get(arguments, "micro_batch"));
-    assert_true(json_is_integer(
-        json_object_get(json_object_get(root, "otherData"), "wall_offset_ns")));
+    assert_true(
+        json_is_integer(json_object_get(json_object_get(root, "otherData"), "wall_offset_ns")));
     json_decref(root);
 }
 
