@@ -38,11 +38,13 @@ static json_t *validate_json(const char *path, const mr_job_errors *errors,
                      (int)mr_status_is_ok(*status), "errors", list);
 }
 
-/* A file is good when it can be read, parsed and planned. */
+/* A file is good when it can be read, parsed, run by this version and planned. */
 static mr_status validate_file(const char *path, mr_job_file *file, mr_job_errors *errors) {
     mr_plan *plan = NULL;
     MR_TRY(mr_job_file_read(path, file, errors));
-    mr_status status = mr_plan_make(file->job, false, &plan);
+    mr_status status = mr_job_check_runnable(file->job, file->job->loss != MR_LOSS_NONE);
+    if (mr_status_is_ok(status))
+        status = mr_plan_make(file->job, false, &plan);
     mr_plan_destroy(plan);
     return mr_status_is_ok(status) ? status : mr_status_prefix(status, "%s", path);
 }

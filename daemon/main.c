@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* main.c: millraced: read the command line, become a role, run it, and say by the exit code how it
  * went (sysexits; reference in README). */
+#include <signal.h>
 #include <stdio.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "daemon/base/log.h"
 #include "daemon/base/version.h"
 #include "daemon/coordinator/coordinator.h"
-#include "daemon/device/cpu/environment.h"
 #include "daemon/options.h"
 #include "daemon/stage/stage.h"
 
@@ -48,8 +46,14 @@ static mr_status run_role(const mr_options *options) {
     return mr_stage_run(&options->stage);
 }
 
+/* A write to a closed socket or past a file limit is an error that its caller reports, not a death. */
+static void ignore_write_signals(void) {
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN);
+}
+
 int main(int argument_count, char **arguments) {
-    mr_device_cpu_environment(arguments);
+    ignore_write_signals();
     mr_options options;
     mr_status status = mr_options_parse(argument_count, arguments, &options);
     if (!mr_status_is_ok(status)) {

@@ -114,6 +114,7 @@ mr_status mr_job_spec_make(const char *job_file, const char *base_directory, boo
         return MR_ERROR(INVALID_ARGUMENT, "base_directory is \"%.100s\"; it must be absolute",
                         base_directory);
     MR_TRY_GOTO(status, mr_job_parse(job_file, strlen(job_file), &job, NULL), out);
+    MR_TRY_GOTO(status, mr_job_check_runnable(job, !inference), out);
     MR_TRY_GOTO(status, mr_plan_make(job, inference, &plan), out);
     MR_TRY_GOTO(status, mr_job_spec_ended(job->name, job_file, base_directory, inference, &spec),
                 out);

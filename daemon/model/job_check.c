@@ -29,19 +29,12 @@ static bool pipe_is_good(const mr_job_draft *draft) {
 
 static void check_topology(const mr_job_draft *draft, mr_job_errors *errors) {
     static const char *const axes[] = {"pipeline.topology.data", "pipeline.topology.model"};
-    const size_t sizes[] = {draft->job.data, draft->job.model};
     bool topology = given(draft, "pipeline.topology.pipe") || given(draft, axes[0]) ||
                     given(draft, axes[1]);
     if (topology && given(draft, "pipeline.stages"))
         mr_job_errors_add(errors, line_of(draft, "pipeline.stages"),
                           "pipeline.stages and pipeline.topology are both given; stages: N is "
                           "short for topology: {pipe: N}, so keep one");
-    for (size_t i = 0; i < 2; i++)
-        if (good(draft, axes[i]) && sizes[i] > 1)
-            mr_job_errors_add(errors, line_of(draft, axes[i]),
-                              "data and model axes greater than 1 are not supported by this "
-                              "version: %s is %zu",
-                              axes[i], sizes[i]);
     if (pipe_is_good(draft) && good(draft, "model.layers") &&
         draft->job.pipe > draft->job.layer_count)
         mr_job_errors_add(errors, line_of(draft, pipe_path(draft)),
@@ -56,11 +49,6 @@ static void check_pipeline_settings(const mr_job_draft *draft, mr_job_errors *er
                           "pipeline.chunks greater than 1 is not supported by this version: it is "
                           "%zu; it must be 1",
                           job->chunks);
-    if (good(draft, "pipeline.activation_checkpoint_interval") && job->checkpoint_interval != 0)
-        mr_job_errors_add(errors, line_of(draft, "pipeline.activation_checkpoint_interval"),
-                          "pipeline.activation_checkpoint_interval is not supported by this "
-                          "version: it is %zu; it must be 0",
-                          job->checkpoint_interval);
 }
 
 /* The explicit bounds; one error names the first bad entry. */
@@ -203,10 +191,6 @@ static void check_learning_rate(const mr_job_draft *draft, mr_job_errors *errors
     bool total = given(draft, "lr_schedule.total_steps");
     if (!good(draft, "lr_schedule.total_steps") || !good(draft, "model.loss"))
         return;
-    if (!total && job->loss != MR_LOSS_NONE)
-        mr_job_errors_add(errors, line_of(draft, "lr_schedule.type"),
-                          "lr_schedule.total_steps is missing; it must be the number of steps to "
-                          "train, at least 1");
     if (total && good(draft, "lr_schedule.warmup_steps") && job->warmup_steps > job->total_steps)
         mr_job_errors_add(errors, line_of(draft, "lr_schedule.warmup_steps"),
                           "lr_schedule.warmup_steps is %llu; it must be at most %llu, the total "

@@ -229,7 +229,7 @@ static const mr_field job_fields[] = {
      STEPS,
      .minimum = 1,
      JOB(total_steps),
-     .help = "steps of the job; required unless loss is none"},
+     .help = "steps of the job; training needs it"},
     {.path = "lr_schedule.min_lr",
      .kind = MR_FIELD_NUMBER,
      .fallback = "0",

@@ -142,7 +142,6 @@ static void elements_add_layer(const mr_plan *plan, size_t layer, bool tied_is_t
 
 /* repeated[layer]: a layer before it on the same stage has the same tie. */
 static mr_status stage_fill(mr_plan *plan, size_t index, const bool *repeated) {
-    const mr_job *job = plan->job;
     mr_stage_plan *stage = &plan->stages[index];
     stage->layer_first = plan->bounds[index];
     stage->layer_end = plan->bounds[index + 1];
@@ -153,7 +152,7 @@ static mr_status stage_fill(mr_plan *plan, size_t index, const bool *repeated) {
         double flops = description->flops_forward;
         if (!plan->inference)
             flops += description->flops_backward_input + description->flops_backward_weight;
-        stage->flops += flops * (double)job->micro_batches;
+        stage->flops += flops * (double)plan->micro_batches;
     }
     stage_sum weights = {0};
     stage_sum gradients = {0};

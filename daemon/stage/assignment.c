@@ -118,7 +118,3 @@ size_t mr_assignment_message_bytes(const mr_assignment *assignment, size_t layer
         MR_ASSERT(mr_shape_bytes(&labels, &label_bytes));
     return bytes + label_bytes + ASSIGNMENT_RIDER_BYTES;
 }
-
-uint32_t mr_assignment_micro_batches(const mr_assignment *assignment) {
-    return assignment->inference ? 1 : (uint32_t)assignment->job->micro_batches;
-}

@@ -39,7 +39,5 @@ const mr_stage_plan *mr_assignment_stage(const mr_assignment *assignment);
 mr_shape mr_assignment_boundary(const mr_assignment *assignment, size_t layer);
 /* Bytes of the largest message that crosses the boundary before layer, labels included. */
 size_t mr_assignment_message_bytes(const mr_assignment *assignment, size_t layer);
-/* Microbatches of one step: the job's, or one at a time for inference. */
-uint32_t mr_assignment_micro_batches(const mr_assignment *assignment);
 
 #endif

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/model/job.h"
+
+mr_status mr_job_check_runnable(const mr_job *job, bool training) {
+    if (job->data > 1)
+        return MR_ERROR(UNIMPLEMENTED,
+                        "pipeline.topology.data is %zu; this version runs one replica, 1", job->data);
+    if (job->model > 1)
+        return MR_ERROR(UNIMPLEMENTED,
+                        "pipeline.topology.model is %zu; this version does not cut layers, 1",
+                        job->model);
+    if (job->checkpoint_interval > 0)
+        return MR_ERROR(UNIMPLEMENTED,
+                        "pipeline.activation_checkpoint_interval is %zu; this version keeps all "
+                        "activations, 0",
+                        job->checkpoint_interval);
+    if (training && job->loss == MR_LOSS_NONE)
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "model.loss is none; training needs cross_entropy or mse");
+    if (training && job->total_steps == 0)
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "lr_schedule.total_steps is missing; it must be the number of steps to "
+                        "train, at least 1");
+    return MR_OK;
+}
