@@ -24,6 +24,9 @@ typedef struct train {
 static mr_status train_prepare(train *t, const char *path) {
     mr_plan *plan = NULL;
     MR_TRY(mr_job_file_read(path, &t->file, NULL));
+    if (t->file.job->total_steps == 0)
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "%s: lr_schedule.total_steps is not set; training needs at least 1", path);
     mr_status status = mr_plan_make(t->file.job, false, &plan);
     if (!mr_status_is_ok(status))
         return mr_status_prefix(status, "%s", path);
