@@ -11,8 +11,8 @@
 static bool kind_is_cuda(const char *kind) {
     unsigned number;
     int used = 0;
-    return sscanf(kind, "cuda:%3u%n", &number, &used) == 1 && kind[used] == '\0' && kind[5] >= '0' &&
-           kind[5] <= '9';
+    return sscanf(kind, "cuda:%3u%n", &number, &used) == 1 && kind[used] == '\0' &&
+           kind[5] >= '0' && kind[5] <= '9'; /* scanf takes a sign, too */
 }
 
 mr_status mr_device_create(const mr_device_options *options, mr_device **out_device) {

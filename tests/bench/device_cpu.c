@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* device_cpu [THREADS [REPEATS]]: the time of every device operation in the benchmark model (6
  * layers, C=384, 6 heads, T=256, B=8, V=256), its rate, its share of a training step, and oneDNN's
- * own matmul rate for the same products in the same run. The last line predicts what tests/bench/
- * train_cpu measures: model GFLOP/s of the sum of all operations over oneDNN's rate, from medians and
- * from best times. The machine should be idle. Nothing is bound to a processor, so that oneDNN's
+ * own matmul rate for the same products in the same run. The last lines predict what tests/bench/
+ * train_cpu measures: model GFLOP/s of the sum of all operations over oneDNN's rate, from medians
+ * and from best times. The machine should be idle. Nothing is bound to a processor, so that oneDNN's
  * threads are as free as ours. No pass or fail. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -143,28 +143,28 @@ static void bench_operation(bench *b, const operation *op) {
     b->flops += op->flops * (double)op->count;
 }
 
-/* A product through the device and by oneDNN alone. */
-static void bench_product(bench *b, const onednn_rate_product *product, int threads) {
+/* Seconds of each repeat of a product through the device, ascending. x: A or, for dw, what A is
+ * turned from; w: B, or x of the layer. */
+static void bench_linear(bench *b, const mr_onednn_shape *shape, double *seconds) {
     mr_tensor x = b->wide;
     mr_tensor w = b->weight;
     mr_tensor y = b->wide2;
-    double seconds[1000];
-    bool backward_weight = product->a_transposed;
-    x.shape.dims[0] = backward_weight ? product->k : product->m;
-    x.shape.dims[1] = backward_weight ? product->m : product->k;
-    w.shape.dims[0] = product->b_transposed ? product->n : product->k;
-    w.shape.dims[1] = product->b_transposed ? product->k : product->n;
-    y.shape.dims[0] = product->m;
-    y.shape.dims[1] = product->n;
     mr_tensor bias = b->row1;
-    bias.shape.dims[0] = backward_weight ? product->m : product->n;
+    bool backward_weight = shape->a_transposed;
+    x.shape.dims[0] = backward_weight ? shape->k : shape->m;
+    x.shape.dims[1] = backward_weight ? shape->m : shape->k;
+    w.shape.dims[0] = shape->b_transposed ? shape->n : shape->k;
+    w.shape.dims[1] = shape->b_transposed ? shape->k : shape->n;
+    y.shape.dims[0] = shape->m;
+    y.shape.dims[1] = shape->n;
+    bias.shape.dims[0] = backward_weight ? shape->m : shape->n;
     if (backward_weight)
-        w.data = b->qkv.data; /* x of the layer: [R, n] */
+        w.data = b->qkv.data;
     for (int i = -2; i < b->repeats; i++) {
         int64_t start = mr_clock_now_ns();
         if (backward_weight)
             b->ops->linear_backward_weight(b->device, &x, &w, &y, &bias);
-        else if (product->b_transposed)
+        else if (shape->b_transposed)
             b->ops->linear_forward(b->device, &x, &w, &bias, &y);
         else
             b->ops->linear_backward_input(b->device, &x, &w, &y);
@@ -172,11 +172,18 @@ static void bench_product(bench *b, const onednn_rate_product *product, int thre
             seconds[i] = (double)(mr_clock_now_ns() - start) * 1e-9;
     }
     qsort(seconds, (size_t)b->repeats, sizeof(double), seconds_compare);
-    double ours = seconds[b->repeats / 2];
+}
+
+/* A product through the device and by oneDNN alone. */
+static mr_status bench_product(bench *b, const onednn_rate_product *product, int threads) {
+    const mr_onednn_shape *shape = &product->shape;
+    double seconds[1000];
     double alone[2];
     double count = (double)product->count;
-    onednn_rate_seconds(product, threads, b->repeats, alone);
-    double flops = 2.0 * (double)product->m * (double)product->n * (double)product->k;
+    double flops = 2.0 * (double)shape->m * (double)shape->n * (double)shape->k;
+    bench_linear(b, shape, seconds);
+    MR_TRY(onednn_rate_seconds(shape, threads, b->repeats, alone));
+    double ours = seconds[b->repeats / 2];
     printf("%-28s x%-3zu %9.1f us (best %9.1f) %8.1f GFLOP/s  %8.2f ms a step"
            " (oneDNN alone %8.1f, best %8.1f GFLOP/s)\n",
            product->name, product->count, ours * 1e6, seconds[0] * 1e6, flops / ours * 1e-9,
@@ -189,28 +196,39 @@ static void bench_product(bench *b, const onednn_rate_product *product, int thre
     }
     b->product_flops += flops * count;
     b->flops += flops * count;
+    return MR_OK;
 }
 
-static void bench_products(bench *b, int threads) {
+#define FORWARD(IN, OUT)                                                                           \
+    {.m = R, .n = (OUT), .k = (IN), .a_stride = (IN), .b_stride = (IN), .c_stride = (OUT),         \
+     .b_transposed = true}
+#define BACKWARD_INPUT(IN, OUT)                                                                    \
+    {.m = R, .n = (IN), .k = (OUT), .a_stride = (OUT), .b_stride = (IN), .c_stride = (IN)}
+#define BACKWARD_WEIGHT(IN, OUT)                                                                   \
+    {.m = (OUT), .n = (IN), .k = R, .a_stride = (OUT), .b_stride = (IN), .c_stride = (IN),         \
+     .a_transposed = true, .accumulate = true}
+
+static mr_status bench_products(bench *b, int threads) {
     static const onednn_rate_product products[] = {
-        {"qkv forward", R, 3 * C, C, 0, 1, 0, L},
-        {"attn.proj forward", R, C, C, 0, 1, 0, L},
-        {"fc forward", R, F, C, 0, 1, 0, L},
-        {"mlp.proj forward", R, C, F, 0, 1, 0, L},
-        {"head forward", R, V, C, 0, 1, 0, 1},
-        {"qkv backward input", R, C, 3 * C, 0, 0, 0, L},
-        {"attn.proj backward input", R, C, C, 0, 0, 0, L},
-        {"fc backward input", R, C, F, 0, 0, 0, L},
-        {"mlp.proj backward input", R, F, C, 0, 0, 0, L},
-        {"head backward input", R, C, V, 0, 0, 0, 1},
-        {"qkv backward weight", 3 * C, C, R, 1, 0, 1, L},
-        {"attn.proj backward weight", C, C, R, 1, 0, 1, L},
-        {"fc backward weight", F, C, R, 1, 0, 1, L},
-        {"mlp.proj backward weight", C, F, R, 1, 0, 1, L},
-        {"head backward weight", V, C, R, 1, 0, 1, 1},
+        {"qkv forward", FORWARD(C, 3 * C), L},
+        {"attn.proj forward", FORWARD(C, C), L},
+        {"fc forward", FORWARD(C, F), L},
+        {"mlp.proj forward", FORWARD(F, C), L},
+        {"head forward", FORWARD(C, V), 1},
+        {"qkv backward input", BACKWARD_INPUT(C, 3 * C), L},
+        {"attn.proj backward input", BACKWARD_INPUT(C, C), L},
+        {"fc backward input", BACKWARD_INPUT(C, F), L},
+        {"mlp.proj backward input", BACKWARD_INPUT(F, C), L},
+        {"head backward input", BACKWARD_INPUT(C, V), 1},
+        {"qkv backward weight", BACKWARD_WEIGHT(C, 3 * C), L},
+        {"attn.proj backward weight", BACKWARD_WEIGHT(C, C), L},
+        {"fc backward weight", BACKWARD_WEIGHT(C, F), L},
+        {"mlp.proj backward weight", BACKWARD_WEIGHT(F, C), L},
+        {"head backward weight", BACKWARD_WEIGHT(C, V), 1},
     };
     for (size_t i = 0; i < sizeof(products) / sizeof(products[0]); i++)
-        bench_product(b, &products[i], threads);
+        MR_TRY(bench_product(b, &products[i], threads));
+    return MR_OK;
 }
 
 static void bench_others(bench *b) {
@@ -290,9 +308,10 @@ int main(int argc, char **argv) {
     }
     b.ops = b.device->ops;
     bench_tensors(&b);
-    bench_products(&b, threads);
+    status = bench_products(&b, threads);
     bench_others(&b);
-    status = b.ops->check(b.device);
+    if (mr_status_is_ok(status))
+        status = b.ops->check(b.device);
     for (int best = 0; best <= 1; best++) {
         double rate = b.flops / b.step[best] * 1e-9;
         double alone = b.product_flops / b.reference[best] * 1e-9;
@@ -302,6 +321,9 @@ int main(int argc, char **argv) {
                (b.step[best] - b.products[best]) * 1e3, rate, alone, rate / alone,
                (double)R / b.step[best]);
     }
+    double load = 0.0;
+    (void)getloadavg(&load, 1); /* only for the reader */
+    printf("load average of the machine: %.2f\n", load);
     mr_device_destroy(b.device);
     mr_arena_deinit(&b.arena);
     if (!mr_status_is_ok(status))

@@ -8,22 +8,18 @@
 
 #include <stddef.h>
 
-/* C [m, n] (+)= A [m, k] B [k, n]; a transposed operand is stored with its sides exchanged. */
+#include "daemon/device/cpu/onednn.h"
+
 typedef struct onednn_rate_product {
     const char *name;
-    size_t m;
-    size_t n;
-    size_t k;
-    int a_transposed;
-    int b_transposed;
-    int accumulate;
+    mr_onednn_shape shape;
     size_t count; /* in one step of the model */
 } onednn_rate_product;
 
-/* Seconds of one execution on threads threads, on random data: the median over repeats, and the
- * best. The calling thread must not be bound to a processor: oneDNN's threads inherit that. Aborts
- * when oneDNN refuses. */
-void onednn_rate_seconds(const onednn_rate_product *product, int threads, int repeats,
-                         double out_median_and_best[2]);
+/* Seconds of one execution with that many of oneDNN's own threads, on random data: the median over
+ * repeats, and the best. The calling thread must not be bound to a processor: oneDNN's threads
+ * inherit that. */
+MR_MUST_CHECK mr_status onednn_rate_seconds(const mr_onednn_shape *shape, int threads, int repeats,
+                                            double out_median_and_best[2]);
 
 #endif

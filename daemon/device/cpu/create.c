@@ -132,7 +132,7 @@ static mr_status cpu_fill(mr_device_cpu *cpu, int threads, bool pin) {
     const int *processors = NULL;
     if (pin && mr_processors_claim(threads, &cpu->processors))
         processors = cpu->processors.number;
-    MR_TRY(mr_onednn_create(threads, &cpu->onednn));
+    MR_TRY(mr_onednn_create(threads, 1, &cpu->onednn));
     return mr_pool_create(threads, processors, mr_onednn_thread_start, &cpu->pool);
 }
 

@@ -29,6 +29,7 @@ struct mr_onednn_plan {
 
 struct mr_onednn {
     int threads;
+    int inner_threads;
     dnnl_engine_t engine;
     dnnl_stream_t *streams; /* [threads] */
     mr_arena scratch;       /* threads times scratch_bytes */
@@ -242,7 +243,7 @@ static mr_status onednn_plan_create(mr_onednn *onednn, const mr_onednn_shape *sh
     mr_onednn_plan *plan = mr_alloc(sizeof(*plan));
     if (plan == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a matrix product's plan");
-    mr_onednn_thread_start();
+    omp_set_num_threads(onednn->inner_threads); /* of the primitives that this thread makes */
     plan->owner = onednn;
     plan->shape = *shape;
     plan->arguments = mr_alloc_array((size_t)onednn->threads, sizeof(onednn_arguments));
@@ -342,11 +343,12 @@ static dnnl_status_t onednn_open(mr_onednn *onednn) {
     return dnnl_success;
 }
 
-mr_status mr_onednn_create(int threads, mr_onednn **out_onednn) {
+mr_status mr_onednn_create(int threads, int inner_threads, mr_onednn **out_onednn) {
     mr_onednn *onednn = mr_alloc(sizeof(*onednn));
     if (onednn == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for oneDNN's plans");
     onednn->threads = threads;
+    onednn->inner_threads = inner_threads;
     onednn->streams = mr_alloc_array((size_t)threads, sizeof(dnnl_stream_t));
     if (onednn->streams == NULL) {
         mr_free(onednn);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* onednn.h: single-threaded matrix products by oneDNN; the only file pair that includes its
+/* onednn.h: matrix products by oneDNN; the only file pair that includes its
  * headers, and where versions 2 and 3 of its interface differ.
  * A plan is one primitive for one shape. Plans are made on first use and kept, at most
  * MR_DEVICE_PLANS_MAX of them (the one unused for longest gives way); each thread of the pool has
  * its own handles on a plan, so all may run it at once. Working memory is the caller's, from one
  * block per thread that grows only while plans are made. oneDNN itself makes a small table of its
  * arguments per call; we allocate nothing.
- * Every primitive is made for one thread: with more, oneDNN may cut the sum over k differently, and
- * bits would depend on the number of threads (law 1).
+ * A device makes every primitive for one thread: with more, oneDNN may pick another kernel or cut
+ * the sum over k differently, and bits would depend on the number of threads (law 1).
  * Owner: device/cpu. Thread: EXEC unless said.
  * Not here: cutting a product into blocks (linear.c). */
 #ifndef MR_DEVICE_CPU_ONEDNN_H
@@ -38,8 +38,9 @@ typedef struct mr_onednn_shape {
 
 /* Run once by every thread of the pool, EXEC too: keeps oneDNN single-threaded there. */
 void mr_onednn_thread_start(void);
-/* threads: how many call mr_onednn_run at once. UNAVAILABLE: oneDNN refuses. */
-MR_MUST_CHECK mr_status mr_onednn_create(int threads, mr_onednn **out_onednn);
+/* threads: how many call mr_onednn_run at once. inner_threads: oneDNN's own within one product; 1,
+ * but for a benchmark of oneDNN itself. UNAVAILABLE: oneDNN refuses. */
+MR_MUST_CHECK mr_status mr_onednn_create(int threads, int inner_threads, mr_onednn **out_onednn);
 void mr_onednn_destroy(mr_onednn *onednn);
 
 /* The plan for a shape; valid until MR_DEVICE_PLANS_MAX - 1 others were asked for.

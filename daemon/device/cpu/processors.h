@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* processors.h: which processors a device's threads are bound to. Stage daemons of one machine must
  * not choose the same one, and a wrong binding is worse than none, so:
- *   - a processor is claimed by binding an abstract Unix socket to its name. The kernel gives a name
- *     to one holder and takes it back when the process ends, however it ends; there is no file to
- *     clean up. Claims are seen within one network namespace;
+ *   - a processor is claimed by binding an abstract Unix socket to its name. The kernel gives a
+ *     name to one holder and takes it back when the process ends, however it ends; there is no file
+ *     to clean up. Claims are seen within one network namespace;
  *   - in a container (a process namespace that is not the machine's first) that was not given
  *     processors of its own, others on the machine cannot be seen, and nothing is bound;
  *   - a processor whose core's first sibling is claimed by somebody else comes last;

@@ -152,7 +152,8 @@ static void embedding_case(bench *b, size_t B, size_t T, size_t C, size_t V, boo
 
 static void test_embedding_of_any_size_matches_double_loops(void **state) {
     (void)state;
-    static const size_t shapes[][4] = {{1, 1, 1, 1}, {2, 3, 17, 5}, {3, 17, 65, 2}, {2, 40, 300, 9}};
+    static const size_t shapes[][4] = {
+        {1, 1, 1, 1}, {2, 3, 17, 5}, {3, 17, 65, 2}, {2, 40, 300, 9}};
     for (size_t row = 0; row < bench_row_count; row++)
         for (size_t i = 0; i < 4; i++) {
             bench b;

@@ -39,7 +39,7 @@ static void expect_product(mr_onednn *onednn, size_t n) {
 static void test_more_shapes_than_kept_still_multiply(void **state) {
     (void)state;
     mr_onednn *onednn = NULL;
-    mr_status status = mr_onednn_create(2, &onednn);
+    mr_status status = mr_onednn_create(2, 1, &onednn);
     assert_int_equal(status.code, MR_CODE_OK);
     for (size_t n = 1; n <= MR_DEVICE_PLANS_MAX + 8; n++)
         expect_product(onednn, n);
@@ -56,7 +56,7 @@ static void test_no_memory_for_a_plan_is_a_status(void **state) {
     mr_onednn *onednn = NULL;
     mr_onednn_plan *plan = NULL;
     mr_onednn_shape shape = shape_of(5);
-    mr_status status = mr_onednn_create(1, &onednn);
+    mr_status status = mr_onednn_create(1, 1, &onednn);
     assert_int_equal(status.code, MR_CODE_OK);
     for (uint64_t n = 1; n <= 2; n++) {
         mr_alloc_fail_at(n);
