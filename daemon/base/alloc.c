@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static _Atomic uint64_t alloc_count;
+static _Thread_local uint64_t alloc_count;
 static _Atomic uint64_t alloc_fail_in; /* allocations left until one fails; 0 is off */
 
 static bool alloc_must_fail(void) {
@@ -17,7 +17,7 @@ static bool alloc_must_fail(void) {
 }
 
 void *mr_alloc(size_t bytes) {
-    atomic_fetch_add_explicit(&alloc_count, 1, memory_order_relaxed);
+    alloc_count++;
     if (alloc_must_fail())
         return NULL;
     return calloc(1, bytes == 0 ? 1 : bytes);
@@ -32,7 +32,7 @@ void *mr_realloc_array(void *memory, size_t old_count, size_t new_count, size_t 
     size_t bytes;
     if (!mr_size_mul(new_count, size, &bytes))
         return NULL;
-    atomic_fetch_add_explicit(&alloc_count, 1, memory_order_relaxed);
+    alloc_count++;
     if (alloc_must_fail())
         return NULL;
     char *grown = realloc(memory, bytes == 0 ? 1 : bytes);
@@ -56,7 +56,7 @@ void mr_free(void *memory) {
 }
 
 uint64_t mr_alloc_count(void) {
-    return atomic_load_explicit(&alloc_count, memory_order_relaxed);
+    return alloc_count;
 }
 
 void mr_alloc_fail_at(uint64_t n) {

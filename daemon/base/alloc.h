@@ -21,12 +21,13 @@ char *mr_strdup(const char *text);
 /* Frees what mr_alloc gave; NULL is fine. */
 void mr_free(void *memory);
 
-/* Number of allocations made since start; equal before and after a step on the step path. */
+/* Number of allocations that the calling thread has asked for since it started, failed ones too.
+ * Per thread, because a step allocates nothing on EXEC while LOOP and others go on as they must. */
 uint64_t mr_alloc_count(void);
 /* Test seam: the n-th allocation from now fails (1 is the next one), 0 switches it off. */
 void mr_alloc_fail_at(uint64_t n);
 
-/* out = a * b or a + b; false on overflow (out untouched). */
+/* *out = a * b or a + b; false on overflow (*out untouched). */
 bool mr_size_mul(size_t a, size_t b, size_t *out);
 bool mr_size_add(size_t a, size_t b, size_t *out);
 
