@@ -64,7 +64,7 @@ static void member_lose(mr_decision *decision, mr_member *member, const char *wh
     member->state = MR_MEMBER_LOST;
     member->job = 0;
     member->job_id[0] = '\0';
-    member->deadline_ms = decision->now_ms + (expected ? 0 : MR_MEMBER_FORGET_MS);
+    member->deadline_ms = decision->now_ms + (expected ? MR_MEMBER_LEAVE_MS : MR_MEMBER_FORGET_MS);
     decision->state->queue_changed = true;
     if (job != NULL) {
         job->ranks[rank].member = 0;

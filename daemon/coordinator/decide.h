@@ -38,6 +38,7 @@ enum {
     MR_SECONDARY_WAIT_MS = 1000,
     MR_SILENT_MS = MR_HEARTBEAT_PERIOD_MS + MR_HEARTBEAT_PERIOD_MS / 2, /* a heartbeat is missing */
     MR_MEMBER_FORGET_MS = 60000, /* a lost member is shown this long */
+    MR_MEMBER_LEAVE_MS = 5000,   /* and one that was told to exit this long */
     MR_STORE_RETRY_MS = 1000,
     MR_STARTING_SLACK_MS = 5000, /* above a stage's own bounds, so that it can say itself what is late */
 };
@@ -109,7 +110,7 @@ typedef struct mr_event {
             const char *schedule_hash;
             uint64_t next_step;
         } prepared;
-        mr_step_result step_done;
+        mr_job_step step_done;
         struct {
             const char *tag;
             uint64_t step;

@@ -24,12 +24,21 @@ void mr_job_machine_rank_name(const mr_decision *decision, const mr_job_record *
 
 /* ---- moves --------------------------------------------------------------------------------------- */
 
+/* A reason is read by people and by other languages, which insist on valid text; it may hold pieces of
+ * names, cut anywhere. */
+static void reason_clean(char *reason) {
+    for (unsigned char *at = (unsigned char *)reason; *at != '\0'; at++)
+        if (*at < 0x20 || *at > 0x7e)
+            *at = '?';
+}
+
 static void machine_set(mr_decision *decision, mr_job_record *job, mr_job_state state,
                         const char *format, va_list arguments) {
     mr_job_facts *facts = &job->facts;
     MR_ASSERT(!mr_job_state_is_final(facts->state));
     facts->state = state;
     (void)vsnprintf(facts->reason, sizeof(facts->reason), format, arguments); /* cut on purpose */
+    reason_clean(facts->reason);
     if (state == MR_JOB_STARTING)
         facts->started_ms = decision->wall_ms;
     if (mr_job_state_is_final(state))
@@ -53,6 +62,7 @@ void mr_job_machine_explain(mr_decision *decision, mr_job_record *job, const cha
     va_start(arguments, format);
     (void)vsnprintf(reason, sizeof(reason), format, arguments); /* cut on purpose */
     va_end(arguments);
+    reason_clean(reason);
     if (strcmp(reason, job->facts.reason) == 0)
         return;
     memcpy(job->facts.reason, reason, sizeof(reason));
@@ -67,6 +77,23 @@ static void machine_new_epoch(mr_decision *decision, mr_job_record *job) {
     if (state->epoch_last < job->facts.epoch)
         state->epoch_last = job->facts.epoch;
     job->facts.epoch = ++state->epoch_last;
+}
+
+/* What dead epochs left in the checkpoint folder goes, unless another active job uses the folder: its
+ * epoch may be the lower one. */
+static void machine_sweep(mr_decision *decision, mr_job_record *job) {
+    const mr_jobs *jobs = &decision->state->jobs;
+    if (!mr_job_spec_saves(job->spec))
+        return;
+    for (size_t i = 0; i < jobs->count; i++) {
+        const mr_job_record *other = jobs->records[i];
+        if (other != job && mr_job_state_is_active(other->facts.state) &&
+            strcmp(other->spec->checkpoint_dir, job->spec->checkpoint_dir) == 0)
+            return;
+    }
+    mr_action *action = mr_actions_add(decision->actions, MR_ACTION_SWEEP);
+    action->job = job;
+    action->epoch = job->facts.epoch;
 }
 
 void mr_job_machine_start(mr_decision *decision, mr_job_record *job) {
@@ -88,7 +115,9 @@ void mr_job_machine_start(mr_decision *decision, mr_job_record *job) {
     MR_ASSERT(rank == job->spec->rank_count);
     job->connecting = false;
     job->deadline_ms = decision->now_ms + MR_PREPARE_TIMEOUT_MS + MR_STARTING_SLACK_MS;
-    mr_job_machine_set(decision, job, MR_JOB_STARTING, "%zu stages build their layers", rank);
+    mr_job_machine_set(decision, job, MR_JOB_STARTING, "%zu stage%s build their layers", rank,
+                       rank == 1 ? "" : "s");
+    machine_sweep(decision, job);
     mr_decision_order_all(decision, job, MR_ORDER_PREPARE, "", 0);
 }
 
@@ -255,7 +284,8 @@ static void machine_advance_starting(mr_decision *decision, mr_job_record *job) 
     if (!job->connecting) {
         job->connecting = true;
         job->deadline_ms = decision->now_ms + MR_CONNECT_TIMEOUT_MS + MR_STARTING_SLACK_MS;
-        mr_job_machine_explain(decision, job, "%zu stages connect", job->spec->rank_count);
+        mr_job_machine_explain(decision, job, "%zu stage%s connect", job->spec->rank_count,
+                               job->spec->rank_count == 1 ? "" : "s");
         mr_decision_order_all(decision, job, MR_ORDER_CONNECT, "", 0);
         return;
     }

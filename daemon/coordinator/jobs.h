@@ -30,7 +30,7 @@ typedef enum mr_job_state {
 } mr_job_state;
 
 /* One finished optimizer step, as rank 0 reported it. */
-typedef struct mr_step_result {
+typedef struct mr_job_step {
     uint64_t step; /* counts from 1 */
     double loss;
     double gradient_norm;
@@ -39,7 +39,7 @@ typedef struct mr_step_result {
     double tokens_per_second;
     double bubble;
     double step_seconds;
-} mr_step_result;
+} mr_job_step;
 
 /* What the store keeps of a job. Plain data. Times are wall clock milliseconds, 0 for not yet. */
 typedef struct mr_job_facts {
@@ -53,7 +53,7 @@ typedef struct mr_job_facts {
     uint64_t step;
     uint64_t start_step;
     uint64_t total_steps;
-    mr_step_result result;
+    mr_job_step result;
     int64_t created_ms;
     int64_t started_ms;
     int64_t ended_ms;
@@ -141,6 +141,8 @@ typedef struct mr_job_record {
     mr_job_waiter waiters[MR_JOB_WAITERS_MAX];
     size_t waiter_count;
     bool dirty; /* the store has not got its newest facts */
+    mr_job_state logged; /* the state that was last written to the log */
+    bool has_series;     /* it has been shown in the metrics */
 } mr_job_record;
 
 typedef struct mr_jobs {

@@ -295,7 +295,7 @@ static void work_finish(world *w, const world_job *job, world_stage **stages, si
 static void work_step(world *w, world_job *job, world_stage **stages) {
     job->step++;
     world_mail mail = stage_mail(stages[0], MR_EVENT_STEP_DONE);
-    mail.event.u.step_done = (mr_step_result){.step = job->step, .loss = 2.5, .tokens = 64};
+    mail.event.u.step_done = (mr_job_step){.step = job->step, .loss = 2.5, .tokens = 64};
     stage_report(w, stages[0], mail);
     if (job->inference) {
         if (world_random(w, 20) == 0)

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/coordinator/admission.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/checkpoint/catalog.h"
+
+/* The checkpoint of that tag can be loaded by this job; its step and path go to the admission. */
+static mr_status admission_take_tag(mr_admission *admission, const char *tag) {
+    const mr_job_spec *spec = admission->spec;
+    MR_TRY(mr_layout_tag_check(tag));
+    MR_TRY(mr_layout_join(spec->checkpoint_dir, tag, admission->checkpoint_path,
+                          sizeof(admission->checkpoint_path)));
+    mr_manifest manifest = {0};
+    MR_TRY(mr_manifest_read(admission->checkpoint_path, &manifest));
+    mr_status status = MR_OK;
+    if (strcmp(manifest.model_hash, spec->model_hash) != 0)
+        status = MR_ERROR(FAILED_PRECONDITION,
+                          "E_CKPT_MODEL want=%.16s have=%.16s: checkpoint %s is of a model with "
+                          "other layers or another loss",
+                          spec->model_hash, manifest.model_hash, tag);
+    admission->start_step = manifest.step;
+    mr_manifest_deinit(&manifest);
+    return status;
+}
+
+static mr_status admission_take_newest(mr_admission *admission) {
+    const mr_job_spec *spec = admission->spec;
+    mr_catalog_entry newest;
+    mr_status status = mr_catalog_newest(spec->checkpoint_dir, spec->name, NULL, NULL, &newest);
+    if (status.code == MR_CODE_NOT_FOUND && !spec->inference)
+        return MR_OK; /* from step 0 */
+    MR_TRY(status);
+    return admission_take_tag(admission, newest.tag);
+}
+
+static mr_status admission_resume(const mr_admission_request *request, mr_admission *admission) {
+    const char *dir = admission->spec->checkpoint_dir;
+    bool resume = request->resume_tag[0] != '\0' || request->resume_newest;
+    if (resume && dir[0] == '\0')
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "the job continues from a checkpoint, but checkpoint.dir is not set");
+    if (dir[0] == '\0')
+        return MR_OK;
+    MR_TRY(mr_catalog_epoch(dir, &admission->epoch_floor));
+    if (request->resume_tag[0] != '\0')
+        return admission_take_tag(admission, request->resume_tag);
+    return request->resume_newest ? admission_take_newest(admission) : MR_OK;
+}
+
+mr_status mr_admission_make(const mr_admission_request *request, mr_admission *out_admission) {
+    mr_admission admission = {0};
+    MR_TRY(mr_job_spec_make(request->job_file, request->base_directory, request->inference,
+                            &admission.spec));
+    mr_status status = admission_resume(request, &admission);
+    if (!mr_status_is_ok(status)) {
+        mr_job_spec_destroy(admission.spec);
+        return status;
+    }
+    *out_admission = admission;
+    return MR_OK;
+}

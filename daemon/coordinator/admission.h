@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* admission.h: everything about a new job that takes reading: its file, its plan, the checkpoint it
+ * continues from, and the epochs that its folder has seen.
+ * Owner: coordinator. Thread: DISK.
+ * Not here: whether it may run now (decide.h). */
+#ifndef MR_COORDINATOR_ADMISSION_H
+#define MR_COORDINATOR_ADMISSION_H
+
+#include "daemon/coordinator/spec.h"
+
+typedef struct mr_admission_request {
+    const char *job_file;
+    const char *base_directory;
+    bool inference;
+    const char *resume_tag; /* "" for none */
+    bool resume_newest;
+} mr_admission_request;
+
+typedef struct mr_admission {
+    mr_job_spec *spec; /* owned until taken */
+    char checkpoint_path[MR_PATH_BYTES]; /* "" for fresh weights */
+    uint64_t start_step;
+    uint64_t epoch_floor;
+} mr_admission;
+
+/* INVALID_ARGUMENT: the job file; NOT_FOUND: no such checkpoint; FAILED_PRECONDITION: the checkpoint
+ * is of another model; DATA_LOSS: it is damaged. */
+MR_MUST_CHECK mr_status mr_admission_make(const mr_admission_request *request,
+                                          mr_admission *out_admission);
+
+#endif

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* protobuf-c's generated structs have char * without const; packing never writes through them. */
+#include "daemon/coordinator/replies.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/base/alloc.h"
+
+static char *borrow(const char *text) {
+    return (char *)(uintptr_t)text;
+}
+
+static_assert((int)MR_JOB_QUEUED == (int)MILLRACE__V1__JOB_STATE__JOB_STATE_QUEUED &&
+                  (int)MR_JOB_STARTING == (int)MILLRACE__V1__JOB_STATE__JOB_STATE_STARTING &&
+                  (int)MR_JOB_RUNNING == (int)MILLRACE__V1__JOB_STATE__JOB_STATE_RUNNING &&
+                  (int)MR_JOB_PAUSED == (int)MILLRACE__V1__JOB_STATE__JOB_STATE_PAUSED &&
+                  (int)MR_JOB_CHECKPOINTING ==
+                      (int)MILLRACE__V1__JOB_STATE__JOB_STATE_CHECKPOINTING &&
+                  (int)MR_JOB_DRAINING == (int)MILLRACE__V1__JOB_STATE__JOB_STATE_DRAINING &&
+                  (int)MR_JOB_SUCCEEDED == (int)MILLRACE__V1__JOB_STATE__JOB_STATE_SUCCEEDED &&
+                  (int)MR_JOB_FAILED == (int)MILLRACE__V1__JOB_STATE__JOB_STATE_FAILED &&
+                  (int)MR_JOB_CANCELLED == (int)MILLRACE__V1__JOB_STATE__JOB_STATE_CANCELLED,
+              "states have the numbers of jobs.proto");
+
+/* ---- jobs ---------------------------------------------------------------------------------------- */
+
+static void reply_facts(Millrace__V1__Job *message, const mr_job_record *job, bool with_file) {
+    const mr_job_facts *facts = &job->facts;
+    millrace__v1__job__init(message);
+    message->id = borrow(facts->id);
+    message->name = borrow(facts->name);
+    message->state = (Millrace__V1__JobState)facts->state;
+    message->reason = borrow(facts->reason);
+    message->mode = facts->inference ? MILLRACE__V1__JOB_MODE__JOB_MODE_INFERENCE
+                                     : MILLRACE__V1__JOB_MODE__JOB_MODE_TRAIN;
+    message->epoch = facts->epoch;
+    message->step = facts->step;
+    message->total_steps = facts->total_steps;
+    message->loss = facts->result.loss;
+    message->gradient_norm = facts->result.gradient_norm;
+    message->learning_rate = facts->result.learning_rate;
+    message->tokens_per_second = facts->result.tokens_per_second;
+    message->bubble = facts->result.bubble;
+    message->created_ms = facts->created_ms;
+    message->started_ms = facts->started_ms;
+    message->ended_ms = facts->ended_ms;
+    message->checkpoint_tag = borrow(facts->checkpoint_tag);
+    message->base_directory = borrow(job->spec->base_directory);
+    message->queue_position = job->queue_position;
+    message->start_step = facts->start_step;
+    if (with_file)
+        message->job_file = borrow(job->spec->job_file);
+}
+
+static void reply_stages(mr_reply_job *reply, const mr_coordinator_state *state,
+                         const mr_job_record *job) {
+    for (uint32_t rank = 0; rank < job->spec->rank_count; rank++) {
+        Millrace__V1__JobStage *stage = &reply->stages[rank];
+        const mr_spec_rank *planned = &job->spec->ranks[rank];
+        const mr_member *member = mr_registry_find(&state->registry, job->ranks[rank].member);
+        millrace__v1__job_stage__init(stage);
+        stage->rank = rank;
+        stage->stage = planned->stage;
+        stage->layer_first = planned->layer_first;
+        stage->layer_end = planned->layer_end;
+        if (member != NULL) {
+            stage->member_id = borrow(member->id);
+            stage->address = borrow(member->address);
+        }
+        reply->stage_pointers[rank] = stage;
+    }
+    reply->message.n_stages = job->spec->rank_count;
+    reply->message.stages = reply->stage_pointers;
+}
+
+static void reply_groups(mr_reply_job *reply, const mr_job_record *job) {
+    for (size_t i = 0; i < job->spec->group_count; i++) {
+        Millrace__V1__JobGroup *group = &reply->groups[i];
+        const mr_spec_group *planned = &job->spec->groups[i];
+        millrace__v1__job_group__init(group);
+        (void)snprintf(reply->group_ids[i], MR_NAME_BYTES, "%s/%zu", planned->kind, i); /* short */
+        group->kind = borrow(planned->kind);
+        group->key = borrow(planned->key);
+        group->n_ranks = planned->rank_count;
+        group->ranks = planned->ranks;
+        group->id = reply->group_ids[i];
+        reply->group_pointers[i] = group;
+    }
+    reply->message.n_groups = job->spec->group_count;
+    reply->message.groups = reply->group_pointers;
+}
+
+mr_status mr_reply_job_init(mr_reply_job *reply, const mr_coordinator_state *state,
+                            const mr_job_record *job, bool with_file) {
+    size_t ranks = job->spec->rank_count;
+    size_t groups = job->spec->group_count;
+    *reply = (mr_reply_job){
+        .stages = mr_alloc_array(ranks, sizeof(*reply->stages)),
+        .stage_pointers = mr_alloc_array(ranks, sizeof(*reply->stage_pointers)),
+        .groups = mr_alloc_array(groups, sizeof(*reply->groups)),
+        .group_pointers = mr_alloc_array(groups, sizeof(*reply->group_pointers)),
+        .group_ids = mr_alloc_array(groups, sizeof(*reply->group_ids)),
+    };
+    if (reply->stages == NULL || reply->stage_pointers == NULL || reply->groups == NULL ||
+        reply->group_pointers == NULL || reply->group_ids == NULL) {
+        mr_reply_job_deinit(reply);
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to describe job %s", job->facts.id);
+    }
+    reply_facts(&reply->message, job, with_file);
+    reply_stages(reply, state, job);
+    reply_groups(reply, job);
+    return MR_OK;
+}
+
+void mr_reply_job_deinit(mr_reply_job *reply) {
+    mr_free(reply->stages);
+    mr_free(reply->stage_pointers);
+    mr_free(reply->groups);
+    mr_free(reply->group_pointers);
+    mr_free(reply->group_ids);
+    *reply = (mr_reply_job){0};
+}
+
+void mr_reply_step(Millrace__V1__StepResult *message, const mr_job_step *step) {
+    millrace__v1__step_result__init(message);
+    message->step = step->step;
+    message->loss = step->loss;
+    message->gradient_norm = step->gradient_norm;
+    message->learning_rate = step->learning_rate;
+    message->tokens = step->tokens;
+    message->tokens_per_second = step->tokens_per_second;
+    message->bubble = step->bubble;
+    message->step_seconds = step->step_seconds;
+}
+
+void mr_reply_member(Millrace__V1__Member *message, const mr_member *member, int64_t now_ms) {
+    millrace__v1__member__init(message);
+    message->id = borrow(member->id);
+    message->device = borrow(member->device);
+    message->threads = member->threads;
+    message->address = borrow(member->address);
+    message->status_address = borrow(member->status_address);
+    message->state = borrow(mr_member_state_name(member));
+    message->job_id = borrow(member->job_id);
+    message->rank = member->rank;
+    message->version = borrow(member->version);
+    message->heartbeat_age_ms = now_ms - member->heard_ms;
+    message->memory_bytes = member->memory_bytes;
+    message->process_id = member->process_id;
+}
+
+/* ---- orders -------------------------------------------------------------------------------------- */
+
+static mr_status order_peers(mr_reply_order *reply, const mr_coordinator_state *state,
+                             const mr_job_record *job) {
+    size_t ranks = job->spec->rank_count;
+    reply->peers = mr_alloc_array(ranks, sizeof(*reply->peers));
+    reply->peer_pointers = mr_alloc_array(ranks, sizeof(*reply->peer_pointers));
+    if (reply->peers == NULL || reply->peer_pointers == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the peers of job %s", job->facts.id);
+    for (uint32_t rank = 0; rank < ranks; rank++) {
+        const mr_member *member = mr_registry_find(&state->registry, job->ranks[rank].member);
+        millrace__v1__peer__init(&reply->peers[rank]);
+        reply->peers[rank].rank = rank;
+        if (member != NULL)
+            reply->peers[rank].address = borrow(member->address);
+        reply->peer_pointers[rank] = &reply->peers[rank];
+    }
+    reply->prepare.n_peers = ranks;
+    reply->prepare.peers = reply->peer_pointers;
+    return MR_OK;
+}
+
+static mr_status order_prepare(mr_reply_order *reply, const mr_coordinator_state *state,
+                               const mr_action *action) {
+    const mr_job_record *job = action->job;
+    Millrace__V1__Prepare *prepare = &reply->prepare;
+    millrace__v1__prepare__init(prepare);
+    prepare->job_id = borrow(action->job_id);
+    prepare->epoch = action->epoch;
+    prepare->job_file = borrow(job->spec->job_file);
+    prepare->base_directory = borrow(job->spec->base_directory);
+    prepare->mode = job->facts.inference ? MILLRACE__V1__JOB_MODE__JOB_MODE_INFERENCE
+                                         : MILLRACE__V1__JOB_MODE__JOB_MODE_TRAIN;
+    prepare->rank = action->rank;
+    prepare->checkpoint_path = borrow(job->facts.checkpoint_path);
+    prepare->schedule_hash = borrow(job->spec->schedule_hash);
+    prepare->job_name = borrow(job->facts.name);
+    reply->message.order_case = MILLRACE__V1__STAGE_ORDER__ORDER_PREPARE;
+    reply->message.prepare = prepare;
+    return order_peers(reply, state, job);
+}
+
+/* Fills one order that says no more than which job and epoch it means. */
+#define ORDER_PLAIN(field, NAME, init)                                                             \
+    do {                                                                                           \
+        init(&reply->field);                                                                       \
+        reply->field.job_id = borrow(action->job_id);                                              \
+        reply->field.epoch = action->epoch;                                                        \
+        reply->message.order_case = MILLRACE__V1__STAGE_ORDER__ORDER_##NAME;                       \
+        reply->message.field = &reply->field;                                                      \
+    } while (0)
+
+static void order_registered(mr_reply_order *reply, const mr_coordinator_state *state,
+                             const mr_action *action) {
+    const mr_member *member = mr_registry_find(&state->registry, action->member);
+    millrace__v1__registered__init(&reply->registered);
+    reply->registered.member_id = borrow(member == NULL ? "" : member->id);
+    reply->registered.heartbeat_period_ms = MR_HEARTBEAT_PERIOD_MS;
+    reply->message.order_case = MILLRACE__V1__STAGE_ORDER__ORDER_REGISTERED;
+    reply->message.registered = &reply->registered;
+}
+
+static void order_save(mr_reply_order *reply, const mr_action *action) {
+    ORDER_PLAIN(save, SAVE, millrace__v1__save__init);
+    reply->save.tag = borrow(action->tag);
+    reply->save.path = borrow(action->job->spec->checkpoint_dir);
+}
+
+static void order_committed(mr_reply_order *reply, const mr_action *action) {
+    ORDER_PLAIN(committed, COMMITTED, millrace__v1__committed__init);
+    reply->committed.tag = borrow(action->tag);
+    reply->committed.step = action->step;
+}
+
+static void order_abort(mr_reply_order *reply, const mr_action *action) {
+    ORDER_PLAIN(abort, ABORT, millrace__v1__abort__init);
+    reply->abort.reason = borrow(action->job != NULL ? action->job->facts.reason
+                                                     : action->status.text);
+}
+
+mr_status mr_reply_order_init(mr_reply_order *reply, const mr_coordinator_state *state,
+                              const mr_action *action) {
+    *reply = (mr_reply_order){.message = MILLRACE__V1__STAGE_ORDER__INIT};
+    mr_status status = MR_OK;
+    switch (action->order) {
+    case MR_ORDER_REGISTERED:
+        order_registered(reply, state, action);
+        break;
+    case MR_ORDER_PREPARE:
+        status = order_prepare(reply, state, action);
+        break;
+    case MR_ORDER_CONNECT:
+        ORDER_PLAIN(connect, CONNECT, millrace__v1__connect__init);
+        break;
+    case MR_ORDER_RUN:
+        ORDER_PLAIN(run, RUN, millrace__v1__run__init);
+        break;
+    case MR_ORDER_PAUSE:
+        ORDER_PLAIN(pause, PAUSE, millrace__v1__pause__init);
+        break;
+    case MR_ORDER_SAVE:
+        order_save(reply, action);
+        break;
+    case MR_ORDER_COMMITTED:
+        order_committed(reply, action);
+        break;
+    case MR_ORDER_ABORT:
+        order_abort(reply, action);
+        break;
+    case MR_ORDER_RELEASE:
+        ORDER_PLAIN(release, RELEASE, millrace__v1__release__init);
+        break;
+    case MR_ORDER_SHUTDOWN:
+        millrace__v1__shutdown__init(&reply->shutdown);
+        reply->message.order_case = MILLRACE__V1__STAGE_ORDER__ORDER_SHUTDOWN;
+        reply->message.shutdown = &reply->shutdown;
+        break;
+    case MR_ORDER_COUNT:
+        MR_ASSERT(!"an order of no kind");
+    }
+    if (!mr_status_is_ok(status))
+        mr_reply_order_deinit(reply);
+    return status;
+}
+
+void mr_reply_order_deinit(mr_reply_order *reply) {
+    mr_free(reply->peers);
+    mr_free(reply->peer_pointers);
+    reply->peers = NULL;
+    reply->peer_pointers = NULL;
+}

@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Control, as the coordinator serves it: each attached stage is one stream. Messages are asked for one
+ * at a time, the next when LOOP has decided on the last, so that no stage can flood the coordinator.
+ *
+ * A connection is made on an RPC thread (opened), lives on LOOP, and is freed there when the news of
+ * its end has come, which is the last that is heard of it. */
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/base/alloc.h"
+#include "daemon/base/clock.h"
+#include "daemon/coordinator/runtime.h"
+#include "millrace/v1/control.pb-c.h"
+
+struct mr_connection {
+    mr_coordinator *coordinator;
+    mr_rpc_stream *stream; /* a reference */
+    atomic_bool ended;     /* written on an RPC thread */
+    char why[MR_STATUS_TEXT_BYTES]; /* before ended */
+    /* LOOP. */
+    uint64_t member; /* 0: not registered yet */
+    int64_t opened_ms;
+    bool listed;
+    bool finished; /* we have ended the stream */
+    mr_connection *next;
+};
+
+/* One report on its way to LOOP. */
+typedef struct connection_message {
+    mr_connection *connection;
+    Millrace__V1__StageReport *report;
+} connection_message;
+
+/* Texts of peers are shown to people and sent to other languages, which insist on valid text. */
+static const char *text_clean(char *text) {
+    for (unsigned char *at = (unsigned char *)text; *at != '\0'; at++)
+        if (*at < 0x20 || *at > 0x7e)
+            *at = '?';
+    return text;
+}
+
+/* ---- reports ------------------------------------------------------------------------------------- */
+
+static void connection_refuse(mr_connection *connection, mr_status status) {
+    if (connection->finished)
+        return;
+    connection->finished = true;
+    mr_rpc_stream_finish(connection->stream, status);
+}
+
+static void connection_register(mr_connection *connection, const Millrace__V1__Register *report) {
+    mr_coordinator *coordinator = connection->coordinator;
+    if (connection->member != 0 || report->address[0] == '\0' || report->instance_id[0] == '\0') {
+        connection_refuse(connection, MR_ERROR(INVALID_ARGUMENT,
+                                               "Register comes once, first, with instance_id and "
+                                               "address"));
+        return;
+    }
+    mr_event event = {.kind = MR_EVENT_ATTACHED, .member = ++coordinator->member_last};
+    event.u.attached = (mr_member_info){
+        .instance_id = text_clean(report->instance_id),
+        .device = text_clean(report->device),
+        .address = text_clean(report->address),
+        .status_address = text_clean(report->status_address),
+        .version = text_clean(report->version),
+        .threads = report->threads,
+        .memory_bytes = report->memory_bytes,
+        .process_id = report->process_id,
+    };
+    connection->member = event.member; /* the answer looks for it */
+    mr_runtime_take(coordinator, &event);
+    if (mr_registry_find(&coordinator->state.registry, event.member) == NULL)
+        connection_refuse(connection, MR_ERROR(RESOURCE_EXHAUSTED, "no room for one more stage"));
+}
+
+/* The files of a Saved report; what cannot be listed makes the save fail with *out_error. */
+static mr_checkpoint_file *saved_files(const Millrace__V1__Saved *report, mr_status *out_error) {
+    mr_checkpoint_file *files = mr_alloc_array(report->n_files, sizeof(*files));
+    *out_error = MR_OK;
+    if (files == NULL) {
+        *out_error = MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a list of %zu files",
+                              report->n_files);
+        return NULL;
+    }
+    for (size_t i = 0; i < report->n_files; i++) {
+        const Millrace__V1__SavedFile *file = report->files[i];
+        if (!mr_layout_file_name_valid(file->name) ||
+            strlen(file->sha256) != MR_SHA256_HEX_BYTES - 1)
+            *out_error = MR_ERROR(INVALID_ARGUMENT, "file %zu of the save has no valid name or hash",
+                                  i);
+        (void)snprintf(files[i].name, sizeof(files[i].name), "%s", file->name); /* checked */
+        (void)snprintf(files[i].sha256, sizeof(files[i].sha256), "%s", file->sha256);
+        files[i].bytes = file->bytes;
+    }
+    return files;
+}
+
+static void report_saved(mr_coordinator *coordinator, mr_event *event,
+                         const Millrace__V1__Saved *report) {
+    mr_status error;
+    mr_checkpoint_file *files = saved_files(report, &error);
+    bool bad = !mr_status_is_ok(error) && report->error[0] == '\0';
+    mr_code code = MR_CODE_UNKNOWN;
+    if (report->error_code > 0 && report->error_code < MR_CODE_COUNT)
+        code = (mr_code)report->error_code;
+    event->kind = MR_EVENT_SAVED;
+    event->job = report->job_id;
+    event->epoch = report->epoch;
+    event->u.saved.tag = report->tag;
+    event->u.saved.step = report->step;
+    event->u.saved.files = files;
+    event->u.saved.file_count = files == NULL ? 0 : report->n_files;
+    event->u.saved.error = bad ? error.text : text_clean(report->error);
+    event->u.saved.error_code = bad ? error.code : code;
+    event->u.saved.optimizer_steps = report->optimizer_steps;
+    mr_runtime_take(coordinator, event);
+    mr_free(files);
+}
+
+static void report_step_done(mr_coordinator *coordinator, mr_event *event,
+                             const Millrace__V1__StepDone *report) {
+    const Millrace__V1__StepResult *result = report->result;
+    if (result == NULL)
+        return;
+    event->kind = MR_EVENT_STEP_DONE;
+    event->job = report->job_id;
+    event->epoch = report->epoch;
+    event->u.step_done = (mr_job_step){
+        .step = result->step,
+        .loss = result->loss,
+        .gradient_norm = result->gradient_norm,
+        .learning_rate = result->learning_rate,
+        .tokens = result->tokens,
+        .tokens_per_second = result->tokens_per_second,
+        .bubble = result->bubble,
+        .step_seconds = result->step_seconds,
+    };
+    mr_runtime_take(coordinator, event);
+}
+
+static void report_failed(mr_event *event, const Millrace__V1__StageFailed *report) {
+    bool known = report->code > 0 && report->code < MR_CODE_COUNT;
+    event->kind = MR_EVENT_FAILED;
+    event->u.failed.code = known ? (mr_code)report->code : MR_CODE_UNKNOWN;
+    event->u.failed.text = text_clean(report->text);
+    event->u.failed.secondary = report->secondary;
+}
+
+/* The reports that are only copied over. False: not one of them. */
+static bool report_plain(mr_event *event, const Millrace__V1__StageReport *report) {
+#define REPORT_SUBJECT(field)                                                                      \
+    (event->job = report->field->job_id, event->epoch = report->field->epoch)
+    switch (report->report_case) {
+    case MILLRACE__V1__STAGE_REPORT__REPORT_HEARTBEAT:
+        REPORT_SUBJECT(heartbeat);
+        event->kind = MR_EVENT_HEARTBEAT;
+        event->u.heartbeat.step = report->heartbeat->step;
+        event->u.heartbeat.instruction = text_clean(report->heartbeat->instruction);
+        event->u.heartbeat.instruction_age_ms = report->heartbeat->instruction_age_ms;
+        return true;
+    case MILLRACE__V1__STAGE_REPORT__REPORT_PREPARED:
+        REPORT_SUBJECT(prepared);
+        event->kind = MR_EVENT_PREPARED;
+        event->u.prepared.schedule_hash = text_clean(report->prepared->schedule_hash);
+        event->u.prepared.next_step = report->prepared->next_step;
+        return true;
+    case MILLRACE__V1__STAGE_REPORT__REPORT_CONNECTED:
+        REPORT_SUBJECT(connected);
+        event->kind = MR_EVENT_CONNECTED;
+        return true;
+    case MILLRACE__V1__STAGE_REPORT__REPORT_PAUSED:
+        REPORT_SUBJECT(paused);
+        event->kind = MR_EVENT_PAUSED;
+        event->u.paused.step = report->paused->step;
+        return true;
+    case MILLRACE__V1__STAGE_REPORT__REPORT_FINISHED:
+        REPORT_SUBJECT(finished);
+        event->kind = MR_EVENT_FINISHED;
+        event->u.finished.step = report->finished->step;
+        return true;
+    case MILLRACE__V1__STAGE_REPORT__REPORT_FAILED:
+        REPORT_SUBJECT(failed);
+        report_failed(event, report->failed);
+        return true;
+    case MILLRACE__V1__STAGE_REPORT__REPORT_RELEASED:
+        REPORT_SUBJECT(released);
+        event->kind = MR_EVENT_RELEASED;
+        return true;
+    case MILLRACE__V1__STAGE_REPORT__REPORT_FEED_STATE:
+        REPORT_SUBJECT(feed_state);
+        event->kind = MR_EVENT_FEED_STATE;
+        event->u.feed_state.open = report->feed_state->open;
+        return true;
+    default:
+        return false;
+    }
+#undef REPORT_SUBJECT
+}
+
+static void connection_take(mr_connection *connection, Millrace__V1__StageReport *report) {
+    mr_coordinator *coordinator = connection->coordinator;
+    if (report->report_case == MILLRACE__V1__STAGE_REPORT__REPORT_REGISTER) {
+        connection_register(connection, report->register_);
+        return;
+    }
+    if (connection->member == 0) {
+        connection_refuse(connection,
+                          MR_ERROR(FAILED_PRECONDITION, "the first report must be Register"));
+        return;
+    }
+    mr_event event = {.member = connection->member};
+    if (report->report_case == MILLRACE__V1__STAGE_REPORT__REPORT_SAVED)
+        report_saved(coordinator, &event, report->saved);
+    else if (report->report_case == MILLRACE__V1__STAGE_REPORT__REPORT_STEP_DONE)
+        report_step_done(coordinator, &event, report->step_done);
+    else if (report_plain(&event, report))
+        mr_runtime_take(coordinator, &event);
+    /* A report of a later version is passed over. */
+}
+
+/* LOOP. */
+static void connection_message_arrived(void *context) {
+    connection_message *message = context;
+    mr_connection *connection = message->connection;
+    if (!connection->coordinator->stopping && !connection->finished) {
+        connection_take(connection, message->report);
+        mr_rpc_stream_receive(connection->stream);
+    }
+    millrace__v1__stage_report__free_unpacked(message->report, NULL);
+    mr_free(message);
+}
+
+/* ---- a connection's life ------------------------------------------------------------------------- */
+
+/* LOOP. */
+static void connection_opened(void *context) {
+    mr_connection *connection = context;
+    mr_coordinator *coordinator = connection->coordinator;
+    connection->opened_ms = mr_clock_now_ms();
+    connection->listed = true;
+    connection->next = coordinator->connections;
+    coordinator->connections = connection;
+    coordinator->connection_count++;
+    if (coordinator->stopping)
+        connection_refuse(connection, MR_ERROR(UNAVAILABLE, "the coordinator is stopping"));
+    else if (coordinator->connection_count > MR_CONNECTIONS_MAX)
+        connection_refuse(connection, MR_ERROR(RESOURCE_EXHAUSTED, "%zu stages are connected",
+                                               coordinator->connection_count - 1));
+}
+
+static void connection_free(mr_connection *connection) {
+    mr_rpc_stream_unref(connection->stream);
+    mr_free(connection);
+}
+
+/* LOOP. The stream is over: the member is lost, and nothing more will come. */
+static void connection_ended(void *context) {
+    mr_connection *connection = context;
+    mr_coordinator *coordinator = connection->coordinator;
+    connection_refuse(connection, MR_OK); /* where only the stage's half was closed */
+    mr_connection **at = &coordinator->connections;
+    while (*at != NULL && *at != connection)
+        at = &(*at)->next;
+    if (*at != NULL) {
+        *at = connection->next;
+        coordinator->connection_count--;
+    }
+    if (connection->member != 0 && !coordinator->stopping) {
+        mr_event event = {.kind = MR_EVENT_LOST, .member = connection->member};
+        event.u.lost.text = connection->why;
+        mr_runtime_take(coordinator, &event);
+    }
+    connection_free(connection);
+}
+
+/* RPC thread. NULL: refused; its end will find nothing. */
+static void *control_on_open(mr_rpc_stream *stream, void *context) {
+    mr_coordinator *coordinator = context;
+    mr_connection *connection = mr_alloc(sizeof(*connection));
+    mr_status status = MR_ERROR(RESOURCE_EXHAUSTED, "no memory for one more stage");
+    if (connection != NULL) {
+        connection->coordinator = coordinator;
+        connection->stream = stream; /* the reference is ours */
+        status = mr_loop_post(coordinator->loop, connection_opened, connection);
+    }
+    if (!mr_status_is_ok(status)) {
+        mr_rpc_stream_finish(stream, status);
+        mr_rpc_stream_unref(stream);
+        mr_free(connection);
+        return NULL;
+    }
+    mr_rpc_stream_receive(stream);
+    return connection;
+}
+
+/* RPC thread. A report that cannot be handed over must not be missed silently: the stream ends. */
+static void control_on_message(mr_rpc_stream *stream, ProtobufCMessage *owned_message,
+                               mr_rpc_tail *owned_tail, void *context) {
+    mr_connection *connection = context;
+    mr_rpc_tail_destroy(owned_tail);
+    connection_message *message = connection == NULL ? NULL : mr_alloc(sizeof(*message));
+    if (message != NULL) {
+        message->connection = connection;
+        message->report = (Millrace__V1__StageReport *)owned_message;
+        if (mr_status_is_ok(mr_loop_post(connection->coordinator->loop,
+                                         connection_message_arrived, message)))
+            return;
+    }
+    mr_free(message);
+    protobuf_c_message_free_unpacked(owned_message, NULL);
+    mr_rpc_stream_cancel(stream);
+}
+
+/* RPC thread. */
+static void control_on_end(mr_rpc_stream *stream, mr_status status, void *context) {
+    (void)stream;
+    mr_connection *connection = context;
+    if (connection == NULL)
+        return;
+    (void)snprintf(connection->why, sizeof(connection->why), "%s",
+                   mr_status_is_ok(status) ? "it closed its stream" : status.text); /* same size */
+    mr_status posted =
+        mr_loop_post(connection->coordinator->loop, connection_ended, connection);
+    if (!mr_status_is_ok(posted)) /* LOOP is behind: the tick will find it */
+        atomic_store(&connection->ended, true);
+}
+
+static const mr_rpc_stream_events control_events = {
+    .on_message = control_on_message,
+    .on_end = control_on_end,
+};
+
+static const mr_rpc_method control_methods[] = {
+    {.name = "Attach", .on_open = control_on_open, .events = &control_events},
+};
+
+mr_rpc_service mr_services_control(mr_coordinator *coordinator) {
+    return (mr_rpc_service){
+        .descriptor = &millrace__v1__control__descriptor,
+        .methods = control_methods,
+        .method_count = sizeof(control_methods) / sizeof(control_methods[0]),
+        .context = coordinator,
+    };
+}
+
+/* ---- for the other parts ------------------------------------------------------------------------- */
+
+mr_rpc_stream *mr_services_member_stream(mr_coordinator *coordinator, uint64_t member) {
+    for (mr_connection *at = coordinator->connections; at != NULL; at = at->next)
+        if (at->member == member && !at->finished)
+            return at->stream;
+    return NULL;
+}
+
+void mr_services_control_tick(mr_coordinator *coordinator, int64_t now_ms) {
+    for (mr_connection *at = coordinator->connections; at != NULL; at = at->next) {
+        if (atomic_load(&at->ended)) /* behind the reports of it that still wait */
+            atomic_store(&at->ended, !mr_status_is_ok(mr_loop_post(coordinator->loop,
+                                                                   connection_ended, at)));
+        else if (at->member == 0 && now_ms - at->opened_ms > MR_CONNECT_TIMEOUT_MS)
+            connection_refuse(at, MR_ERROR(DEADLINE_EXCEEDED, "no Register in %d s",
+                                           MR_CONNECT_TIMEOUT_MS / 1000));
+    }
+}
+
+void mr_services_control_stop(mr_coordinator *coordinator, mr_status status) {
+    for (mr_connection *at = coordinator->connections; at != NULL; at = at->next)
+        connection_refuse(at, status);
+}

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What people and Prometheus see of a coordinator: once a second its state as one JSON text, and the
+ * gauges; counters move when things happen. The series of a job that has ended are dropped when it is
+ * no longer among the newest. */
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/base/clock.h"
+#include "daemon/base/version.h"
+#include "daemon/coordinator/runtime.h"
+
+enum {
+    BOARD_PERIOD_MS = 1000,
+    BOARD_FORGET_MS = 3 * BOARD_PERIOD_MS,
+    BOARD_ENDED_JOBS_MAX = 16,   /* of those that have ended, so many are shown */
+    BOARD_SERIES_AFTER_MS = 60000, /* a scrape interval after its end a job's series go */
+};
+
+static_assert((int)BOARD_FORGET_MS < (int)MR_MEMBER_LEAVE_MS,
+              "a member is seen as lost before it is forgotten");
+
+/* ---- /status ------------------------------------------------------------------------------------- */
+
+static json_t *board_job(const mr_coordinator *coordinator, const mr_job_record *job) {
+    const mr_job_facts *facts = &job->facts;
+    json_t *stages = json_array();
+    for (uint32_t rank = 0; rank < job->spec->rank_count; rank++) {
+        const mr_member *member = mr_registry_find(&coordinator->state.registry,
+                                                   job->ranks[rank].member);
+        const mr_spec_rank *planned = &job->spec->ranks[rank];
+        (void)json_array_append_new(
+            stages, json_pack("{s:i, s:i, s:[i,i], s:s?}", "rank", (int)rank, "stage",
+                              (int)planned->stage, "layers", (int)planned->layer_first,
+                              (int)planned->layer_end, "member",
+                              member == NULL ? NULL : member->id)); /* NULL is refused */
+    }
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:s, s:o}",
+        "id", facts->id, "name", facts->name, "state", mr_job_state_name(facts->state), "reason",
+        facts->reason, "mode", facts->inference ? "inference" : "train", "epoch",
+        (json_int_t)facts->epoch, "step", (json_int_t)facts->step, "total_steps",
+        (json_int_t)facts->total_steps, "loss", facts->result.loss, "grad_norm",
+        facts->result.gradient_norm, "lr", facts->result.learning_rate, "tokens_per_second",
+        facts->result.tokens_per_second, "bubble", facts->result.bubble, "created_ms",
+        (json_int_t)facts->created_ms, "started_ms", (json_int_t)facts->started_ms, "ended_ms",
+        (json_int_t)facts->ended_ms, "checkpoint", facts->checkpoint_tag, "stages", stages);
+}
+
+static json_t *board_member(const mr_member *member, int64_t now_ms) {
+    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:i, s:I, s:I, s:s}", "id", member->id,
+                     "state", mr_member_state_name(member), "device", member->device, "threads",
+                     (int)member->threads, "address", member->address, "status_address",
+                     member->status_address, "job", member->job_id, "rank", (int)member->rank,
+                     "heartbeat_age_ms", (json_int_t)(now_ms - member->heard_ms), "step",
+                     (json_int_t)member->step, "instruction", member->instruction);
+}
+
+/* Every job that has not ended, and the newest of the others; newest first. */
+static json_t *board_jobs(const mr_coordinator *coordinator) {
+    const mr_jobs *jobs = &coordinator->state.jobs;
+    json_t *list = json_array();
+    size_t ended = 0;
+    for (size_t i = jobs->count; i > 0; i--) {
+        const mr_job_record *job = jobs->records[i - 1];
+        if (mr_job_state_is_final(job->facts.state) && ++ended > BOARD_ENDED_JOBS_MAX)
+            continue;
+        (void)json_array_append_new(list, board_job(coordinator, job)); /* NULL is refused */
+    }
+    return list;
+}
+
+static json_t *board_members(const mr_coordinator *coordinator, int64_t now_ms) {
+    const mr_registry *registry = &coordinator->state.registry;
+    json_t *list = json_array();
+    for (size_t i = 0; i < registry->count; i++)
+        (void)json_array_append_new(list, board_member(registry->members[i], now_ms));
+    return list;
+}
+
+static void board_publish(mr_coordinator *coordinator, int64_t now_ms) {
+    json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:o, s:o}", "schema",
+                             "millrace.status/v1", "role", "coordinator", "version", MR_VERSION,
+                             "address", mr_coordinator_address(coordinator), "started_ms",
+                             (json_int_t)coordinator->started_ms, "term",
+                             (json_int_t)mr_store_term(coordinator->store), "store_error",
+                             coordinator->state.store_error, "jobs", board_jobs(coordinator),
+                             "members", board_members(coordinator, now_ms));
+    char *text = root == NULL ? NULL : json_dumps(root, JSON_COMPACT);
+    if (text != NULL) {
+        mr_status published = mr_status_page_publish(coordinator->page, text);
+        (void)published; /* the page before stays */
+    }
+    free(text);
+    json_decref(root);
+}
+
+/* ---- gauges -------------------------------------------------------------------------------------- */
+
+static void board_job_gauges(mr_metrics *metrics, const mr_job_record *job) {
+    const mr_job_facts *facts = &job->facts;
+    for (mr_job_state state = MR_JOB_QUEUED; state < MR_JOB_STATE_COUNT; state++)
+        mr_series_set(
+            mr_metrics_series(metrics, MR_METRIC_JOB_STATE, facts->id, mr_job_state_name(state)),
+            facts->state == state ? 1 : 0);
+    mr_series_set(mr_metrics_series(metrics, MR_METRIC_JOB_STEP, facts->id), (double)facts->step);
+    mr_series_set(mr_metrics_series(metrics, MR_METRIC_JOB_TARGET_STEPS, facts->id),
+                  (double)facts->total_steps);
+}
+
+/* Jobs of long ago have no series: their labels would only grow. */
+static bool board_has_series(const mr_job_facts *facts, int64_t wall_ms) {
+    return !mr_job_state_is_final(facts->state) || wall_ms - facts->ended_ms < BOARD_SERIES_AFTER_MS;
+}
+
+static void board_jobs_gauges(mr_coordinator *coordinator) {
+    mr_metrics *metrics = coordinator->metrics;
+    const mr_jobs *jobs = &coordinator->state.jobs;
+    size_t counts[MR_JOB_STATE_COUNT] = {0};
+    int64_t wall_ms = mr_clock_wall_ms();
+    for (size_t i = 0; i < jobs->count; i++) {
+        mr_job_record *job = jobs->records[i];
+        counts[job->facts.state]++;
+        if (board_has_series(&job->facts, wall_ms)) {
+            job->has_series = true;
+            board_job_gauges(metrics, job);
+        } else if (job->has_series) {
+            job->has_series = false;
+            mr_metrics_drop(metrics, "job_id", job->facts.id);
+        }
+    }
+    for (mr_job_state state = MR_JOB_QUEUED; state < MR_JOB_STATE_COUNT; state++)
+        mr_series_set(mr_metrics_series(metrics, MR_METRIC_JOBS, mr_job_state_name(state)),
+                      (double)counts[state]);
+}
+
+static void board_members_gauges(mr_coordinator *coordinator, int64_t now_ms) {
+    mr_metrics *metrics = coordinator->metrics;
+    const mr_registry *registry = &coordinator->state.registry;
+    for (size_t i = 0; i < registry->count; i++) {
+        const mr_member *member = registry->members[i];
+        bool up = member->state != MR_MEMBER_LOST;
+        if (!up && member->deadline_ms - now_ms < BOARD_FORGET_MS) {
+            mr_metrics_drop(metrics, "stage", member->id); /* it is forgotten soon */
+            continue;
+        }
+        mr_series_set(mr_metrics_series(metrics, MR_METRIC_STAGE_UP, member->id), up ? 1 : 0);
+        mr_series_set(mr_metrics_series(metrics, MR_METRIC_STAGE_HEARTBEAT_AGE, member->id),
+                      (double)(now_ms - member->heard_ms) / 1000);
+    }
+}
+
+void mr_status_board_tick(mr_coordinator *coordinator, int64_t now_ms) {
+    mr_status_page_beat(coordinator->page);
+    if (now_ms - coordinator->published_ms < BOARD_PERIOD_MS)
+        return;
+    coordinator->published_ms = now_ms;
+    const char *store_error = coordinator->state.store_error;
+    mr_status_page_ready_set(coordinator->page, store_error[0] == '\0',
+                             store_error[0] == '\0' ? NULL : store_error);
+    if (coordinator->status_server == NULL)
+        return;
+    board_jobs_gauges(coordinator);
+    board_members_gauges(coordinator, now_ms);
+    board_publish(coordinator, now_ms);
+}
+
+/* ---- counters ------------------------------------------------------------------------------------ */
+
+void mr_status_board_step(mr_coordinator *coordinator, const mr_job_record *job) {
+    mr_metrics *metrics = coordinator->metrics;
+    const mr_job_step *step = &job->facts.result;
+    const char *id = job->facts.id;
+    mr_series_set(mr_metrics_series(metrics, MR_METRIC_JOB_LOSS, id, "train"), step->loss);
+    mr_series_set(mr_metrics_series(metrics, MR_METRIC_JOB_GRADIENT_NORM, id),
+                  step->gradient_norm);
+    mr_series_set(mr_metrics_series(metrics, MR_METRIC_JOB_LEARNING_RATE, id),
+                  step->learning_rate);
+    mr_series_set(mr_metrics_series(metrics, MR_METRIC_PIPELINE_BUBBLE, id), step->bubble);
+    mr_series_add(mr_metrics_series(metrics, MR_METRIC_TRAINED_TOKENS, id), (double)step->tokens);
+    mr_series_add(mr_metrics_series(metrics, MR_METRIC_OPTIMIZER_STEPS, id, "applied"), 1);
+    mr_series_observe(mr_metrics_series(metrics, MR_METRIC_STEP_DURATION, id),
+                      step->step_seconds);
+}
+
+void mr_status_board_save_failed(mr_coordinator *coordinator, const mr_job_record *job,
+                                 mr_status why) {
+    mr_series_add(mr_metrics_series(coordinator->metrics, MR_METRIC_CHECKPOINT_FAILURES,
+                                    job->facts.id, mr_code_name(why.code)),
+                  1);
+}
+
+void mr_status_board_saved(mr_coordinator *coordinator, const mr_job_record *job, uint64_t bytes,
+                           double seconds) {
+    mr_metrics *metrics = coordinator->metrics;
+    mr_series_observe(mr_metrics_series(metrics, MR_METRIC_CHECKPOINT_DURATION, "commit"), seconds);
+    mr_series_set(mr_metrics_series(metrics, MR_METRIC_CHECKPOINT_SIZE, job->facts.id),
+                  (double)bytes);
+    mr_series_set(mr_metrics_series(metrics, MR_METRIC_CHECKPOINT_LAST_SUCCESS, job->facts.id),
+                  (double)mr_clock_wall_ms() / 1000);
+}
