@@ -7,6 +7,7 @@
 
 #include "client/job_view.h"
 #include "client/nouns.h"
+#include "client/path_text.h"
 #include "daemon/base/alloc.h"
 #include "daemon/base/limits.h"
 #include "daemon/checkpoint/catalog.h"
@@ -131,7 +132,7 @@ static void verify_one(const char *path, json_t *items, mr_status *worst) {
     mr_catalog_verdict verdict = {0};
     mr_status status = mr_catalog_verify(path, verify_report, &findings, &verdict);
     if (!mr_status_is_ok(status) && mr_status_is_ok(*worst))
-        *worst = mr_status_prefix(status, "%s", path);
+        *worst = mr_status_prefix(status, "%s", mr_path_shorten(path).text);
     (void)json_array_append_new(
         items, json_pack("{s:o, s:b, s:I, s:I, s:o}", "path", mr_render_string(path), "sound",
                          (int)mr_status_is_ok(status), "files", (json_int_t)verdict.files, "bytes",
@@ -145,7 +146,7 @@ static mr_status verify_folder(const char *dir, json_t *items, mr_status *worst)
     size_t count = 0;
     mr_status status = mr_catalog_list(dir, NULL, verify_report, &findings, &entries, &count);
     if (mr_status_is_ok(status) && json_array_size(findings.problems) > 0)
-        *worst = MR_ERROR(DATA_LOSS, "%s has %zu damaged checkpoints", dir,
+        *worst = MR_ERROR(DATA_LOSS, "%s has %zu damaged checkpoints", mr_path_shorten(dir).text,
                           json_array_size(findings.problems));
     json_decref(findings.problems);
     for (size_t i = 0; mr_status_is_ok(status) && i < count; i++) {
@@ -156,7 +157,7 @@ static mr_status verify_folder(const char *dir, json_t *items, mr_status *worst)
     }
     mr_free(entries);
     if (mr_status_is_ok(status) && mr_status_is_ok(*worst) && count == 0)
-        return MR_ERROR(NOT_FOUND, "%s is no checkpoint and holds none", dir);
+        return MR_ERROR(NOT_FOUND, "%s is no checkpoint and holds none", mr_path_shorten(dir).text);
     return status;
 }
 
@@ -166,7 +167,7 @@ mr_status mr_command_checkpoint_verify(mr_client *client) {
     struct stat info;
     mr_status worst = MR_OK;
     if (stat(path, &info) != 0)
-        return MR_ERROR(NOT_FOUND, "%s: no such folder", path);
+        return MR_ERROR(NOT_FOUND, "%s: no such folder", mr_path_shorten(path).text);
     MR_TRY(mr_layout_join(path, MR_LAYOUT_MANIFEST, manifest, sizeof(manifest)));
     json_t *items = json_array();
     mr_status status = MR_OK;

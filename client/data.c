@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "client/order.h"
+#include "client/path_text.h"
 #include "client/token_files.h"
 #include "daemon/base/alloc.h"
 
@@ -60,7 +61,8 @@ static mr_status data_open_files(const mr_job *job, const char *base_directory, 
         return MR_ERROR(INVALID_ARGUMENT,
                         "data.train: %s has %llu tokens; with "
                         "batch.sequence_length %zu it must have at least %zu",
-                        path, (unsigned long long)tokens, data->T, data->T + 1);
+                        mr_path_shorten(path).text, (unsigned long long)tokens, data->T,
+                        data->T + 1);
     data->order.samples = (tokens - 1) / data->T;
     return MR_OK;
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/path_text.h"
 #include "daemon/base/alloc.h"
 #include "daemon/base/limits.h"
 
@@ -14,14 +15,15 @@ static mr_status job_file_error(const char *path, int error) {
     switch (error) {
     case ENOENT:
     case ENOTDIR:
-        return MR_ERROR(NOT_FOUND, "%s: no such file", path);
+        return MR_ERROR(NOT_FOUND, "%s: no such file", mr_path_shorten(path).text);
     case EACCES:
     case EPERM:
-        return MR_ERROR(PERMISSION_DENIED, "%s: %s", path, strerror(error));
+        return MR_ERROR(PERMISSION_DENIED, "%s: %s", mr_path_shorten(path).text, strerror(error));
     case EISDIR:
-        return MR_ERROR(INVALID_ARGUMENT, "%s is a folder; a job file is wanted", path);
+        return MR_ERROR(INVALID_ARGUMENT, "%s is a folder; a job file is wanted",
+                        mr_path_shorten(path).text);
     default:
-        return MR_ERROR(UNKNOWN, "%s: %s", path, strerror(error));
+        return MR_ERROR(UNKNOWN, "%s: %s", mr_path_shorten(path).text, strerror(error));
     }
 }
 
@@ -30,7 +32,7 @@ static mr_status job_file_read_all(int fd, const char *path, mr_job_file *file) 
     size_t capacity = (size_t)MR_JOB_FILE_BYTES_MAX + 2;
     file->text = mr_alloc(capacity);
     if (file->text == NULL)
-        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to read %s", path);
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to read %s", mr_path_shorten(path).text);
     while (file->bytes + 1 < capacity) {
         ssize_t got = read(fd, file->text + file->bytes, capacity - 1 - file->bytes);
         if (got < 0 && errno == EINTR)
@@ -42,7 +44,7 @@ static mr_status job_file_read_all(int fd, const char *path, mr_job_file *file) 
         file->bytes += (size_t)got;
     }
     return MR_ERROR(INVALID_ARGUMENT, "%s is larger than %d bytes, the most a job file may have",
-                    path, (int)MR_JOB_FILE_BYTES_MAX);
+                    mr_path_shorten(path).text, (int)MR_JOB_FILE_BYTES_MAX);
 }
 
 /* The absolute folder that holds path. realpath's memory is libc's, so it is copied. */
@@ -59,7 +61,8 @@ static mr_status job_file_find_base(const char *path, mr_job_file *file) {
     file->base_directory = mr_strdup(absolute);
     free(absolute);
     if (file->base_directory == NULL)
-        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the folder of %s", path);
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the folder of %s",
+                        mr_path_shorten(path).text);
     return MR_OK;
 }
 
@@ -74,13 +77,15 @@ static mr_status job_file_load(const char *path, mr_job_file *file) {
         (void)close(fd); /* read-only */
     MR_TRY(status);
     if (memchr(file->text, '\0', file->bytes) != NULL)
-        return MR_ERROR(INVALID_ARGUMENT, "%s has a zero byte; it is no text", path);
+        return MR_ERROR(INVALID_ARGUMENT, "%s has a zero byte; it is no text",
+                        mr_path_shorten(path).text);
     return job_file_find_base(path, file);
 }
 
 static mr_status job_file_parse(const char *label, mr_job_file *file, mr_job_errors *errors) {
     mr_status status = mr_job_parse(file->text, file->bytes, &file->job, errors);
-    return mr_status_is_ok(status) ? status : mr_status_prefix(status, "%s", label);
+    return mr_status_is_ok(status) ? status
+                                   : mr_status_prefix(status, "%s", mr_path_shorten(label).text);
 }
 
 mr_status mr_job_file_read(const char *path, mr_job_file *out_file, mr_job_errors *errors) {

@@ -5,6 +5,7 @@
 
 #include "client/job_file.h"
 #include "client/nouns.h"
+#include "client/path_text.h"
 #include "client/render.h"
 #include "daemon/base/alloc.h"
 #include "daemon/plan/plan.h"
@@ -46,7 +47,8 @@ static mr_status validate_file(const char *path, mr_job_file *file, mr_job_error
     if (mr_status_is_ok(status))
         status = mr_plan_make(file->job, false, &plan);
     mr_plan_destroy(plan);
-    return mr_status_is_ok(status) ? status : mr_status_prefix(status, "%s", path);
+    return mr_status_is_ok(status) ? status
+                                   : mr_status_prefix(status, "%s", mr_path_shorten(path).text);
 }
 
 mr_status mr_command_job_validate(mr_client *client) {
@@ -54,7 +56,7 @@ mr_status mr_command_job_validate(mr_client *client) {
     mr_job_file file = {0};
     mr_job_errors *errors = mr_alloc(sizeof(*errors));
     if (errors == NULL)
-        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to check %s", path);
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to check %s", mr_path_shorten(path).text);
     mr_status status = validate_file(path, &file, errors);
     bool json = client->output == MR_OUTPUT_JSON || client->output == MR_OUTPUT_JSONL;
     mr_status printed = MR_OK;
@@ -200,7 +202,7 @@ mr_status mr_command_job_plan(mr_client *client) {
     if (mr_status_is_ok(status)) {
         status = mr_plan_make(file.job, false, &plan);
         if (!mr_status_is_ok(status))
-            status = mr_status_prefix(status, "%s", path);
+            status = mr_status_prefix(status, "%s", mr_path_shorten(path).text);
     }
     if (mr_status_is_ok(status))
         status = plan_print(client, plan);

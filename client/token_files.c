@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "client/path_text.h"
 #include "daemon/base/alloc.h"
 
 /* llm.c's header (reference: its dataloader). */
@@ -51,12 +52,14 @@ static mr_status token_system_error(const char *path, const char *what) {
     switch (error) {
     case ENOENT:
     case ENOTDIR:
-        return MR_ERROR(NOT_FOUND, "data.train: %s: no such file", path);
+        return MR_ERROR(NOT_FOUND, "data.train: %s: no such file", mr_path_shorten(path).text);
     case EACCES:
     case EPERM:
-        return MR_ERROR(PERMISSION_DENIED, "data.train: %s: %s", path, strerror(error));
+        return MR_ERROR(PERMISSION_DENIED, "data.train: %s: %s", mr_path_shorten(path).text,
+                        strerror(error));
     default:
-        return MR_ERROR(DATA_LOSS, "data.train: %s: cannot %s: %s", path, what, strerror(error));
+        return MR_ERROR(DATA_LOSS, "data.train: %s: cannot %s: %s", mr_path_shorten(path).text,
+                        what, strerror(error));
     }
 }
 
@@ -74,7 +77,7 @@ static mr_status token_read_exact(int fd, const char *path, void *out, size_t by
             return MR_ERROR(DATA_LOSS,
                             "data.train: %s: the file ends at byte %llu; it became "
                             "shorter while in use",
-                            path, (unsigned long long)(offset + done));
+                            mr_path_shorten(path).text, (unsigned long long)(offset + done));
         done += (size_t)got;
     }
     return MR_OK;
@@ -86,7 +89,8 @@ static mr_status token_file_read_llmc(int fd, uint64_t size, token_file *file) {
         return MR_ERROR(INVALID_ARGUMENT,
                         "data.train: %s: size is %llu bytes; an llm.c file has a "
                         "header of %d bytes",
-                        file->path, (unsigned long long)size, LLMC_HEADER_BYTES);
+                        mr_path_shorten(file->path).text, (unsigned long long)size,
+                        LLMC_HEADER_BYTES);
     unsigned char header[12];
     MR_TRY(token_read_exact(fd, file->path, header, sizeof(header), 0));
     int32_t magic = (int32_t)token_little_endian(header, 4);
@@ -96,25 +100,26 @@ static mr_status token_file_read_llmc(int fd, uint64_t size, token_file *file) {
         return MR_ERROR(INVALID_ARGUMENT,
                         "data.train: %s: header[0] (magic) is %d; it must be %d "
                         "(16-bit tokens) or %d (32-bit tokens)",
-                        file->path, (int)magic, LLMC_MAGIC_GPT2, LLMC_MAGIC_LLAMA3);
+                        mr_path_shorten(file->path).text, (int)magic, LLMC_MAGIC_GPT2,
+                        LLMC_MAGIC_LLAMA3);
     int32_t wanted = magic == LLMC_MAGIC_GPT2 ? LLMC_VERSION_GPT2 : LLMC_VERSION_LLAMA3;
     file->width = magic == LLMC_MAGIC_GPT2 ? 2 : 4;
     if (version != wanted)
         return MR_ERROR(INVALID_ARGUMENT,
                         "data.train: %s: header[1] (version) is %d; with magic "
                         "%d it must be %d",
-                        file->path, (int)version, (int)magic, (int)wanted);
+                        mr_path_shorten(file->path).text, (int)version, (int)magic, (int)wanted);
     if (tokens <= 0)
         return MR_ERROR(INVALID_ARGUMENT,
                         "data.train: %s: header[2] (token count) is %d; it must "
                         "be at least 1",
-                        file->path, (int)tokens);
+                        mr_path_shorten(file->path).text, (int)tokens);
     uint64_t right_size = LLMC_HEADER_BYTES + (uint64_t)tokens * file->width;
     if (size != right_size)
         return MR_ERROR(INVALID_ARGUMENT,
                         "data.train: %s: size is %llu bytes; header[2] (token "
                         "count) is %d, so it must be %llu",
-                        file->path, (unsigned long long)size, (int)tokens,
+                        mr_path_shorten(file->path).text, (unsigned long long)size, (int)tokens,
                         (unsigned long long)right_size);
     file->tokens = (uint64_t)tokens;
     file->offset = LLMC_HEADER_BYTES;
@@ -127,9 +132,11 @@ static mr_status token_file_check(int fd, mr_data_format format, token_file *fil
         return token_system_error(file->path, "stat");
     if (!S_ISREG(info.st_mode))
         return MR_ERROR(INVALID_ARGUMENT, "data.train: %s is %s; it must be a plain file",
-                        file->path, S_ISDIR(info.st_mode) ? "a folder" : "not a plain file");
+                        mr_path_shorten(file->path).text,
+                        S_ISDIR(info.st_mode) ? "a folder" : "not a plain file");
     if (info.st_size <= 0)
-        return MR_ERROR(INVALID_ARGUMENT, "data.train: %s is empty", file->path);
+        return MR_ERROR(INVALID_ARGUMENT, "data.train: %s is empty",
+                        mr_path_shorten(file->path).text);
     if (format == MR_DATA_LLMC)
         return token_file_read_llmc(fd, (uint64_t)info.st_size, file);
     file->tokens = (uint64_t)info.st_size;
@@ -184,10 +191,10 @@ static mr_status token_files_find(mr_token_files *files, const char *pattern,
     if (result == 0)
         status = token_files_add_all(files, format, found.gl_pathv, found.gl_pathc);
     else if (result == GLOB_NOMATCH)
-        status = MR_ERROR(NOT_FOUND, "data.train: %s: no such file", pattern);
+        status = MR_ERROR(NOT_FOUND, "data.train: %s: no such file", mr_path_shorten(pattern).text);
     else
-        status =
-            MR_ERROR(PERMISSION_DENIED, "data.train: %s: a folder in it cannot be read", pattern);
+        status = MR_ERROR(PERMISSION_DENIED, "data.train: %s: a folder in it cannot be read",
+                          mr_path_shorten(pattern).text);
     globfree(&found);
     return status;
 }
@@ -257,7 +264,8 @@ static mr_status token_files_convert(const token_file *file, uint64_t position,
             return MR_ERROR(INVALID_ARGUMENT,
                             "data.train: %s: token %llu is %u; the model's "
                             "vocabulary ends at %u",
-                            file->path, (unsigned long long)(position + i), token, vocab - 1);
+                            mr_path_shorten(file->path).text, (unsigned long long)(position + i),
+                            token, vocab - 1);
         out[i] = (int32_t)token;
     }
     return MR_OK;

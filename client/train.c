@@ -7,6 +7,7 @@
 #include "client/job_run.h"
 #include "client/job_view.h"
 #include "client/nouns.h"
+#include "client/path_text.h"
 #include "client/progress.h"
 #include "daemon/plan/plan.h"
 
@@ -26,10 +27,11 @@ static mr_status train_prepare(train *t, const char *path) {
     MR_TRY(mr_job_file_read(path, &t->file, NULL));
     if (t->file.job->total_steps == 0)
         return MR_ERROR(INVALID_ARGUMENT,
-                        "%s: lr_schedule.total_steps is not set; training needs at least 1", path);
+                        "%s: lr_schedule.total_steps is not set; training needs at least 1",
+                        mr_path_shorten(path).text);
     mr_status status = mr_plan_make(t->file.job, false, &plan);
     if (!mr_status_is_ok(status))
-        return mr_status_prefix(status, "%s", path);
+        return mr_status_prefix(status, "%s", mr_path_shorten(path).text);
     mr_plan_destroy(plan);
     return mr_data_open(t->file.job, t->file.base_directory, &t->data);
 }

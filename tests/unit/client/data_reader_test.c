@@ -294,6 +294,19 @@ static void test_less_than_one_sample_is_refused(void **state) {
     mr_job_destroy(job);
 }
 
+static void test_a_long_path_does_not_push_out_what_is_wrong(void **state) {
+    (void)state;
+    char path[300];
+    memset(path, 'p', sizeof(path));
+    path[0] = '/';
+    memcpy(path + 290, "/end.bin", 9);
+    mr_token_files *files = NULL;
+    mr_status status = mr_token_files_open(path, MR_DATA_BYTES, &files);
+    assert_int_not_equal(status.code, MR_CODE_OK);
+    assert_true(strlen(status.text) < 150);
+    assert_non_null(strstr(status.text, "pp/end.bin: "));
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -307,6 +320,7 @@ int main(void) {
         TEST(test_labels_are_inputs_shifted_by_one),
         TEST(test_two_epochs_of_shuffled_data_take_every_sample_twice),
         TEST(test_less_than_one_sample_is_refused),
+        TEST(test_a_long_path_does_not_push_out_what_is_wrong),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
