@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Goal: what needs no server works without one and prints what is promised; errors name file, line and
-# key; exit codes hold. Method: the real client's output against texts.
+# Goal: what needs no server works without one and prints what is promised; errors name file, line
+# and key; exit codes hold. Method: the real client's output against texts.
 # client_offline_test.sh MILLRACE JOB_FILE
 set -euo pipefail
 

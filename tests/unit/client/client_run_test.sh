@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Goal: train and generate speak the protocol (order, window, a feed that breaks), show what happens on
-# the right stream and end with the promised exit codes. Method: the real client against a cluster that
-# computes nothing (fake_cluster.c) and judges what it is sent.
+# Goal: train and generate speak the protocol (order, window, a feed that breaks), show what happens
+# on the right stream and end with the promised exit codes. Method: the real client against a
+# cluster that computes nothing (fake_cluster.c) and judges what it is sent.
 # client_run_test.sh MILLRACE FAKE_CLUSTER JOB_FILE
 set -euo pipefail
 
@@ -15,7 +15,7 @@ failures=0
 
 # Token i of the data is i mod 251; 8 rows more than the 5 steps of 6 samples need.
 for ((i = 0; i < 153; i++)); do
-    printf "\\x$(printf %02x $((i % 251)))"
+    printf '%b' "\\x$(printf %02x $((i % 251)))"
 done >"$folder/corpus.bin"
 
 fail() {
@@ -70,12 +70,13 @@ scenario=jsonl
 start train
 run 0 -o jsonl -q train "$folder/job.yaml"
 [ "$(wc -l <<<"$out")" = 5 ] || fail "not 5 lines: $out"
-[ "$(sed -n 3p <<<"$out")" = '{"step":3,"loss":0.25,"grad_norm":0.5,"lr":0.001,"tokens":24,"tokens_per_second":1000,"bubble":0.25,"step_seconds":0.024}' ] ||
-    fail "line 3 is: $(sed -n 3p <<<"$out")"
+third='{"step":3,"loss":0.25,"grad_norm":0.5,"lr":0.001,"tokens":24,'
+third+='"tokens_per_second":1000,"bubble":0.25,"step_seconds":0.024}'
+[ "$(sed -n 3p <<<"$out")" = "$third" ] || fail "line 3 is: $(sed -n 3p <<<"$out")"
 [ -z "$err" ] || fail "quiet stderr is: $err"
 stop
 
-scenario=break
+scenario="break"
 start break
 run 0 train "$folder/job.yaml"
 [ "$out" = "final loss 0.17" ] || fail "stdout is: $out"
@@ -121,7 +122,7 @@ has stdout "$out" '"text": "cdefgh"'
 has stdout "$out" '"schema": "millrace.cli/v1"'
 stop
 
-scenario=get
+scenario="get"
 start train
 run 0 -o name job get job-1
 [ "$out" = job-1 ] || fail "name is: $out"
