@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* group.h: ranks that sum, broadcast or gather together. Sums run in rank order, and within a rank in
- * the order of its parts, so that the bits do not depend on the number of ranks (law 1).
+/* group.h: ranks that sum, broadcast or gather together. Sums run in rank order, and within a rank
+ * in the order of its parts, so that the bits do not depend on the number of ranks (law 1).
  * Implementations: host over gRPC (grpc.h), in_process.h (tests). A group of one rank needs no
  * transport: mr_group_alone.
  * Owner: stage. Thread: EXEC unless said. Every member calls the same operations in the same order;
@@ -19,7 +19,8 @@ typedef struct mr_group mr_group;
 typedef struct mr_group_ops {
     const char *name;
     /* out [n] on every member = sum of all members' parts, f32: ((rank 0's part 0 + part 1) + rank
-     * 1's part 0) + ...; out may be parts[0]. Members may have different part counts, 0 included. */
+     * 1's part 0) + ...; out may be parts[0]. Members may have different part counts, 0
+     * included. */
     mr_status (*sum)(mr_group *group, const float *const *parts, size_t part_count, float *out,
                      size_t n, int64_t timeout_ms);
     /* data of member root_index goes to every member. */

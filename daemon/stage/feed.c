@@ -8,8 +8,9 @@
 #include "daemon/stage/feed_window.h"
 #include "millrace/v1/feed.pb-c.h"
 
-/* One client's stream. The stream's events hold one reference until on_end, the feed holds one while
- * it is the feeding session. window: set on LOOP before the first receive, read on RPC threads. */
+/* One client's stream. The stream's events hold one reference until on_end, the feed holds one
+ * while it is the feeding session. window: set on LOOP before the first receive, read on RPC
+ * threads. */
 typedef struct feed_session {
     atomic_uint references;
     mr_feed *feed;
@@ -104,10 +105,11 @@ static void *feed_opened(mr_rpc_stream *stream, void *service_context) {
     feed_session *session = mr_alloc(sizeof(*session));
     if (session == NULL) {
         mr_rpc_stream_finish(stream, MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a feed"));
+        mr_rpc_stream_unref(stream);
         return NULL;
     }
     session->feed = feed;
-    session->stream = mr_rpc_stream_ref(stream);
+    session->stream = stream; /* the reference that on_open holds */
     session->references = 2; /* the stream's events, and the post */
     mr_status status = mr_loop_post(feed->loop, session_bind, session);
     if (!mr_status_is_ok(status)) {

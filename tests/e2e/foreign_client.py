@@ -143,6 +143,16 @@ class ForeignClient:
                                         response_deserializer=answered.FromString)
         return self._shown(run(json_format.ParseDict(request or {}, asked()), timeout=timeout))
 
+    def raw(self, path, body, timeout=TIMEOUT_SECONDS):
+        """Sends bytes as they are to a method's path; the status code's name and its text."""
+        run = self._channel.unary_unary(path, request_serializer=lambda sent: sent,
+                                        response_deserializer=lambda received: received)
+        try:
+            run(body, timeout=timeout)
+        except grpc.RpcError as error:
+            return error.code().name, error.details()
+        return "OK", ""
+
     def watch(self, name, request=None, timeout=TIMEOUT_SECONDS):
         """A server stream: yields answers as dicts; stop iterating to leave it."""
         asked, answered = self._classes(name)
