@@ -46,7 +46,8 @@ static mr_status run_role(const mr_options *options) {
     return mr_stage_run(&options->stage);
 }
 
-/* A write to a closed socket or past a file limit is an error that its caller reports, not a death. */
+/* A write to a closed socket or past a file limit is an error that its caller reports, not a
+ * death. */
 static void ignore_write_signals(void) {
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGXFSZ, SIG_IGN);

@@ -18,8 +18,8 @@ typedef struct mr_options {
     mr_stage_options stage;
 } mr_options;
 
-/* Reads "ROLE --option VALUE ...". Texts are borrowed from the arguments. INVALID_ARGUMENT names the
- * option, what was given and what would be right. */
+/* Reads "ROLE --option VALUE ...". Texts are borrowed from the arguments. INVALID_ARGUMENT names
+ * the option, what was given and what would be right. */
 MR_MUST_CHECK mr_status mr_options_parse(int argument_count, char **arguments,
                                          mr_options *out_options);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* crc32c.h: the Castagnoli checksum (RFC 3720 appendix B.4), by the processor's own instruction where
- * it has one.
+/* crc32c.h: the Castagnoli checksum (RFC 3720 appendix B.4), by the processor's own instruction
+ * where it has one.
  * Owner: base. Thread: any. */
 #ifndef MR_BASE_CRC32C_H
 #define MR_BASE_CRC32C_H

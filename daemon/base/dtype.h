@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* dtype.h: element types of tensors, with their numbers on the wire (proto millrace.v1.DataType). */
+/* dtype.h: element types of tensors, with their numbers on the wire (proto
+ * millrace.v1.DataType). */
 #ifndef MR_BASE_DTYPE_H
 #define MR_BASE_DTYPE_H
 

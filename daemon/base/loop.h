@@ -17,7 +17,8 @@ typedef void (*mr_loop_fn)(void *context);
 typedef void (*mr_loop_signal_fn)(void *context, int signal_number);
 
 MR_MUST_CHECK mr_status mr_loop_create(mr_loop **out_loop);
-/* After mr_loop_run returned and no thread posts any more; posts left are run first. NULL is fine. */
+/* After mr_loop_run returned and no thread posts any more; posts left are run first. NULL is
+ * fine. */
 void mr_loop_destroy(mr_loop *loop);
 /* Runs until mr_loop_stop. The calling thread becomes LOOP. */
 void mr_loop_run(mr_loop *loop);

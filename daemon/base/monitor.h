@@ -23,8 +23,8 @@ void mr_monitor_unlock(mr_monitor *monitor);
 void mr_monitor_notify(mr_monitor *monitor);
 /* The moment timeout_ms from now, for wait; negative: never. */
 int64_t mr_monitor_deadline(int64_t timeout_ms);
-/* Under the lock: lets go of it until notified, or until the deadline. false: the deadline has passed.
- * The caller looks at its state again in both cases. */
+/* Under the lock: lets go of it until notified, or until the deadline. false: the deadline has
+ * passed. The caller looks at its state again in both cases. */
 bool mr_monitor_wait(mr_monitor *monitor, int64_t deadline);
 
 #endif

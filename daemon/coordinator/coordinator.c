@@ -38,7 +38,7 @@ void mr_runtime_take(mr_coordinator *coordinator, mr_event *event) {
     coordinator->deciding = false;
 }
 
-/* ---- ticks --------------------------------------------------------------------------------------- */
+/* ---- ticks ---- */
 
 /* A quiet watcher's sign of life. */
 static void watcher_repeat(void *context, uint64_t job_number) {
@@ -66,9 +66,10 @@ static void coordinator_signalled(void *context, int signal_number) {
     mr_coordinator_stop(coordinator);
 }
 
-/* ---- create -------------------------------------------------------------------------------------- */
+/* ---- create ---- */
 
-/* What a QUEUED job needs to run is in its job file; of one that has ended only the texts are needed. */
+/* What a QUEUED job needs to run is in its job file; of one that has ended only the texts are
+ * needed. */
 static mr_status restored_spec(const mr_store_job *job, mr_job_spec **out_spec,
                                uint64_t *out_epoch_floor) {
     const mr_job_facts *facts = &job->facts;
@@ -122,8 +123,8 @@ static mr_status coordinator_open(mr_coordinator *coordinator,
     return MR_OK;
 }
 
-/* First everything is read, then the store is its DISK thread's, and the decisions about old jobs are
- * stored like any others. */
+/* First everything is read, then the store is its DISK thread's, and the decisions about old jobs
+ * are stored like any others. */
 static mr_status coordinator_restore(mr_coordinator *coordinator) {
     restored_jobs restored = {.items = mr_alloc_array(MR_JOBS_MAX, sizeof(restored_job))};
     if (restored.items == NULL)
@@ -209,7 +210,7 @@ const char *mr_coordinator_status_address(const mr_coordinator *coordinator) {
                                               : mr_status_server_address(coordinator->status_server);
 }
 
-/* ---- serve and end ------------------------------------------------------------------------------- */
+/* ---- serve and end ---- */
 
 void mr_coordinator_serve(mr_coordinator *coordinator) {
     mr_loop_run(coordinator->loop);

@@ -4,10 +4,10 @@
  *
  *   RPC threads -> event -> LOOP: mr_decide -> actions -> store (DISK) -> orders, answers, watchers
  *
- * It decides which members do which job; it never touches a tensor and no step waits for it. When it
- * goes, the stages of running jobs drop them after MR_HEARTBEAT_TIMEOUT_MS and attach again later; a
- * restarted coordinator knows every job and its history, calls those that were active FAILED, and
- * keeps those that were QUEUED.
+ * It decides which members do which job; it never touches a tensor and no step waits for it. When
+ * it goes, the stages of running jobs drop them after MR_HEARTBEAT_TIMEOUT_MS and attach again
+ * later; a restarted coordinator knows every job and its history, calls those that were active
+ * FAILED, and keeps those that were QUEUED.
  * Owner: coordinator. Thread: main for run, create and destroy; stop from any.
  * Not here: what to do (decide.h), what is remembered (store.h). */
 #ifndef MR_COORDINATOR_COORDINATOR_H

@@ -17,13 +17,14 @@
 enum {
     ACTIONS_FIXED = 32,
     ACTIONS_PER_JOB = 8, /* stored, notified, answered */
-    /* A member gets a few orders; an active job, which has at least one member, gives up its saves and
-     * answers its waiters. */
+    /* A member gets a few orders; an active job, which has at least one member, gives up its saves
+     * and answers its waiters. */
     ACTIONS_PER_MEMBER = 8 + 3 * MR_JOB_SAVES_MAX + MR_JOB_WAITERS_MAX,
 };
 
-/* The most actions that a decision can want with one member and one job more than now; when the event
- * adds one, room is made for the decision after it too. So only an event that adds can find no memory. */
+/* The most actions that a decision can want with one member and one job more than now; when the
+ * event adds one, room is made for the decision after it too. So only an event that adds can find
+ * no memory. */
 static size_t state_actions_max(const mr_coordinator_state *state, const mr_event *event) {
     bool adds = event->kind == MR_EVENT_ATTACHED || event->kind == MR_EVENT_SUBMIT ||
                 event->kind == MR_EVENT_RESTORE;
@@ -32,7 +33,7 @@ static size_t state_actions_max(const mr_coordinator_state *state, const mr_even
            (state->registry.count + more) * ACTIONS_PER_MEMBER;
 }
 
-/* ---- members ------------------------------------------------------------------------------------- */
+/* ---- members ---- */
 
 /* The member's job as long as it is active; NULL otherwise. */
 static mr_job_record *member_active_job(const mr_decision *decision, const mr_member *member) {
@@ -40,7 +41,8 @@ static mr_job_record *member_active_job(const mr_decision *decision, const mr_me
     return job != NULL && mr_job_state_is_active(job->facts.state) ? job : NULL;
 }
 
-/* A job that has taken its last step and waits for DISK alone does not need its members any more. */
+/* A job that has taken its last step and waits for DISK alone does not need its members any
+ * more. */
 static bool job_needs_member(const mr_job_record *job, uint32_t rank) {
     if (!job->finishing || !job->ranks[rank].finished)
         return true;
@@ -133,7 +135,7 @@ static void decide_released(mr_decision *decision, mr_member *member, const mr_e
     mr_job_machine_advance(decision, job);
 }
 
-/* ---- reports about a job ------------------------------------------------------------------------- */
+/* ---- reports about a job ---- */
 
 static void report_prepared(mr_decision *decision, mr_job_record *job, uint32_t rank,
                             const mr_event *event) {
@@ -248,7 +250,7 @@ static void decide_member(mr_decision *decision, const mr_event *event) {
         decide_report(decision, member, event);
 }
 
-/* ---- time ---------------------------------------------------------------------------------------- */
+/* ---- time ---- */
 
 /* Silence and broken bounds of one member. */
 static void tick_member(mr_decision *decision, mr_member *member) {
@@ -304,7 +306,7 @@ static void decide_tick(mr_decision *decision) {
         state->store_retry_ms = decision->now_ms + MR_STORE_RETRY_MS;
 }
 
-/* ---- DISK ---------------------------------------------------------------------------------------- */
+/* ---- DISK ---- */
 
 static void decide_commit(mr_decision *decision, const mr_event *event) {
     mr_job_record *job = mr_jobs_resolve(&decision->state->jobs, event->job);
@@ -336,8 +338,8 @@ static void decide_stored(mr_decision *decision, const mr_event *event) {
     state->queue_changed = true;
 }
 
-/* A job from the store, at start. One that was active has lost its members with the coordinator: its
- * epoch is burnt. */
+/* A job from the store, at start. One that was active has lost its members with the coordinator:
+ * its epoch is burnt. */
 static mr_status decide_restore(mr_decision *decision, const mr_event *event) {
     mr_coordinator_state *state = decision->state;
     const mr_job_facts *facts = event->u.restore.facts;
@@ -361,7 +363,7 @@ static mr_status decide_restore(mr_decision *decision, const mr_event *event) {
     return MR_OK;
 }
 
-/* ---- the one way in ------------------------------------------------------------------------------ */
+/* ---- the one way in ---- */
 
 static void event_release(const mr_event *event) {
     if (event->kind == MR_EVENT_SUBMIT)

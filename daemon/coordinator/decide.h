@@ -6,16 +6,17 @@
  * A job's life:
  *   QUEUED -> STARTING: PREPARE to every rank; all Prepared: CONNECT; all Connected: RUN -> RUNNING
  *   RUNNING <-> PAUSED: PAUSE to every rank; all Paused. RUN again.
- *   PAUSED <-> CHECKPOINTING: a save that was asked for while paused. A save of a running job leaves
- *     it RUNNING, for it goes on working.
+ *   PAUSED <-> CHECKPOINTING: a save that was asked for while paused. A save of a running job
+ *     leaves it RUNNING, for it goes on working.
  *   RUNNING -> SUCCEEDED: every rank Finished and the checkpoint of the last step is committed
  *     (inference: rank 0 Finished); RELEASE.
  *   any -> FAILED: epoch + 1, ABORT to every member of the job. The reason names stage, member and
- *     cause. What a stage reports as secondary (it saw a neighbour go) waits MR_SECONDARY_WAIT_MS for
- *     the cause, and longer while a member of the job is silent: that one will be lost, or heard.
+ *     cause. What a stage reports as secondary (it saw a neighbour go) waits MR_SECONDARY_WAIT_MS
+ *     for the cause, and longer while a member of the job is silent: that one will be lost, or
+ *     heard.
  *   any -> CANCELLED: likewise, on a client's request.
- *   A drained stage: the job goes to DRAINING: it is paused and saved, and then FAILED with the words
- *     how to go on; without a checkpoint folder, or before it runs, it fails at once.
+ *   A drained stage: the job goes to DRAINING: it is paused and saved, and then FAILED with the
+ *     words how to go on; without a checkpoint folder, or before it runs, it fails at once.
  *   Members are idle again when they report Released; one that does not in MR_ABORT_TIMEOUT_MS is
  *     told to exit and its stream is closed.
  * The queue is first come, first served: nobody overtakes a job that waits for stages.

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* decision.h: one decision while it is being made: the state, the time and the actions so far. Passed
- * down by decide.c to the parts that know members, jobs, saves, the queue and requests.
+/* decision.h: one decision while it is being made: the state, the time and the actions so far.
+ * Passed down by decide.c to the parts that know members, jobs, saves, the queue and requests.
  * Owner: coordinator; only decide's own files include it. Thread: LOOP. */
 #ifndef MR_COORDINATOR_DECISION_H
 #define MR_COORDINATOR_DECISION_H
@@ -14,8 +14,8 @@ typedef struct mr_decision {
     int64_t wall_ms;
 } mr_decision;
 
-/* Queues order for one rank's member with the job's present epoch; nothing where the member is gone.
- * Returns the action for what else the order needs; NULL where nothing was queued. */
+/* Queues order for one rank's member with the job's present epoch; nothing where the member is
+ * gone. Returns the action for what else the order needs; NULL where nothing was queued. */
 mr_action *mr_decision_order(mr_decision *decision, mr_job_record *job, uint32_t rank,
                              mr_order order);
 /* The same for every rank of the job; tag and step for SAVE and COMMITTED. */

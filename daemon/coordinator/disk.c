@@ -22,8 +22,8 @@ struct mr_disk {
     atomic_bool stopping;
 };
 
-/* LOOP drains its queue all the time, so a full one is a matter of a moment; unless LOOP itself waits
- * in mr_disk_stop, and then nothing else runs and its work may be done here. */
+/* LOOP drains its queue all the time, so a full one is a matter of a moment; unless LOOP itself
+ * waits in mr_disk_stop, and then nothing else runs and its work may be done here. */
 static void disk_hand_back(mr_disk *disk, const disk_task *task) {
     const struct timespec pause = {.tv_nsec = 1000000};
     while (!mr_status_is_ok(mr_loop_post(disk->loop, task->done, task->context))) {

@@ -14,12 +14,12 @@ enum { MR_DISK_TASKS_MAX = 1024 };
 typedef struct mr_disk mr_disk;
 
 MR_MUST_CHECK mr_status mr_disk_create(mr_loop *loop, mr_disk **out_disk);
-/* Runs work(context) on DISK, then done(context) on LOOP. RESOURCE_EXHAUSTED: MR_DISK_TASKS_MAX wait;
- * neither runs then. */
+/* Runs work(context) on DISK, then done(context) on LOOP. RESOURCE_EXHAUSTED: MR_DISK_TASKS_MAX
+ * wait; neither runs then. */
 MR_MUST_CHECK mr_status mr_disk_post(mr_disk *disk, mr_loop_fn work, mr_loop_fn done,
                                      void *context);
-/* Lets the tasks that wait finish, for at most timeout_ms, and frees. What is done then waits in the
- * loop's queue. DEADLINE_EXCEEDED: the disk hangs; the thread and its memory are left behind.
+/* Lets the tasks that wait finish, for at most timeout_ms, and frees. What is done then waits in
+ * the loop's queue. DEADLINE_EXCEEDED: the disk hangs; the thread and its memory are left behind.
  * NULL is fine. */
 MR_MUST_CHECK mr_status mr_disk_stop(mr_disk *disk, int64_t timeout_ms);
 

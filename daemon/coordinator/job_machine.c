@@ -22,10 +22,10 @@ void mr_job_machine_rank_name(const mr_decision *decision, const mr_job_record *
                        rank, member->id, member->address); /* fits: an address is under 128 bytes */
 }
 
-/* ---- moves --------------------------------------------------------------------------------------- */
+/* ---- moves ---- */
 
-/* A reason is read by people and by other languages, which insist on valid text; it may hold pieces of
- * names, cut anywhere. */
+/* A reason is read by people and by other languages, which insist on valid text; it may hold pieces
+ * of names, cut anywhere. */
 static void reason_clean(char *reason) {
     for (unsigned char *at = (unsigned char *)reason; *at != '\0'; at++)
         if (*at < 0x20 || *at > 0x7e)
@@ -79,8 +79,8 @@ static void machine_new_epoch(mr_decision *decision, mr_job_record *job) {
     job->facts.epoch = ++state->epoch_last;
 }
 
-/* What dead epochs left in the checkpoint folder goes, unless another active job uses the folder: its
- * epoch may be the lower one. */
+/* What dead epochs left in the checkpoint folder goes, unless another active job uses the folder:
+ * its epoch may be the lower one. */
 static void machine_sweep(mr_decision *decision, mr_job_record *job) {
     const mr_jobs *jobs = &decision->state->jobs;
     if (!mr_job_spec_saves(job->spec))
@@ -214,7 +214,7 @@ void mr_job_machine_drain(mr_decision *decision, mr_job_record *job, uint32_t ra
         mr_job_machine_pause(decision, job);
 }
 
-/* ---- questions ----------------------------------------------------------------------------------- */
+/* ---- questions ---- */
 
 /* The first rank that has not done what done() says; rank_count where all have. */
 static uint32_t machine_laggard(const mr_job_record *job, bool (*done)(const mr_job_rank *rank)) {

@@ -43,8 +43,8 @@ static void record_destroy(mr_job_record *record) {
     mr_free(record);
 }
 
-/* Everything a record will need, so that no later event can fail for want of it (only the lists of a
- * save's files grow, and a save may fail). Consumes owned_spec. */
+/* Everything a record will need, so that no later event can fail for want of it (only the lists of
+ * a save's files grow, and a save may fail). Consumes owned_spec. */
 static mr_job_record *record_create(const mr_job_facts *facts, mr_job_spec *owned_spec) {
     mr_job_record *record = mr_alloc(sizeof(*record));
     if (record == NULL) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* jobs.h: the jobs: one record each, with what is remembered across restarts (facts) and what is true
- * only now. Beyond MR_JOBS_MAX the oldest ended job is forgotten here; the store keeps it.
+/* jobs.h: the jobs: one record each, with what is remembered across restarts (facts) and what is
+ * true only now. Beyond MR_JOBS_MAX the oldest ended job is forgotten here; the store keeps it.
  * Owner: coordinator. Thread: LOOP. Limits: MR_JOBS_MAX, MR_JOB_SAVES_MAX, MR_JOB_WAITERS_MAX.
  * Not here: the moves from state to state (job_machine.h). */
 #ifndef MR_COORDINATOR_JOBS_H
@@ -119,8 +119,8 @@ typedef struct mr_job_record {
     mr_job_rank *ranks; /* spec->rank_count */
     uint64_t epoch_floor; /* the highest epoch its checkpoint folder has seen */
     uint32_t queue_position;
-    /* STARTING: PREPARE is out, then CONNECT. RUNNING: bound for the last ranks to finish and for the
-     * final checkpoint. DRAINING: bound for the pause. */
+    /* STARTING: PREPARE is out, then CONNECT. RUNNING: bound for the last ranks to finish and for
+     * the final checkpoint. DRAINING: bound for the pause. */
     bool connecting;
     int64_t deadline_ms;
     bool pausing; /* PAUSE is out, not every rank has answered */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* registry.h: the members: every stage daemon that is attached, and for a while those that were lost.
- * A table and nothing else; who does what is decided in decide.h.
+/* registry.h: the members: every stage daemon that is attached, and for a while those that were
+ * lost. A table and nothing else; who does what is decided in decide.h.
  * Owner: coordinator. Thread: LOOP. Limits: MR_MEMBERS_MAX. */
 #ifndef MR_COORDINATOR_REGISTRY_H
 #define MR_COORDINATOR_REGISTRY_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* requests.h: what clients ask for, one function each. Each request is answered exactly once, at once
- * or when what it asked for has happened.
+/* requests.h: what clients ask for, one function each. Each request is answered exactly once, at
+ * once or when what it asked for has happened.
  * Owner: coordinator; only decide's own files include it. Thread: LOOP. */
 #ifndef MR_COORDINATOR_REQUESTS_H
 #define MR_COORDINATOR_REQUESTS_H

@@ -2,7 +2,8 @@
 /* runtime.h: the parts of a running coordinator and how they meet on LOOP: services turn messages
  * into events (services_*.c), an event is decided and its actions are carried out (perform.c), and
  * what needs a disk goes there and comes back as an event (checkpoints.c).
- * Owner: coordinator; only its own files include it. Thread: LOOP unless a function says otherwise. */
+ * Owner: coordinator; only its own files include it. Thread: LOOP unless a function says
+ * otherwise. */
 #ifndef MR_COORDINATOR_RUNTIME_H
 #define MR_COORDINATOR_RUNTIME_H
 
@@ -57,7 +58,7 @@ void mr_runtime_take(mr_coordinator *coordinator, mr_event *event);
 /* Carries out the actions of the last decision. */
 void mr_perform_actions(mr_coordinator *coordinator);
 
-/* ---- services ------------------------------------------------------------------------------------ */
+/* ---- services ---- */
 
 /* The method tables; contexts are the coordinator. */
 mr_rpc_service mr_services_jobs(mr_coordinator *coordinator);
@@ -70,7 +71,8 @@ void mr_services_control_tick(mr_coordinator *coordinator, int64_t now_ms);
 /* Ends every stage's stream. */
 void mr_services_control_stop(mr_coordinator *coordinator, mr_status status);
 
-/* Answers a request by its number: with message (borrowed), or with status where message is NULL. */
+/* Answers a request by its number: with message (borrowed), or with status where message is
+ * NULL. */
 void mr_services_answer(mr_coordinator *coordinator, uint64_t request,
                         const ProtobufCMessage *message, mr_status status);
 /* Ends every request that has no answer. */
@@ -79,13 +81,13 @@ void mr_services_jobs_stop(mr_coordinator *coordinator, mr_status status);
 void mr_services_notify(mr_coordinator *coordinator, const mr_job_record *job,
                         const mr_job_step *step);
 
-/* ---- checkpoints --------------------------------------------------------------------------------- */
+/* ---- checkpoints ---- */
 
 void mr_checkpoints_commit(mr_coordinator *coordinator, const mr_action *action);
 void mr_checkpoints_discard(mr_coordinator *coordinator, const mr_action *action);
 void mr_checkpoints_sweep(mr_coordinator *coordinator, const mr_action *action);
 
-/* ---- what is shown ------------------------------------------------------------------------------- */
+/* ---- what is shown ---- */
 
 /* /status and the gauges, about once a second. */
 void mr_status_board_tick(mr_coordinator *coordinator, int64_t now_ms);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A save lives in one of a job's few slots. Ranks name it by its tag; a save that was asked for without
- * a tag takes the first new step-N tag that a rank reports. A slot that is done keeps its tag and step,
- * so that a report that comes twice is known as old. */
+/* A save lives in one of a job's few slots. Ranks name it by its tag; a save that was asked for
+ * without a tag takes the first new step-N tag that a rank reports. A slot that is done keeps its
+ * tag and step, so that a report that comes twice is known as old. */
 #include "daemon/coordinator/saves.h"
 
 #include <inttypes.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* saves.h: checkpoints while they are being made: ranks report their files, and when every rank of
- * one epoch has, the manifest is committed. A save that fails or is late is given up with its reason;
- * the job goes on.
+ * one epoch has, the manifest is committed. A save that fails or is late is given up with its
+ * reason; the job goes on.
  * Owner: coordinator; only decide's own files include it. Thread: LOOP. Limits: MR_JOB_SAVES_MAX,
  * MR_SAVE_TIMEOUT_MS, MR_CHECKPOINT_FILES_MAX.
  * Not here: files (checkpoint/), which steps are saved (the stages know it from the job file). */

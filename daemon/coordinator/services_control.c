@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Control, as the coordinator serves it: each attached stage is one stream. Messages are asked for one
- * at a time, the next when LOOP has decided on the last, so that no stage can flood the coordinator.
+/* Control, as the coordinator serves it: each attached stage is one stream. Messages are asked for
+ * one at a time, the next when LOOP has decided on the last, so that no stage can flood the
+ * coordinator.
  *
- * A connection is made on an RPC thread (opened), lives on LOOP, and is freed there when the news of
- * its end has come, which is the last that is heard of it. */
+ * A connection is made on an RPC thread (opened), lives on LOOP, and is freed there when the news
+ * of its end has come, which is the last that is heard of it. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -40,7 +41,7 @@ static const char *text_clean(char *text) {
     return text;
 }
 
-/* ---- reports ------------------------------------------------------------------------------------- */
+/* ---- reports ---- */
 
 static void connection_refuse(mr_connection *connection, mr_status status) {
     if (connection->finished)
@@ -231,7 +232,7 @@ static void connection_message_arrived(void *context) {
     mr_free(message);
 }
 
-/* ---- a connection's life ------------------------------------------------------------------------- */
+/* ---- a connection's life ---- */
 
 /* LOOP. */
 static void connection_opened(void *context) {
@@ -344,7 +345,7 @@ mr_rpc_service mr_services_control(mr_coordinator *coordinator) {
     };
 }
 
-/* ---- for the other parts ------------------------------------------------------------------------- */
+/* ---- for the other parts ---- */
 
 mr_rpc_stream *mr_services_member_stream(mr_coordinator *coordinator, uint64_t member) {
     for (mr_connection *at = coordinator->connections; at != NULL; at = at->next)

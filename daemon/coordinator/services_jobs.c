@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Jobs, as the coordinator serves it. Each method is one handler on LOOP; what reads a file or plans
- * a job goes to DISK in between. A request is listed until it has its answer, so that a decision can
- * answer it later by its number. */
+/* Jobs, as the coordinator serves it. Each method is one handler on LOOP; what reads a file or
+ * plans a job goes to DISK in between. A request is listed until it has its answer, so that a
+ * decision can answer it later by its number. */
 #include <stdio.h>
 #include <string.h>
 
@@ -37,7 +37,7 @@ struct mr_request {
     bool taken;
 };
 
-/* ---- a request's life ---------------------------------------------------------------------------- */
+/* ---- a request's life ---- */
 
 static void request_free(mr_request *request) {
     mr_job_spec_destroy(request->admission.spec);
@@ -173,7 +173,7 @@ static mr_job_record *request_job(mr_request *request, const char *job) {
     return record;
 }
 
-/* ---- what asks for a decision -------------------------------------------------------------------- */
+/* ---- what asks for a decision ---- */
 
 /* DISK. */
 static void submit_work(void *context) {
@@ -282,7 +282,7 @@ static void request_drain(mr_request *request) {
     mr_runtime_take(request->coordinator, &event);
 }
 
-/* ---- what is computed from a job file ------------------------------------------------------------ */
+/* ---- what is computed from a job file ---- */
 
 /* DISK. */
 static void validate_work(void *context) {
@@ -366,7 +366,7 @@ static void request_plan(mr_request *request) {
     request_to_disk(request, plan_work, plan_done);
 }
 
-/* ---- what is only read --------------------------------------------------------------------------- */
+/* ---- what is only read ---- */
 
 static void request_get(mr_request *request) {
     const Millrace__V1__JobRequest *message = (Millrace__V1__JobRequest *)request->message;
@@ -484,7 +484,7 @@ static void request_open_feed(mr_request *request) {
     mr_free(addresses);
 }
 
-/* ---- checkpoints --------------------------------------------------------------------------------- */
+/* ---- checkpoints ---- */
 
 /* DISK. The folder of a job that ended before this coordinator started is in its job file. */
 static mr_status list_checkpoints(mr_request *request) {
@@ -564,7 +564,7 @@ static void request_list_checkpoints(mr_request *request) {
     request_to_disk(request, list_checkpoints_work, list_checkpoints_done);
 }
 
-/* ---- watch --------------------------------------------------------------------------------------- */
+/* ---- watch ---- */
 
 /* An event about the job as it is now. */
 static mr_status event_send(mr_coordinator *coordinator, const mr_job_record *job,
@@ -638,7 +638,7 @@ static void request_watch(mr_request *request) {
     request_unlist(request); /* the stream is the watcher's now */
 }
 
-/* ---- the table ----------------------------------------------------------------------------------- */
+/* ---- the table ---- */
 
 #define JOBS_METHODS(X)                                                                            \
     X(Submit, request_submit)                                                                      \

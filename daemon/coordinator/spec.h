@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* spec.h: what the coordinator must know of a job, taken once from its job file and plan: plain facts,
- * so that decisions need neither model nor plan, and a simulator can make one by hand.
+/* spec.h: what the coordinator must know of a job, taken once from its job file and plan: plain
+ * facts, so that decisions need neither model nor plan, and a simulator can make one by hand.
  * Owner: coordinator. Thread: made on DISK (reading and planning take milliseconds), then LOOP's.
  * Not here: the job's life (jobs.h), finding the checkpoint it continues from (admission.h). */
 #ifndef MR_COORDINATOR_SPEC_H
@@ -47,8 +47,8 @@ typedef struct mr_job_spec {
     mr_job *job; /* owned; NULL in tests and in the spec of a job that has ended */
 } mr_job_spec;
 
-/* Reads and plans a job file. INVALID_ARGUMENT: the job file's first error, or what cannot be planned.
- * Owner frees with mr_job_spec_destroy. */
+/* Reads and plans a job file. INVALID_ARGUMENT: the job file's first error, or what cannot be
+ * planned. Owner frees with mr_job_spec_destroy. */
 MR_MUST_CHECK mr_status mr_job_spec_make(const char *job_file, const char *base_directory,
                                          bool inference, mr_job_spec **out_spec);
 /* Of a job that is over: name, texts and folder, without topology. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What people and Prometheus see of a coordinator: once a second its state as one JSON text, and the
- * gauges; counters move when things happen. The series of a job that has ended are dropped when it is
- * no longer among the newest. */
+/* What people and Prometheus see of a coordinator: once a second its state as one JSON text, and
+ * the gauges; counters move when things happen. The series of a job that has ended are dropped when
+ * it is no longer among the newest. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +21,7 @@ enum {
 static_assert((int)BOARD_FORGET_MS < (int)MR_MEMBER_LEAVE_MS,
               "a member is seen as lost before it is forgotten");
 
-/* ---- /status ------------------------------------------------------------------------------------- */
+/* ---- /status ---- */
 
 static json_t *board_job(const mr_coordinator *coordinator, const mr_job_record *job) {
     const mr_job_facts *facts = &job->facts;
@@ -96,7 +96,7 @@ static void board_publish(mr_coordinator *coordinator, int64_t now_ms) {
     json_decref(root);
 }
 
-/* ---- gauges -------------------------------------------------------------------------------------- */
+/* ---- gauges ---- */
 
 static void board_job_gauges(mr_metrics *metrics, const mr_job_record *job) {
     const mr_job_facts *facts = &job->facts;
@@ -166,7 +166,7 @@ void mr_status_board_tick(mr_coordinator *coordinator, int64_t now_ms) {
     board_publish(coordinator, now_ms);
 }
 
-/* ---- counters ------------------------------------------------------------------------------------ */
+/* ---- counters ---- */
 
 void mr_status_board_step(mr_coordinator *coordinator, const mr_job_record *job) {
     mr_metrics *metrics = coordinator->metrics;

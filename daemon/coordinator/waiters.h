@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* waiters.h: clients' requests that are answered when something has happened to a job: it is PAUSED,
- * or a save of it is committed.
- * Owner: coordinator; only decide's own files include it. Thread: LOOP. Limits: MR_JOB_WAITERS_MAX. */
+/* waiters.h: clients' requests that are answered when something has happened to a job: it is
+ * PAUSED, or a save of it is committed.
+ * Owner: coordinator; only decide's own files include it. Thread: LOOP. Limits:
+ * MR_JOB_WAITERS_MAX. */
 #ifndef MR_COORDINATOR_WAITERS_H
 #define MR_COORDINATOR_WAITERS_H
 

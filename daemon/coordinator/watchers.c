@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The rpc layer's own queue is the fast path. Only when it is full are changes kept here, packed once
- * per watcher. */
+/* The rpc layer's own queue is the fast path. Only when it is full are changes kept here, packed
+ * once per watcher. */
 #include "daemon/coordinator/watchers.h"
 
 #include "daemon/base/alloc.h"

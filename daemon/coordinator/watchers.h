@@ -26,7 +26,8 @@ MR_MUST_CHECK mr_status mr_watchers_add(mr_watchers *watchers, mr_rpc_stream *st
                                         uint64_t job_number, int64_t now_ms);
 /* Does anybody watch this job? */
 bool mr_watchers_any(const mr_watchers *watchers, uint64_t job_number);
-/* Sends a JobEvent to all who watch the job. step: it may be missed. final: the stream ends with it. */
+/* Sends a JobEvent to all who watch the job. step: it may be missed. final: the stream ends with
+ * it. */
 void mr_watchers_send(mr_watchers *watchers, uint64_t job_number, const ProtobufCMessage *event,
                       bool step, bool final, int64_t now_ms);
 /* Sends what waits. For each watcher that has heard nothing for long, repeat is called. */

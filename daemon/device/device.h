@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* device.h: what a stage needs of the thing that computes: memory and a fixed list of operations.
- * cpu/ implements it on oneDNN and own loops, cuda/ on cuBLASLt, cuDNN and own kernels; the contract
- * test runs on every implementation.
+ * cpu/ implements it on oneDNN and own loops, cuda/ on cuBLASLt, cuDNN and own kernels; the
+ * contract test runs on every implementation.
  * Owner: stage. Thread: EXEC. Operations are ordered as issued and return nothing: they cannot fail
- * on good arguments, and what can go wrong underneath (a library, a card) latches in the device and is
- * read by mr_device_check. Letters: B batch, T sequence, C width, R = B T rows, V vocabulary, NH
+ * on good arguments, and what can go wrong underneath (a library, a card) latches in the device and
+ * is read by mr_device_check. Letters: B batch, T sequence, C width, R = B T rows, V vocabulary, NH
  * heads. Gradients of parameters accumulate (+=); gradients of activations overwrite unless said.
  * Determinism (law 1): the same call gives the same bits for any number of threads.
  * Not here: layers (layers/), what to compute when (stage/). */
@@ -127,8 +127,8 @@ typedef struct mr_device_ops {
                 const mr_dropout *dropout, mr_tensor *out);
 
     /* Adds sum over rows of -log softmax(logits)[label] to *loss (device memory), and writes
-     * dlogits = scale (softmax - onehot); dlogits may be logits, or NULL (evaluation). A label of -1
-     * counts as nothing; any other outside [0, V) latches INVALID_ARGUMENT. */
+     * dlogits = scale (softmax - onehot); dlogits may be logits, or NULL (evaluation). A label of
+     * -1 counts as nothing; any other outside [0, V) latches INVALID_ARGUMENT. */
     void (*cross_entropy)(mr_device *device, const mr_tensor *logits, const mr_tensor *labels,
                           float scale, mr_tensor *dlogits, double *loss);
     /* Adds the sum of (y - target)^2 to *loss; dy = 2 scale (y - target), may be y or NULL. */

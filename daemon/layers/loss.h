@@ -8,8 +8,9 @@
 #include "daemon/device/device.h"
 #include "daemon/model/job.h"
 
-/* Adds the unscaled loss sum of one microbatch to *loss (device memory) and, unless doutput is NULL,
- * writes scale x its gradient to doutput, which may be output. loss kind NONE does nothing. */
+/* Adds the unscaled loss sum of one microbatch to *loss (device memory) and, unless doutput is
+ * NULL, writes scale x its gradient to doutput, which may be output. loss kind NONE does
+ * nothing. */
 void mr_loss_run(mr_device *device, mr_loss kind, const mr_tensor *output, const mr_tensor *labels,
                  float scale, mr_tensor *doutput, double *loss);
 /* Number of terms that the mean is taken over for one microbatch: tokens, or elements for mse. */

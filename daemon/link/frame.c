@@ -14,7 +14,7 @@ static_assert((int)MR_LINK_GRADIENT == MILLRACE__V1__LINK_KIND__LINK_KIND_GRADIE
 /* A payload is copied and summed in blocks that stay in the nearer caches between the two. */
 enum { FRAME_BLOCK_BYTES = 128 << 10 };
 
-/* ---- sending ------------------------------------------------------------------------------------ */
+/* ---- sending ---- */
 
 void mr_link_frame_greet(const mr_link_options *options, mr_link_frame *out_frame) {
     Millrace__V1__LinkFrame *proto = &out_frame->proto;
@@ -85,7 +85,7 @@ bool mr_link_frame_cut(const mr_link_options *options, const mr_link_parcel *par
     return cut->message_offset == parcel->bytes;
 }
 
-/* ---- receiving ---------------------------------------------------------------------------------- */
+/* ---- receiving ---- */
 
 mr_status mr_link_frame_check(const mr_link_options *options,
                               const Millrace__V1__LinkFrame *frame) {

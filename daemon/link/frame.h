@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* frame.h: messages of a link as millrace.v1.LinkFrame: the sender cuts a message at its tensors'
- * ends and at MR_LINK_CHUNK_BYTES_MAX; the receiver takes whatever cuts come, as long as they follow
- * each other without gap or overlap.
+ * ends and at MR_LINK_CHUNK_BYTES_MAX; the receiver takes whatever cuts come, as long as they
+ * follow each other without gap or overlap.
  * Owner: link. Thread: any. Internal to this folder. */
 #ifndef MR_LINK_FRAME_H
 #define MR_LINK_FRAME_H
@@ -39,15 +39,16 @@ bool mr_link_frame_cut(const mr_link_options *options, const mr_link_parcel *par
 
 /* ---- receiving ---- */
 
-/* Is frame of this edge? FAILED_PRECONDITION names what is not. The job is the greeting's matter. */
+/* Is frame of this edge? FAILED_PRECONDITION names what is not. The job is the greeting's
+ * matter. */
 MR_MUST_CHECK mr_status mr_link_frame_check(const mr_link_options *options,
                                             const Millrace__V1__LinkFrame *frame);
 /* The first frame of a message: its tag and tensors into slot, laid out. INVALID_ARGUMENT and
  * RESOURCE_EXHAUSTED as for lay_out. */
 MR_MUST_CHECK mr_status mr_link_frame_open(const Millrace__V1__LinkFrame *frame,
                                            const mr_link_inbox *inbox, mr_link_slot *slot);
-/* Copies the payload to its place and moves slot->filled on. INVALID_ARGUMENT: not the next bytes of
- * the message; DATA_LOSS: damaged. */
+/* Copies the payload to its place and moves slot->filled on. INVALID_ARGUMENT: not the next bytes
+ * of the message; DATA_LOSS: damaged. */
 MR_MUST_CHECK mr_status mr_link_frame_copy(const Millrace__V1__LinkFrame *frame,
                                            const mr_rpc_tail *tail, mr_link_slot *slot);
 

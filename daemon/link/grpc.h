@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* grpc.h: links over gRPC streams (service millrace.v1.Link). A daemon serves the service once; each
- * receiving end registers with the hub before the peer's stream arrives, and a stream whose job,
- * epoch, ranks or kind no end has registered is refused FAILED_PRECONDITION with all of them named.
+/* grpc.h: links over gRPC streams (service millrace.v1.Link). A daemon serves the service once;
+ * each receiving end registers with the hub before the peer's stream arrives, and a stream whose
+ * job, epoch, ranks or kind no end has registered is refused FAILED_PRECONDITION with all of them
+ * named.
  * Owner: stage. Thread: LOOP for hub and open; see link.h for the ends. */
 #ifndef MR_LINK_GRPC_H
 #define MR_LINK_GRPC_H

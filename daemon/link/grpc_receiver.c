@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The receiving end over gRPC, and the hub where it waits for its peer's stream. The stream's RPC
- * thread copies each payload from gRPC's memory into the slot: the one copy of a receive. EXEC takes
- * whole messages only.
+ * thread copies each payload from gRPC's memory into the slot: the one copy of a receive. EXEC
+ * takes whole messages only.
  *
  * The sender keeps to the credit it has, so the next frame always has a slot and is always asked
  * for; that also tells of the peer's end at once. A sender beyond its credit is cut off.
  *
- * Lifetime: the user holds one reference to a receiver and its stream another, so that a frame being
- * copied when EXEC closes the link has where to go. */
+ * Lifetime: the user holds one reference to a receiver and its stream another, so that a frame
+ * being copied when EXEC closes the link has where to go. */
 #include "daemon/link/grpc.h"
 
 #include <inttypes.h>
@@ -58,7 +58,7 @@ static void receiver_unref(link_receiver *receiver) {
     mr_free(receiver);
 }
 
-/* ---- the hub ------------------------------------------------------------------------------------ */
+/* ---- the hub ---- */
 
 mr_status mr_link_hub_create(mr_link_hub **out_hub) {
     mr_link_hub *hub = mr_alloc(sizeof(*hub));
@@ -118,7 +118,7 @@ static void hub_remove(link_receiver *receiver) {
     receiver->hub = NULL;
 }
 
-/* ---- a peer's stream, on its RPC thread --------------------------------------------------------- */
+/* ---- a peer's stream, on its RPC thread ---- */
 
 static mr_status receiver_credit(link_receiver *receiver, uint64_t taken) {
     Millrace__V1__LinkCredit credit = MILLRACE__V1__LINK_CREDIT__INIT;
@@ -291,7 +291,7 @@ mr_rpc_service mr_link_hub_service(mr_link_hub *hub) {
     };
 }
 
-/* ---- what link.h promises ----------------------------------------------------------------------- */
+/* ---- what link.h promises ---- */
 
 static mr_status receiver_receive(mr_link *link, uint64_t step, uint32_t micro_batch,
                                   uint32_t chunk, int64_t timeout_ms, mr_message *out_message) {

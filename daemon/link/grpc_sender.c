@@ -37,7 +37,7 @@ typedef struct link_sender {
     mr_link_cut cut; /* of the parcel that is due; the pumping thread's */
 } link_sender;
 
-/* ---- pumping ------------------------------------------------------------------------------------ */
+/* ---- pumping ---- */
 
 static void sender_pump(link_sender *sender);
 
@@ -103,7 +103,7 @@ static void sender_lose(link_sender *sender, mr_status why) {
         mr_link_outbox_drop(&sender->outbox);
 }
 
-/* ---- events, on RPC threads --------------------------------------------------------------------- */
+/* ---- events, on RPC threads ---- */
 
 static void sender_credited(mr_rpc_stream *stream, ProtobufCMessage *owned_message,
                             mr_rpc_tail *owned_tail, void *context) {
@@ -120,7 +120,7 @@ static void sender_credited(mr_rpc_stream *stream, ProtobufCMessage *owned_messa
         sender_lose(sender,
                     MR_ERROR(UNAVAILABLE,
                              "rank %u is lost: it says it took %" PRIu64 " messages of %" PRIu64,
-                             sender->outbox.peer_rank, taken, sender->outbox.handed));
+                             sender->outbox.peer_rank, taken, sender->outbox.queued));
     mr_monitor_notify(&sender->outbox.monitor);
     mr_monitor_unlock(&sender->outbox.monitor);
     if (known)
@@ -150,7 +150,7 @@ static const mr_rpc_stream_events sender_events = {
     .on_end = sender_ended,
 };
 
-/* ---- what link.h promises ----------------------------------------------------------------------- */
+/* ---- what link.h promises ---- */
 
 static mr_status sender_send(mr_link *link, const mr_message *message) {
     link_sender *sender = (link_sender *)link;
@@ -174,7 +174,7 @@ static uint64_t sender_bytes(const mr_link *link) {
     return atomic_load(&((const link_sender *)link)->outbox.bytes);
 }
 
-/* ---- open and close ----------------------------------------------------------------------------- */
+/* ---- open and close ---- */
 
 /* Inside the monitor: is everything with the receiver, or never will be? */
 static bool sender_flushed(const link_sender *sender) {

@@ -67,7 +67,7 @@ static void pair_move(link_pair *pair) {
     (void)pthread_mutex_unlock(&pair->moving);
 }
 
-/* ---- the sending end ---------------------------------------------------------------------------- */
+/* ---- the sending end ---- */
 
 static mr_status sender_send(mr_link *link, const mr_message *message) {
     link_pair *pair = pair_of(link);
@@ -127,7 +127,7 @@ static const mr_link_ops sender_ops = {
     .close = sender_close,
 };
 
-/* ---- the receiving end -------------------------------------------------------------------------- */
+/* ---- the receiving end ---- */
 
 static mr_status receiver_receive(mr_link *link, uint64_t step, uint32_t micro_batch,
                                   uint32_t chunk, int64_t timeout_ms, mr_message *out_message) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* in_process.h: both ends of a link within one process, for tests that run several stages as threads.
+/* in_process.h: both ends of a link within one process, for tests that run several stages as
+ * threads.
  * Owner: tests. Thread: one thread for each end. */
 #ifndef MR_LINK_IN_PROCESS_H
 #define MR_LINK_IN_PROCESS_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A slot's memory is the message's bytes with each tensor moved up to MR_ARENA_ALIGN, so that kernels
- * may read it in place; on the wire the tensors follow each other without gaps. */
+/* A slot's memory is the message's bytes with each tensor moved up to MR_ARENA_ALIGN, so that
+ * kernels may read it in place; on the wire the tensors follow each other without gaps. */
 #include "daemon/link/inbox.h"
 
 #include <inttypes.h>
@@ -54,7 +54,7 @@ void mr_link_inbox_deinit(mr_link_inbox *inbox) {
     mr_monitor_deinit(&inbox->monitor);
 }
 
-/* ---- the transport's side ----------------------------------------------------------------------- */
+/* ---- the transport's side ---- */
 
 mr_link_slot *mr_link_inbox_take(mr_link_inbox *inbox) {
     mr_monitor_lock(&inbox->monitor);
@@ -146,7 +146,7 @@ void mr_link_inbox_lose(mr_link_inbox *inbox, mr_status why) {
     mr_monitor_unlock(&inbox->monitor);
 }
 
-/* ---- what link.h promises ----------------------------------------------------------------------- */
+/* ---- what link.h promises ---- */
 
 /* Inside the monitor. NULL: nothing has arrived, and *out_status says what ended the wait. */
 static mr_link_slot *inbox_wait(mr_link_inbox *inbox, int64_t deadline, mr_status *out_status) {

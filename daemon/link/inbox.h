@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* inbox.h: what every receiving end of a link has: slots for messages, the queue of those that have
- * arrived, and the waits on it. A slot goes round: taken (free), laid out and filled by the transport,
- * put (arrived), received, released.
- * Owner: link. Thread: any; filling a slot belongs to the one that took it. Internal to this folder. */
+ * arrived, and the waits on it. A slot goes round: taken (free), laid out and filled by the
+ * transport, put (arrived), received, released.
+ * Owner: link. Thread: any; filling a slot belongs to the one that took it. Internal to this
+ * folder. */
 #ifndef MR_LINK_INBOX_H
 #define MR_LINK_INBOX_H
 
@@ -36,8 +37,8 @@ typedef struct mr_link_inbox {
     _Atomic uint64_t bytes;
 } mr_link_inbox;
 
-/* Allocates all slots. INVALID_ARGUMENT: no slots, or no bytes; RESOURCE_EXHAUSTED: no memory. After
- * either, deinit is right. */
+/* Allocates all slots. INVALID_ARGUMENT: no slots, or no bytes; RESOURCE_EXHAUSTED: no memory.
+ * After either, deinit is right. */
 MR_MUST_CHECK mr_status mr_link_inbox_init(mr_link_inbox *inbox, const mr_link_options *options);
 void mr_link_inbox_deinit(mr_link_inbox *inbox);
 
@@ -45,8 +46,8 @@ void mr_link_inbox_deinit(mr_link_inbox *inbox);
 
 /* A free slot; NULL: all are in use. */
 mr_link_slot *mr_link_inbox_take(mr_link_inbox *inbox);
-/* slot->message says which tensors there are; gives each its memory. INVALID_ARGUMENT: no tensor, no
- * bytes, or a shape that is none; RESOURCE_EXHAUSTED: over message_bytes_max. */
+/* slot->message says which tensors there are; gives each its memory. INVALID_ARGUMENT: no tensor,
+ * no bytes, or a shape that is none; RESOURCE_EXHAUSTED: over message_bytes_max. */
 MR_MUST_CHECK mr_status mr_link_inbox_lay_out(const mr_link_inbox *inbox, mr_link_slot *slot);
 /* Where byte slot->filled of the message belongs, and how many bytes follow it there without a gap.
  * Only while filled < bytes. */

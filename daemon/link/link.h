@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* link.h: one directed edge between two neighbouring ranks: ordered, bounded, tagged. A message is a
- * list of tensors, each with name, dtype, shape and a needs-gradient flag; the next message may have
- * others.
+/* link.h: one directed edge between two neighbouring ranks: ordered, bounded, tagged. A message is
+ * a list of tensors, each with name, dtype, shape and a needs-gradient flag; the next message may
+ * have others.
  * Implementations: in_process.h (tests), grpc.h. The contract test runs on all.
  * Owner: stage. Thread: EXEC, unless said. A wrong epoch is refused before it reaches EXEC (law 5).
  * Not here: what to send when (stage/executor), retry (coordinator). */

@@ -42,11 +42,11 @@ static bool outbox_is_open(const mr_link_outbox *outbox) {
     return mr_status_is_ok(outbox->lost) && mr_status_is_ok(outbox->interrupted);
 }
 
-/* ---- the transport's side ----------------------------------------------------------------------- */
+/* ---- the transport's side ---- */
 
 mr_link_parcel *mr_link_outbox_due(mr_link_outbox *outbox) {
     if (!outbox_is_open(outbox) || outbox->handed == outbox->queued ||
-        outbox->handed - outbox->taken >= outbox->slots)
+        outbox->handed >= outbox->taken + outbox->slots)
         return NULL;
     return outbox_parcel(outbox, outbox->handed + 1);
 }
@@ -80,7 +80,8 @@ void mr_link_outbox_frame_end(mr_link_parcel *parcel) {
 }
 
 bool mr_link_outbox_taken(mr_link_outbox *outbox, uint64_t taken) {
-    if (taken < outbox->taken || taken > outbox->handed)
+    /* The receiver may release a message before the thread that handed it over has said so here. */
+    if (taken < outbox->taken || taken > outbox->queued)
         return false;
     outbox->taken = taken;
     return true;
@@ -97,7 +98,7 @@ void mr_link_outbox_drop(mr_link_outbox *outbox) {
         mr_link_outbox_handed(outbox_parcel(outbox, outbox->handed + 1));
 }
 
-/* ---- what link.h promises ----------------------------------------------------------------------- */
+/* ---- what link.h promises ---- */
 
 static mr_status message_bytes(const mr_message *message, size_t bytes_max, size_t *out_bytes) {
     if (message->tensor_count == 0 || message->tensor_count > MR_MESSAGE_TENSORS_MAX)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* outbox.h: what every sending end of a link has: the messages whose tensors' bytes are borrowed, the
- * receiver's credit, and the waits on both.
+/* outbox.h: what every sending end of a link has: the messages whose tensors' bytes are borrowed,
+ * the receiver's credit, and the waits on both.
  * Messages count from 1. freed <= handed <= queued: handed ones are with the transport, and at most
- * slots of them may be beyond taken, what the receiver has released; the others wait here. A message
- * borrows its bytes until it is handed over and every frame of it is gone.
+ * slots of them may be beyond taken, what the receiver has released; the others wait here. A
+ * message borrows its bytes until it is handed over and every frame of it is gone.
  * Owner: link. Thread: any; functions marked "inside" want the monitor. Internal to this folder. */
 #ifndef MR_LINK_OUTBOX_H
 #define MR_LINK_OUTBOX_H

@@ -8,8 +8,8 @@
 #include "daemon/base/status.h"
 
 enum {
-    /* A silent peer is gone after time + timeout. A server takes pings at half that distance without
-     * calling them too many. */
+    /* A silent peer is gone after time + timeout. A server takes pings at half that distance
+     * without calling them too many. */
     ARGUMENTS_KEEPALIVE_TIME_MS = 2000,
     ARGUMENTS_KEEPALIVE_TIMEOUT_MS = 2000,
     ARGUMENTS_PING_DISTANCE_MIN_MS = 1000,

@@ -95,7 +95,7 @@ mr_status mr_rpc_channel_open(mr_rpc_channel *channel, const ProtobufCServiceDes
     return MR_OK;
 }
 
-/* ---- unary calls -------------------------------------------------------------------------------- */
+/* ---- unary calls ---- */
 
 typedef struct unary_call {
     pthread_mutex_t lock;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* channel.h: a connection to another daemon, with keepalive and a subchannel pool of its own, so that
- * bulk traffic never delays heartbeats.
+/* channel.h: a connection to another daemon, with keepalive and a subchannel pool of its own, so
+ * that bulk traffic never delays heartbeats.
  * Owner: rpc. Thread: any. */
 #ifndef MR_RPC_CHANNEL_H
 #define MR_RPC_CHANNEL_H
@@ -27,9 +27,9 @@ MR_MUST_CHECK mr_status mr_rpc_channel_call(mr_rpc_channel *channel,
                                             const ProtobufCServiceDescriptor *service,
                                             const char *method, const ProtobufCMessage *request,
                                             int64_t timeout_ms, ProtobufCMessage **out_response);
-/* Opens a stream. request: the first message of a server stream, which is then half-closed (NULL for
- * bidi). timeout_ms bounds the whole RPC; 0: no deadline (a stream that lives as long as a job and is
- * watched by heartbeats). The caller owns one reference. */
+/* Opens a stream. request: the first message of a server stream, which is then half-closed (NULL
+ * for bidi). timeout_ms bounds the whole RPC; 0: no deadline (a stream that lives as long as a job
+ * and is watched by heartbeats). The caller owns one reference. */
 MR_MUST_CHECK mr_status mr_rpc_channel_open(mr_rpc_channel *channel,
                                             const ProtobufCServiceDescriptor *service,
                                             const char *method, const ProtobufCMessage *request,

@@ -25,7 +25,7 @@ bool mr_rpc_codec_has_tail(const ProtobufCMessageDescriptor *type) {
            field->label == PROTOBUF_C_LABEL_NONE && strcmp(field->name, "payload") == 0;
 }
 
-/* ---- packing ------------------------------------------------------------------------------------ */
+/* ---- packing ---- */
 
 /* The caller's bytes, if any, as a slice that calls sent when core drops it. */
 static mr_status codec_raw_slice(const mr_rpc_raw *raw, grpc_slice *out_slice) {
@@ -90,7 +90,7 @@ mr_status mr_rpc_codec_pack(const ProtobufCMessage *message, const mr_rpc_raw *r
     return MR_OK;
 }
 
-/* ---- unpacking ---------------------------------------------------------------------------------- */
+/* ---- unpacking ---- */
 
 /* A place in a list of slices. */
 typedef struct codec_cursor {
@@ -164,8 +164,8 @@ static bool cursor_field(codec_cursor *cursor, bool *out_payload, size_t *out_da
     return true;
 }
 
-/* Where a message's header ends (*out_header) and where its tail begins (*out_tail; at the end where
- * there is none). */
+/* Where a message's header ends (*out_header) and where its tail begins (*out_tail; at the end
+ * where there is none). */
 static mr_status codec_split(const grpc_slice_buffer *slices,
                              const ProtobufCMessageDescriptor *type, size_t *out_header,
                              size_t *out_tail) {
@@ -240,7 +240,8 @@ static mr_status codec_unpack_bytes(const ProtobufCMessageDescriptor *type, cons
     return MR_ERROR(INVALID_ARGUMENT, "%s of %zu bytes cannot be decoded", type->name, length);
 }
 
-/* Unpacks the first length bytes of the slices, which are gathered first where they are scattered. */
+/* Unpacks the first length bytes of the slices, which are gathered first where they are
+ * scattered. */
 static mr_status codec_unpack_slices(const grpc_slice_buffer *slices,
                                      const ProtobufCMessageDescriptor *type, size_t length,
                                      ProtobufCMessage **out_message) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* codec.h: messages to and from gRPC's byte buffers, with the raw tail of message.h.
- * On the wire a tail is the message's last field, "bytes payload = 15": slice one is what protobuf-c
- * packs, the field's tag and its length; slice two is the caller's own memory.
+ * On the wire a tail is the message's last field, "bytes payload = 15": slice one is what
+ * protobuf-c packs, the field's tag and its length; slice two is the caller's own memory.
  * Owner: rpc. Thread: any. Internal to this folder.
  * Limits: MR_RPC_MESSAGE_BYTES_MAX, MR_RPC_HEADER_BYTES_MAX. */
 #ifndef MR_RPC_CODEC_H

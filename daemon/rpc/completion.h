@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* completion.h: one gRPC completion queue and the one thread that lives inside its next. One thread
- * for each queue means that the events of a call, whose operations all end on one queue, are handled
- * one at a time and in order.
- * Every operation is counted: begin before it is handed to core, end when its tag returns, so that a
- * queue is never destroyed with an operation outstanding (core would not tell).
+ * for each queue means that the events of a call, whose operations all end on one queue, are
+ * handled one at a time and in order.
+ * Every operation is counted: begin before it is handed to core, end when its tag returns, so that
+ * a queue is never destroyed with an operation outstanding (core would not tell).
  * Owner: rpc. Thread: any, except destroy: main. Internal to this folder. */
 #ifndef MR_RPC_COMPLETION_H
 #define MR_RPC_COMPLETION_H
@@ -15,8 +15,8 @@
 
 typedef struct mr_rpc_queue mr_rpc_queue;
 
-/* What an operation carries; embedded in the struct that owns all its inputs and outputs, which must
- * live until done has run. success is core's: it says nothing about the RPC's result. */
+/* What an operation carries; embedded in the struct that owns all its inputs and outputs, which
+ * must live until done has run. success is core's: it says nothing about the RPC's result. */
 typedef struct mr_rpc_tag {
     void (*done)(struct mr_rpc_tag *tag, bool success);
 } mr_rpc_tag;

@@ -60,7 +60,7 @@ static void health_tell(mr_rpc_health *health, const char *name, health_state st
             health_send(watcher->stream, state);
 }
 
-/* ---- the two methods ---------------------------------------------------------------------------- */
+/* ---- the two methods ---- */
 
 static void health_check(mr_rpc_stream *stream, ProtobufCMessage *owned_request, void *context) {
     mr_rpc_health *health = context;
@@ -142,7 +142,7 @@ mr_rpc_service mr_rpc_health_service(mr_rpc_health *health) {
     };
 }
 
-/* ---- life --------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 mr_status mr_rpc_health_create(mr_rpc_health **out_health) {
     mr_rpc_health *health = mr_alloc(sizeof(*health));

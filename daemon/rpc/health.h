@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* health.h: grpc.health.v1.Health: what a server says of itself to load balancers and probes.
  * The empty name is the whole server. Every service is SERVING from the start; names that set adds
- * (readiness, liveness) exist from then on. Check of an unknown name is NOT_FOUND, Watch of one says
- * SERVICE_UNKNOWN and stays, as the protocol wants.
+ * (readiness, liveness) exist from then on. Check of an unknown name is NOT_FOUND, Watch of one
+ * says SERVICE_UNKNOWN and stays, as the protocol wants.
  * Owner: rpc. Thread: any. Limits: HEALTH_NAMES_MAX, MR_WATCHERS_MAX. Internal to this folder. */
 #ifndef MR_RPC_HEALTH_H
 #define MR_RPC_HEALTH_H

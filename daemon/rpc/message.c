@@ -14,7 +14,8 @@ struct mr_rpc_tail {
     mr_rpc_tail *next; /* while spare */
 };
 
-/* Tails are used again, so that receiving a step's tensors allocates nothing after the first ones. */
+/* Tails are used again, so that receiving a step's tensors allocates nothing after the first
+ * ones. */
 enum { TAIL_SPARES_MAX = 64 };
 
 static struct {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Descriptors are read straight from their wire form (google/protobuf/descriptor.proto gives the field
- * numbers named below); nothing is unpacked. */
+/* Descriptors are read straight from their wire form (google/protobuf/descriptor.proto gives the
+ * field numbers named below); nothing is unpacked. */
 #include "daemon/rpc/reflection.h"
 
 #include <string.h>
@@ -47,7 +47,7 @@ static bytes bytes_field(bytes message, uint32_t id) {
     return (bytes){(const uint8_t *)"", 0};
 }
 
-/* ---- symbols ------------------------------------------------------------------------------------ */
+/* ---- symbols ---- */
 
 /* What a descriptor contains: the field numbers of its named parts, and what those contain. */
 typedef enum symbol_kind {
@@ -96,7 +96,7 @@ static bool file_has_symbol(bytes file, const char *symbol) {
     return symbol_in(file, SYMBOL_FILE, symbol + package.length + 1);
 }
 
-/* ---- files -------------------------------------------------------------------------------------- */
+/* ---- files ---- */
 
 /* Finds a file by name (symbol false) or by what it defines. */
 static bool file_find(const char *text, size_t length, bool symbol, bytes *out_file) {
@@ -135,7 +135,7 @@ static size_t files_imported(bytes files[REFLECTION_FILES_MAX]) {
     return count;
 }
 
-/* ---- answers ------------------------------------------------------------------------------------ */
+/* ---- answers ---- */
 
 static mr_status answer_error(mr_rpc_stream *stream, reflection_response *response, mr_code code,
                               const char *text) {
@@ -221,7 +221,7 @@ static mr_status reflection_answer(const mr_rpc_reflection *reflection, mr_rpc_s
     }
 }
 
-/* ---- the stream --------------------------------------------------------------------------------- */
+/* ---- the stream ---- */
 
 static void *reflection_opened(mr_rpc_stream *stream, void *service_context) {
     mr_rpc_stream_receive(stream);

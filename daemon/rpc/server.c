@@ -58,7 +58,7 @@ struct mr_rpc_server {
     bool stopped;
 };
 
-/* ---- dispatch, on the RPC thread ---------------------------------------------------------------- */
+/* ---- dispatch, on the RPC thread ---- */
 
 static const server_route *server_route_find(const mr_rpc_server *server, grpc_slice path) {
     for (size_t i = 0; i < server->route_count; i++)
@@ -145,7 +145,7 @@ static void server_shut_down(mr_rpc_tag *tag, bool success) {
     (void)pthread_mutex_unlock(&server->lock);
 }
 
-/* ---- start -------------------------------------------------------------------------------------- */
+/* ---- start ---- */
 
 static const mr_rpc_method *service_handler(const mr_rpc_service *service, const char *name) {
     for (size_t i = 0; i < service->method_count; i++)

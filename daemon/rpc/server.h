@@ -16,8 +16,8 @@ typedef struct mr_rpc_server mr_rpc_server;
 
 /* One method's handler.
  * unary (events NULL): on_request gets the request and answers by mr_rpc_stream_send and
- * mr_rpc_stream_finish, at once or later from any thread (ref the stream to keep it). Also right for
- * server streams: send any number of messages before finish.
+ * mr_rpc_stream_finish, at once or later from any thread (ref the stream to keep it). Also right
+ * for server streams: send any number of messages before finish.
  * bidi (events set): on_open runs first and returns the stream's context; the handler then calls
  * mr_rpc_stream_receive for each message it wants. */
 typedef struct mr_rpc_method {

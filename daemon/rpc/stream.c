@@ -7,7 +7,8 @@
  *   nudge    an empty batch that makes the queue's thread start the next send, so that the thread
  *            with the tensors (EXEC) never spends its time in sendmsg
  * The call is given back to core when all have returned after life; on_end runs then at the latest,
- * so after it nothing of the stream is in core. The shell lives while somebody holds a reference. */
+ * so after it nothing of the stream is in core. The shell lives while somebody holds a
+ * reference. */
 #include "daemon/rpc/call.h"
 
 #include <pthread.h>
@@ -67,7 +68,7 @@ struct mr_rpc_stream {
     mr_status final; /* server: what finish said */
 };
 
-/* ---- under the lock ----------------------------------------------------------------------------- */
+/* ---- under the lock ---- */
 
 static void operation_start(stream_operation *operation, const grpc_op *ops, size_t count) {
     mr_rpc_stream *stream = operation->stream;
@@ -75,7 +76,8 @@ static void operation_start(stream_operation *operation, const grpc_op *ops, siz
     operation->busy = true;
     (void)mr_rpc_stream_ref(stream); /* dropped by its done */
     mr_rpc_queue_begin(stream->queue);
-    /* A refused batch is our bug, and the call cannot be trusted after one (grpc-core.md item 11). */
+    /* A refused batch is our bug, and the call cannot be trusted after one (grpc-core.md item
+     * 11). */
     MR_ASSERT(grpc_call_start_batch(stream->call, ops, count, &operation->tag, NULL) ==
               GRPC_CALL_OK);
 }
@@ -143,7 +145,7 @@ static void stream_break(mr_rpc_stream *stream, mr_status failure) {
         (void)grpc_call_cancel(stream->call, NULL); /* fails on nothing */
 }
 
-/* ---- how a call ended --------------------------------------------------------------------------- */
+/* ---- how a call ended ---- */
 
 static mr_status stream_result_client(const mr_rpc_stream *stream) {
     if (stream->status_code == GRPC_STATUS_OK && mr_status_is_ok(stream->failure))
@@ -172,7 +174,7 @@ static mr_status stream_result_server(const mr_rpc_stream *stream) {
     return MR_OK;
 }
 
-/* ---- on the queue's thread ---------------------------------------------------------------------- */
+/* ---- on the queue's thread ---- */
 
 static void stream_end(mr_rpc_stream *stream, mr_status status) {
     if (stream->on_end != NULL)
@@ -309,7 +311,7 @@ static void receive_done(mr_rpc_tag *tag, bool success) {
     stream_settle(stream);
 }
 
-/* ---- start and end of the shell ----------------------------------------------------------------- */
+/* ---- start and end of the shell ---- */
 
 static mr_status stream_create(const mr_rpc_call *call, bool server, mr_rpc_stream **out_stream) {
     mr_rpc_stream *stream = mr_alloc(sizeof(*stream));
@@ -396,7 +398,7 @@ void mr_rpc_stream_unref(mr_rpc_stream *stream) {
     mr_free(stream);
 }
 
-/* ---- what others call --------------------------------------------------------------------------- */
+/* ---- what others call ---- */
 
 void mr_rpc_stream_receive(mr_rpc_stream *stream) {
     (void)pthread_mutex_lock(&stream->lock);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* stream.h: one RPC as either end sees it: messages in order both ways, then a status. A unary call
  * is a stream with one message each way.
- * Owner: rpc. Thread: any function may be called from any thread; handlers run on RPC threads, never
- * two at once for one stream, and must not block: they hand over (mr_loop_post, mr_queue_push).
- * Receiving is by demand: one on_message for each mr_rpc_stream_receive, so that a slow reader slows
- * the sender through HTTP/2 flow control instead of filling memory.
+ * Owner: rpc. Thread: any function may be called from any thread; handlers run on RPC threads,
+ * never two at once for one stream, and must not block: they hand over (mr_loop_post,
+ * mr_queue_push). Receiving is by demand: one on_message for each mr_rpc_stream_receive, so that a
+ * slow reader slows the sender through HTTP/2 flow control instead of filling memory.
  * Limits: MR_RPC_SEND_QUEUE_MAX messages wait to be sent. */
 #ifndef MR_RPC_STREAM_H
 #define MR_RPC_STREAM_H
@@ -17,12 +17,12 @@ typedef struct mr_rpc_stream mr_rpc_stream;
 /* on_message: one received message; the handler owns message (free it with
  * protobuf_c_message_free_unpacked(message, NULL)) and tail (may be NULL).
  * on_end: no further message will come. Client side: status is the RPC's result. Server side: OK
- * when the client has half-closed, CANCELLED when it is gone. Runs at most once for each side's end;
- * after it the stream accepts no receive. Both get the context given at start.
- * A server's on_end runs exactly once: at the half-close, else when the client is gone, else (OK) when
- * the status that finish gave is out. After an OK half-close a send tells that the client is gone.
- * Bytes that are no such message end the RPC with INVALID_ARGUMENT without the handler's help: on_end
- * gets that status on both sides.
+ * when the client has half-closed, CANCELLED when it is gone. Runs at most once for each side's
+ * end; after it the stream accepts no receive. Both get the context given at start.
+ * A server's on_end runs exactly once: at the half-close, else when the client is gone, else (OK)
+ * when the status that finish gave is out. After an OK half-close a send tells that the client is
+ * gone. Bytes that are no such message end the RPC with INVALID_ARGUMENT without the handler's
+ * help: on_end gets that status on both sides.
  * A client's on_end with OK comes when the last message has been received: ask for it. */
 typedef struct mr_rpc_stream_events {
     void (*on_message)(mr_rpc_stream *stream, ProtobufCMessage *owned_message,

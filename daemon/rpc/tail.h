@@ -8,7 +8,8 @@
 
 #include "daemon/rpc/message.h"
 
-/* The bytes of a received buffer from offset to its end. owned_buffer: consumed in every outcome. */
+/* The bytes of a received buffer from offset to its end. owned_buffer: consumed in every
+ * outcome. */
 MR_MUST_CHECK mr_status mr_rpc_tail_create(grpc_byte_buffer *owned_buffer, size_t offset,
                                            mr_rpc_tail **out_tail);
 /* Frees the tails kept for use again; at mr_rpc_stop. */

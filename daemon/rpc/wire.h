@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* wire.h: protobuf's wire format, read field by field. Used to check a message before protobuf-c
- * unpacks it: protobuf-c names no reason for a refusal, cuts strings at an embedded NUL and takes any
- * bytes for UTF-8 (reference/grpc-core.md item 26).
+ * unpacks it: protobuf-c names no reason for a refusal, cuts strings at an embedded NUL and takes
+ * any bytes for UTF-8 (reference/grpc-core.md item 26).
  * Format: protobuf.dev/programming-guides/encoding.
  * Owner: rpc. Thread: any. Internal to this folder. */
 #ifndef MR_RPC_WIRE_H
@@ -39,8 +39,8 @@ typedef struct mr_rpc_wire_field {
 bool mr_rpc_wire_next(mr_rpc_wire *wire, mr_rpc_wire_field *out_field);
 /* Writes a varint (at most MR_RPC_WIRE_VARINT_BYTES) and returns its length. */
 size_t mr_rpc_wire_varint_put(uint64_t value, uint8_t *out);
-/* Are the bytes well-formed as type says, and every string UTF-8 without NUL? INVALID_ARGUMENT names
- * the message type, its length, and the field or the offset. */
+/* Are the bytes well-formed as type says, and every string UTF-8 without NUL? INVALID_ARGUMENT
+ * names the message type, its length, and the field or the offset. */
 MR_MUST_CHECK mr_status mr_rpc_wire_check(const ProtobufCMessageDescriptor *type,
                                           const uint8_t *bytes, size_t length);
 

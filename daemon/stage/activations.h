@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* activations.h: the memory of microbatches under way on one stage: for each of the plan's
  * peak_in_flight slots, what every layer gives (its output) and keeps (its saved bytes); and the
- * gradients that pass through a backward, two by turns inside the stage and two by turns on their way
- * to the previous stage. All of it is one device memory, sized before step 0 (law 6).
+ * gradients that pass through a backward, two by turns inside the stage and two by turns on their
+ * way to the previous stage. All of it is one device memory, sized before step 0 (law 6).
  * Owner: stage. Thread: EXEC. No allocation after create.
  * Not here: the stage's input, which stays in the link's or the feed's slot. */
 #ifndef MR_STAGE_ACTIVATIONS_H
@@ -30,7 +30,8 @@ void *mr_activations_saved(const mr_activations *activations, size_t slot, size_
 /* Shared by all layers: only one call runs at a time. */
 void *mr_activations_retained(const mr_activations *activations);
 void *mr_activations_scratch(const mr_activations *activations);
-/* Buffer turn % MR_ACTIVATIONS_GRADIENT_BUFFERS for the gradient of layer's input, inside the stage. */
+/* Buffer turn % MR_ACTIVATIONS_GRADIENT_BUFFERS for the gradient of layer's input, inside the
+ * stage. */
 mr_tensor mr_activations_gradient(const mr_activations *activations, size_t turn, size_t layer);
 /* The same for the gradient of the stage's input, which a link borrows while sending. */
 mr_tensor mr_activations_outgoing(const mr_activations *activations, size_t turn);

@@ -8,8 +8,8 @@
 
 enum { CONTROL_BACKOFF_FIRST_MS = 100, CONTROL_BACKOFF_LAST_MS = 5000 };
 
-/* One attempt's stream. The stream's events hold a reference until on_end; the control one while it is
- * the present stream. control is read on LOOP only and NULL once the control has let go. */
+/* One attempt's stream. The stream's events hold a reference until on_end; the control one while it
+ * is the present stream. control is read on LOOP only and NULL once the control has let go. */
 typedef struct control_stream {
     atomic_uint references;
     mr_loop *loop;

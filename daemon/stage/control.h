@@ -34,7 +34,8 @@ MR_MUST_CHECK mr_status mr_control_create(const mr_control_options *options,
 /* Opens the stream and registers, after the back-off that past failures have earned. Not while a
  * stream is open or an attempt waits. */
 void mr_control_attach(mr_control *control);
-/* Sends a report; without a stream it is dropped, because the coordinator has written this stage off. */
+/* Sends a report; without a stream it is dropped, because the coordinator has written this stage
+ * off. */
 void mr_control_send(mr_control *control, const Millrace__V1__StageReport *report);
 /* Registered and not ended. */
 bool mr_control_attached(const mr_control *control);

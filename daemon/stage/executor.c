@@ -11,7 +11,8 @@
 #include "daemon/base/queue.h"
 #include "daemon/stage/session.h"
 
-/* How long one wait for an event lasts before the thread looks again; only a bound, events wake it. */
+/* How long one wait for an event lasts before the thread looks again; only a bound, events wake
+ * it. */
 enum { EXECUTOR_IDLE_WAIT_MS = 60000 };
 
 /* What all ranks do next, as rank 0 decided it. Broadcast as bytes between equal builds (the
@@ -61,7 +62,7 @@ struct mr_executor {
     boundary_wishes wishes;
 };
 
-/* ---- reports ----------------------------------------------------------------------------------- */
+/* ---- reports ---- */
 
 static void report_free(mr_executor_report *report) {
     mr_free(report->files.files);
@@ -105,7 +106,7 @@ static void executor_report_failure(mr_executor *executor, mr_status status) {
         executor_report_kind(executor, MR_EXECUTOR_FAILED, status);
 }
 
-/* ---- between steps, rank 0 --------------------------------------------------------------------- */
+/* ---- between steps, rank 0 ---- */
 
 /* Takes one event into the wishes; false: it ends the run and is held for later. */
 static bool wishes_take(mr_executor *executor, const mr_executor_event *event) {
@@ -167,8 +168,8 @@ static bool wishes_choose(mr_executor *executor, boundary_record *record) {
     return record->action != 0;
 }
 
-/* Rank 0: the next record, waiting for an event when there is nothing to do. CANCELLED: the run ends.
- * An inference feed that closes is honoured only after the steps that are here. */
+/* Rank 0: the next record, waiting for an event when there is nothing to do. CANCELLED: the run
+ * ends. An inference feed that closes is honoured only after the steps that are here. */
 static mr_status executor_choose(mr_executor *executor, boundary_record *record) {
     for (;;) {
         mr_executor_event event;
@@ -190,7 +191,7 @@ static mr_status executor_choose(mr_executor *executor, boundary_record *record)
     }
 }
 
-/* ---- what a record asks for, on every rank ----------------------------------------------------- */
+/* ---- what a record asks for, on every rank ---- */
 
 static void executor_save(mr_executor *executor, const boundary_record *record) {
     mr_executor_report report = {
@@ -276,7 +277,7 @@ static mr_status executor_run(mr_executor *executor) {
     return MR_OK;
 }
 
-/* ---- events ------------------------------------------------------------------------------------ */
+/* ---- events ---- */
 
 static void executor_prepare(mr_executor *executor, const mr_assignment *assignment) {
     mr_session_options options = {
@@ -377,7 +378,7 @@ static void *executor_main(void *context) {
     return NULL;
 }
 
-/* ---- LOOP -------------------------------------------------------------------------------------- */
+/* ---- LOOP ---- */
 
 static mr_status executor_fill(mr_executor *executor) {
     MR_TRY(mr_queue_create(sizeof(mr_executor_event), MR_EXECUTOR_EVENTS_MAX, &executor->events));

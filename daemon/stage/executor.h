@@ -2,12 +2,13 @@
 /* executor.h: the EXEC thread of a stage: it owns the device and everything on it, runs the rank's
  * instruction list step after step, and holds the only loop over microbatches.
  *
- * LOOP hands it events through one bounded queue and gets reports back through another; nothing else
- * is shared but the progress words (atomics) and the interrupt.
+ * LOOP hands it events through one bounded queue and gets reports back through another; nothing
+ * else is shared but the progress words (atomics) and the interrupt.
  *
- * Between steps all ranks of a pipeline agree on what comes next: rank 0 decides (its feed is ready, a
- * pause, a save, the end) and broadcasts one boundary record over the pipe group; the others wait for
- * it. So a save and a pause happen at the same step everywhere, without the coordinator on the way.
+ * Between steps all ranks of a pipeline agree on what comes next: rank 0 decides (its feed is
+ * ready, a pause, a save, the end) and broadcasts one boundary record over the pipe group; the
+ * others wait for it. So a save and a pause happen at the same step everywhere, without the
+ * coordinator on the way.
  * Owner: stage. Thread: LOOP, unless said. Limits: MR_EXECUTOR_EVENTS_MAX.
  * Not here: orders and their checks (stage.c), the wire (control.c, link/, group/). */
 #ifndef MR_STAGE_EXECUTOR_H

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* feed.h: microbatches from the client: service millrace.v1.Feed of a first stage, and the window of
- * steps that may be under way. A step starts only when all its microbatches are here, so that a client
- * that dies never leaves half a step behind; a client that comes back is told which step comes next,
- * and a microbatch that is already here is acknowledged and dropped.
- * Owner: stage. Thread: LOOP unless said; the window is filled on RPC threads and read on EXEC, slot by
- * slot, through one atomic each.
+/* feed.h: microbatches from the client: service millrace.v1.Feed of a first stage, and the window
+ * of steps that may be under way. A step starts only when all its microbatches are here, so that a
+ * client that dies never leaves half a step behind; a client that comes back is told which step
+ * comes next, and a microbatch that is already here is acknowledged and dropped.
+ * Owner: stage. Thread: LOOP unless said; the window is filled on RPC threads and read on EXEC,
+ * slot by slot, through one atomic each.
  * Limits: MR_FEED_WINDOW_STEPS steps of the job's micro_batches. One stream feeds at a time.
  * Not here: data files (client). */
 #ifndef MR_STAGE_FEED_H
@@ -21,7 +21,8 @@ typedef struct mr_feed mr_feed;
 typedef struct mr_feed_events {
     /* RPC thread: every microbatch of step is here. */
     void (*step_ready)(void *context, uint64_t step);
-    /* LOOP: a client's stream was accepted (open) or has ended. An inference job ends with its feed. */
+    /* LOOP: a client's stream was accepted (open) or has ended. An inference job ends with its
+     * feed. */
     void (*state)(void *context, bool open);
     void *context;
 } mr_feed_events;
@@ -36,7 +37,8 @@ mr_rpc_service mr_feed_service(mr_feed *feed);
 /* Accepts streams for this assignment from next_step on. RESOURCE_EXHAUSTED: no memory. */
 MR_MUST_CHECK mr_status mr_feed_start(mr_feed *feed, const mr_assignment *assignment,
                                       uint64_t next_step);
-/* Ends the client's stream with status and takes no more. EXEC must not read the window any more. */
+/* Ends the client's stream with status and takes no more. EXEC must not read the window any
+ * more. */
 void mr_feed_stop(mr_feed *feed, mr_status status);
 
 /* EXEC: the microbatch of a step that step_ready named. Its tensors stay until mr_feed_done. */

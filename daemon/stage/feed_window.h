@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* feed_window.h: the microbatches of the steps that come next, in memory sized once. A slot belongs to
- * the RPC thread while empty and to EXEC once filled; its state is the hand-over.
+/* feed_window.h: the microbatches of the steps that come next, in memory sized once. A slot belongs
+ * to the RPC thread while empty and to EXEC once filled; its state is the hand-over.
  * Owner: stage/feed. Counted: the feed and each stream that fills it hold a reference. */
 #ifndef MR_STAGE_FEED_WINDOW_H
 #define MR_STAGE_FEED_WINDOW_H
@@ -26,7 +26,8 @@ void mr_feed_window_unref(mr_feed_window *window);
 
 /* RPC thread. Checks job, epoch, place, shapes and token ids, and copies the tensors in.
  * FAILED_PRECONDITION: another job or epoch; OUT_OF_RANGE: outside the window; INVALID_ARGUMENT: a
- * tensor that is missing, of another shape, or holds a token >= vocab (position, id, vocab named). */
+ * tensor that is missing, of another shape, or holds a token >= vocab (position, id, vocab
+ * named). */
 MR_MUST_CHECK mr_status mr_feed_window_offer(mr_feed_window *window,
                                              const Millrace__V1__FeedRequest *request,
                                              const mr_rpc_tail *tail, mr_feed_offer *out_offer);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* layer_store.h: one stage's layers to and from checkpoint files: for each layer with parameters one
- * file of weights and one of optimizer state, named by the layer's global index, so that any cut of
- * the model into stages reads and writes the same bytes (laws 1 and 3).
+/* layer_store.h: one stage's layers to and from checkpoint files: for each layer with parameters
+ * one file of weights and one of optimizer state, named by the layer's global index, so that any
+ * cut of the model into stages reads and writes the same bytes (laws 1 and 3).
  * A layer that shares a tied weight writes its own copy, so that every file is whole in itself.
  * Owner: stage. Thread: EXEC, at a step boundary.
  * Not here: the commit (coordinator), the files' form (checkpoint/). */
@@ -19,9 +19,10 @@ typedef struct mr_layer_store_files {
     size_t count;
 } mr_layer_store_files;
 
-/* Writes this stage's files of a save (checkpoint/layout.h: the save's folder, not yet a checkpoint).
- * Layers that another stage holds too through a tie are still written once each, by the stage that
- * owns the layer. *stop turning true between two files gives CANCELLED. I/O errors name the path. */
+/* Writes this stage's files of a save (checkpoint/layout.h: the save's folder, not yet a
+ * checkpoint). Layers that another stage holds too through a tie are still written once each, by
+ * the stage that owns the layer. *stop turning true between two files gives CANCELLED. I/O errors
+ * name the path. */
 MR_MUST_CHECK mr_status mr_layer_store_save(const mr_assignment *assignment,
                                             const mr_parameters *parameters, const char *tag,
                                             uint64_t step, const _Atomic bool *stop,

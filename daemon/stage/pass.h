@@ -20,8 +20,8 @@ typedef struct mr_pass {
 
 /* Returns the stage's output: a view of the microbatch's slot. */
 mr_tensor mr_pass_forward(const mr_pass *pass, const mr_tensor *x);
-/* dy: gradient of the output; dx: where the input's gradient goes, NULL for the first stage. Adds to
- * the gradients of the stage's parameters. */
+/* dy: gradient of the output; dx: where the input's gradient goes, NULL for the first stage. Adds
+ * to the gradients of the stage's parameters. */
 void mr_pass_backward(const mr_pass *pass, const mr_tensor *x, const mr_tensor *dy, mr_tensor *dx);
 
 #endif

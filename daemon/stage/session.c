@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A step is the rank's instruction list, one switch over opcodes. Everything it touches was sized by
- * the plan and made in create; a step allocates nothing.
+/* A step is the rank's instruction list, one switch over opcodes. Everything it touches was sized
+ * by the plan and made in create; a step allocates nothing.
  *
  * Order and bits (law 1): losses and gradients are added in ascending microbatch order because the
- * verified schedule runs them so; tied accumulators are summed in layer order by the tied group; the
- * squares of all owned parameters' gradients are gathered in rank order, which is layer order, and
- * added by every rank in the same order. */
+ * verified schedule runs them so; tied accumulators are summed in layer order by the tied group;
+ * the squares of all owned parameters' gradients are gathered in rank order, which is layer order,
+ * and added by every rank in the same order. */
 #include "daemon/stage/session.h"
 
 #include <inttypes.h>
@@ -53,7 +53,7 @@ struct mr_session {
     mr_step_result result;
 };
 
-/* ---- making ------------------------------------------------------------------------------------ */
+/* ---- making ---- */
 
 /* Owned parameters of a stage: those without a tie, and tied ones whose tie begins on it. */
 static mr_status stage_owned_count(const mr_assignment *assignment, size_t stage,
@@ -217,7 +217,7 @@ void mr_session_destroy(mr_session *session) {
     mr_free(session);
 }
 
-/* ---- one instruction --------------------------------------------------------------------------- */
+/* ---- one instruction ---- */
 
 static session_slot *session_slot_of(mr_session *session, uint32_t micro_batch) {
     return &session->slots[micro_batch % mr_activations_slots(session->activations)];
@@ -446,7 +446,7 @@ static mr_status session_instruction(mr_session *session, const mr_instruction *
     return MR_ERROR(UNIMPLEMENTED, "no schedule of this version splits the backward pass");
 }
 
-/* ---- a step ------------------------------------------------------------------------------------ */
+/* ---- a step ---- */
 
 static void session_progress_set(mr_session *session, const mr_instruction *instruction) {
     uint64_t packed = instruction == NULL ? 0

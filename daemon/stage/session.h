@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* session.h: all that EXEC holds for one assignment: parameters, activations, links, groups, and the
- * execution of one step's instruction list over them.
+/* session.h: all that EXEC holds for one assignment: parameters, activations, links, groups, and
+ * the execution of one step's instruction list over them.
  * Owner: stage/executor. Thread: EXEC, unless said.
  * Not here: what happens between steps (executor.c). */
 #ifndef MR_STAGE_SESSION_H
@@ -39,8 +39,8 @@ MR_MUST_CHECK mr_status mr_session_connect(mr_session *session);
 /* NULL is fine. */
 void mr_session_destroy(mr_session *session);
 
-/* Runs the rank's list for the next step. On success the step counter has moved; inference: out_logits
- * [*out_count] of the last stage on every rank, borrowed until the next step. */
+/* Runs the rank's list for the next step. On success the step counter has moved; inference:
+ * out_logits [*out_count] of the last stage on every rank, borrowed until the next step. */
 MR_MUST_CHECK mr_status mr_session_step(mr_session *session, mr_step_result *out_result);
 /* Writes this rank's files under tag. */
 MR_MUST_CHECK mr_status mr_session_save(mr_session *session, const char *tag,

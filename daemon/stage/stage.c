@@ -98,7 +98,7 @@ static void stage_post(stage *self, const mr_executor_event *event) {
         mr_report_failed(self->control, stage_subject(self), status);
 }
 
-/* ---- letting go of a job ----------------------------------------------------------------------- */
+/* ---- letting go of a job ---- */
 
 static void stage_drop(stage *self, uint64_t released_epoch, mr_status ending) {
     if (!stage_holds_job(self))
@@ -125,7 +125,7 @@ static void stage_released(stage *self) {
         mr_control_attach(self->control);
 }
 
-/* ---- orders ------------------------------------------------------------------------------------ */
+/* ---- orders ---- */
 
 static void stage_refuse(stage *self, const Millrace__V1__Prepare *order, mr_status status) {
     MR_LOG(WARN, "assignment refused", MR_S("job", order->job_id), MR_S("why", status.text));
@@ -170,8 +170,8 @@ static void stage_prepare(stage *self, const Millrace__V1__Prepare *order) {
                &(mr_executor_event){.kind = MR_EXECUTOR_PREPARE, .assignment = assignment});
 }
 
-/* Is an order about the job and the epoch that this stage holds? Others are too late or a mistake, and
- * are not obeyed (law 5). */
+/* Is an order about the job and the epoch that this stage holds? Others are too late or a mistake,
+ * and are not obeyed (law 5). */
 static bool stage_owns_order(const stage *self, const char *order, const char *job_id,
                              uint64_t epoch) {
     if (stage_holds_job(self) && strcmp(job_id, self->job.id) == 0 && epoch == self->job.epoch)
@@ -267,7 +267,7 @@ static void stage_detached(void *context, mr_status why) {
     }
 }
 
-/* ---- EXEC's reports ---------------------------------------------------------------------------- */
+/* ---- EXEC's reports ---- */
 
 static void stage_prepared(stage *self, const mr_executor_report *report) {
     mr_status status = MR_OK;
@@ -334,7 +334,7 @@ static void stage_executor_report(void *context, mr_executor_report *report) {
     }
 }
 
-/* ---- the feed's events ------------------------------------------------------------------------- */
+/* ---- the feed's events ---- */
 
 /* RPC thread. A queue that is full of events already wakes EXEC. */
 static void stage_feed_ready(void *context, uint64_t step) {
@@ -354,7 +354,7 @@ static void stage_feed_state(void *context, bool open) {
         stage_post(self, &(mr_executor_event){.kind = MR_EXECUTOR_FEED_CLOSED});
 }
 
-/* ---- heartbeat and status ---------------------------------------------------------------------- */
+/* ---- heartbeat and status ---- */
 
 static void stage_heartbeat(void *context) {
     stage *self = context;
@@ -387,7 +387,7 @@ static void stage_signalled(void *context, int signal_number) {
     mr_loop_stop(self->loop);
 }
 
-/* ---- building and ending ----------------------------------------------------------------------- */
+/* ---- building and ending ---- */
 
 static mr_status stage_serve(stage *self) {
     const mr_rpc_service services[] = {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* stage.h: the stage role: one device, one place in a job's pipeline at a time. The root object: it
- * builds the loop, the services, the executor and the status port, keeps the state of its membership,
- * and ends everything in order.
+ * builds the loop, the services, the executor and the status port, keeps the state of its
+ * membership, and ends everything in order.
  *
  *   DETACHED -> IDLE -> PREPARING -> READY -> RUNNING -> DROPPING -> IDLE
  *      any state: the coordinator is lost -> DROPPING -> DETACHED; SIGTERM -> exit

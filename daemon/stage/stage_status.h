@@ -23,7 +23,8 @@ typedef struct mr_stage_status {
     const mr_assignment *assignment; /* NULL when idle */
 } mr_stage_status;
 
-/* Publishes {"schema":"millrace.status/v1","role":"stage",...}. Without memory the old page stays. */
+/* Publishes {"schema":"millrace.status/v1","role":"stage",...}. Without memory the old page
+ * stays. */
 void mr_stage_status_publish(mr_status_page *page, const mr_stage_status *status);
 
 #endif

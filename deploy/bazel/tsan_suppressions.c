@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tsan_suppressions.c: linked into every test and binary of a --config=tsan build (millrace.bzl).
  * The thread sanitizer sees what Debian's libraries do to memory through its interceptors (memcpy,
- * sendmsg), but not their own locks: those are atomics and futexes in code that was not instrumented.
- * So accesses made from inside these libraries are ignored. What our own code does, callbacks from
- * such a library included, is still checked.
- * Each line must match one library only; add a line for a new dependency with threads of its own. */
+ * sendmsg), but not their own locks: those are atomics and futexes in code that was not
+ * instrumented. So accesses made from inside these libraries are ignored. What our own code does,
+ * callbacks from such a library included, is still checked.
+ * Each line must match one library only; add a line for a new dependency with threads of its
+ * own. */
 #if defined(__SANITIZE_THREAD__)
 const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void) {

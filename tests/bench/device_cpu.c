@@ -3,8 +3,8 @@
  * layers, C=384, 6 heads, T=256, B=8, V=256), its rate, its share of a training step, and oneDNN's
  * own matmul rate for the same products in the same run. The last lines predict what tests/bench/
  * train_cpu measures: model GFLOP/s of the sum of all operations over oneDNN's rate, from medians
- * and from best times. The machine should be idle. Nothing is bound to a processor, so that oneDNN's
- * threads are as free as ours. No pass or fail. */
+ * and from best times. The machine should be idle. Nothing is bound to a processor, so that
+ * oneDNN's threads are as free as ours. No pass or fail. */
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: whatever stages, clients and the disk do, in whatever order, the coordinator keeps its promises:
- *   a member has one job, and knows it; epochs only grow; no order carries an old one;
- *   a manifest is committed only when every rank has saved in that epoch;
- *   jobs start in the order in which they came; a final state is final; every request gets one answer;
- *   a stage's death ends its job within ten seconds with that stage named;
- *   in the end, when nothing breaks any more, every job has ended and every stage is free.
- * Method: thousands of seeded histories in virtual time (coordinator_world.h), each with faults for a
- * minute and then an end game; all promises are checked after every single decision. */
+/* Goal: whatever stages, clients and the disk do, in whatever order, the coordinator keeps its
+ * promises: a member has one job, and knows it; epochs only grow; no order carries an old one; a
+ * manifest is committed only when every rank has saved in that epoch; jobs start in the order in
+ * which they came; a final state is final; every request gets one answer; a stage's death ends its
+ * job within ten seconds with that stage named; in the end, when nothing breaks any more, every job
+ * has ended and every stage is free.
+ * Method: thousands of seeded histories in virtual time (coordinator_world.h), each with faults for
+ * a minute and then an end game; all promises are checked after every single decision. */
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -54,7 +54,7 @@ typedef struct history {
         }                                                                                          \
     } while (0)
 
-/* ---- promises ------------------------------------------------------------------------------------ */
+/* ---- promises ---- */
 
 static void check_members(history *h) {
     const mr_coordinator_state *state = &h->w.state;
@@ -193,7 +193,7 @@ static void check_actions(history *h) {
     }
 }
 
-/* ---- histories ----------------------------------------------------------------------------------- */
+/* ---- histories ---- */
 
 /* Nothing is under way: every job has ended and every stage is free. */
 static bool history_is_quiet(const history *h) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* coordinator_world.h: a cluster in virtual time around mr_decide: stages that attach, work, fail, fall
- * silent, repeat themselves and die; clients that ask for anything at any moment; a disk that is slow
- * and sometimes full. One seed is one history, to the bit.
+/* coordinator_world.h: a cluster in virtual time around mr_decide: stages that attach, work, fail,
+ * fall silent, repeat themselves and die; clients that ask for anything at any moment; a disk that
+ * is slow and sometimes full. One seed is one history, to the bit.
  * Owner: tests. Thread: one.
  * Not here: what must hold (coordinator_test.c). */
 #ifndef MR_TESTS_SIMULATION_COORDINATOR_WORLD_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: heap memory is zeroed, counted per thread and fails on purpose exactly where asked; sizes
- * that overflow are refused. Method: each call directly; the count is compared with that of a second
- * thread that allocates at the same time. */
+ * that overflow are refused. Method: each call directly; the count is compared with that of a
+ * second thread that allocates at the same time. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>

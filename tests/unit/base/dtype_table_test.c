@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: element types have the wire's numbers, their sizes and their safetensors names; a number
- * outside the table is harmless. Method: the whole table, and the clocks beside it: they never go back
- * and agree with each other. */
+ * outside the table is harmless. Method: the whole table, and the clocks beside it: they never go
+ * back and agree with each other. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

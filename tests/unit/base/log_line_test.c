@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: a log line is one JSON object with the pairs that were given, whatever they hold, and a call
- * site cannot flood. Method: stderr is a file while a line is written; jansson reads it back. The
- * rate limit's clock is its site's own field, which is set back to reach the next second. */
+/* Goal: a log line is one JSON object with the pairs that were given, whatever they hold, and a
+ * call site cannot flood. Method: stderr is a file while a line is written; jansson reads it back.
+ * The rate limit's clock is its site's own field, which is set back to reach the next second. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

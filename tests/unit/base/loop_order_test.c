@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: work runs on LOOP in the order of its posts, timers in the order of their times, and stopping
- * leaves nothing undone and nothing running. Method: each piece of work writes down its number; other
- * threads post while the loop runs. */
+/* Goal: work runs on LOOP in the order of its posts, timers in the order of their times, and
+ * stopping leaves nothing undone and nothing running. Method: each piece of work writes down its
+ * number; other threads post while the loop runs. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: items arrive whole, once and in their pusher's order; nothing waits longer than its bound;
- * full and closed are statuses. Method: one thread for the order and the limits; eight pushers for the
- * rest; a pop that waits while another thread pushes or closes. */
+ * full and closed are statuses. Method: one thread for the order and the limits; eight pushers for
+ * the rest; a pop that waits while another thread pushes or closes. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: the generator is Philox 4x32-10 to the bit, and its numbers are a pure function of key and
  * position. Method: the known answers that its authors publish with Random123 (kat_vectors, three
- * lines of philox4x32 10); our key puts the stream into the upper half of the counter. Normal numbers:
- * any split of a range gives the same bits, and their moments are right. */
+ * lines of philox4x32 10); our key puts the stream into the upper half of the counter. Normal
+ * numbers: any split of a range gives the same bits, and their moments are right. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

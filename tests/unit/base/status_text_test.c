@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: a status carries its code, place and text, cut at its size; names and retry flags are those
- * of gRPC's table; the control-flow macros return, jump and abort. Method: direct calls; the abort in
- * a child process. */
+ * of gRPC's table; the control-flow macros return, jump and abort. Method: direct calls; the abort
+ * in a child process. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: a unary call ends exactly as its handler, its deadline, its limit or its bytes say, with the
- * text across the wire. Method: the rig's Jobs service over loopback. Calls that no right client could
- * make are made with service descriptors written here: other names, other message types. */
+/* Goal: a unary call ends exactly as its handler, its deadline, its limit or its bytes say, with
+ * the text across the wire. Method: the rig's Jobs service over loopback. Calls that no right
+ * client could make are made with service descriptors written here: other names, other message
+ * types. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: the raw tail is found and kept wherever the network cuts the message, and what is not such a
- * message is refused by name. Method: the same packed message as one slice, and cut at every byte;
- * messages that only a foreign or hostile client would send are written by hand. */
+/* Goal: the raw tail is found and kept wherever the network cuts the message, and what is not such
+ * a message is refused by name. Method: the same packed message as one slice, and cut at every
+ * byte; messages that only a foreign or hostile client would send are written by hand. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: grpc.health.v1 as the protocol says: Check and Watch by service name, changes told once, the
- * stop of the server told before it. Method: our own client against the rig's server. */
+/* Goal: grpc.health.v1 as the protocol says: Check and Watch by service name, changes told once,
+ * the stop of the server told before it. Method: our own client against the rig's server. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>

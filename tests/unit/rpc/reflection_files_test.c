@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: reflection, in both versions, names the services and gives each file with all it imports, the
- * asked one first. Method: our own client; the files are told apart by their first field, the name.
- * foreign_client_test does the same with Python's protobuf. */
+/* Goal: reflection, in both versions, names the services and gives each file with all it imports,
+ * the asked one first. Method: our own client; the files are told apart by their first field, the
+ * name. foreign_client_test does the same with Python's protobuf. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>

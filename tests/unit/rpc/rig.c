@@ -13,7 +13,7 @@
 
 #include "daemon/base/limits.h"
 
-/* ---- latches ------------------------------------------------------------------------------------ */
+/* ---- latches ---- */
 
 enum { LATCHES_MAX = 16, LATCH_NAME_BYTES = 32 };
 
@@ -67,7 +67,7 @@ void rig_latch_wait(const char *name, unsigned n) {
         fail_msg("%s came %u times of %u", name, count, n);
 }
 
-/* ---- assertions --------------------------------------------------------------------------------- */
+/* ---- assertions ---- */
 
 void rig_ok(mr_status status) {
     if (!mr_status_is_ok(status))
@@ -80,7 +80,7 @@ void rig_fails(mr_status status, mr_code code, const char *text) {
                  mr_code_name(code), text);
 }
 
-/* ---- the server --------------------------------------------------------------------------------- */
+/* ---- the server ---- */
 
 static void jobs_get(mr_rpc_stream *stream, ProtobufCMessage *owned_request, void *context) {
     Millrace__V1__JobRequest *request = (Millrace__V1__JobRequest *)owned_request;
@@ -211,7 +211,7 @@ void rig_stop(rig *test) {
     mr_rpc_stop();
 }
 
-/* ---- the client --------------------------------------------------------------------------------- */
+/* ---- the client ---- */
 
 static void client_received(mr_rpc_stream *stream, ProtobufCMessage *owned_message,
                             mr_rpc_tail *owned_tail, void *context) {

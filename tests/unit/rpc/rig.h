@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* rig.h: what the rpc tests share: a server on a free loopback port that answers Jobs (unary and
  * server stream) and Feed (bidi), a channel to it, and latches to wait on with a bound.
- * Jobs.Get: by the request's job: "status" is refused with a text, "silent" is never answered, anything
- * else comes back as the job's name. Jobs.List has no handler. Jobs.Watch sends three events and
- * succeeds; "forever" sends one and stays open. Feed echoes step, index and payload.
+ * Jobs.Get: by the request's job: "status" is refused with a text, "silent" is never answered,
+ * anything else comes back as the job's name. Jobs.List has no handler. Jobs.Watch sends three
+ * events and succeeds; "forever" sends one and stays open. Feed echoes step, index and payload.
  * Owner: tests. Thread: one test thread; latches any. */
 #ifndef MR_TESTS_RPC_RIG_H
 #define MR_TESTS_RPC_RIG_H
@@ -39,7 +39,8 @@ void rig_stop(rig *test);
 mr_status rig_server(const char *listen, const mr_rpc_credentials *credentials,
                      mr_rpc_server **out_server);
 
-/* What the client side of a stream has seen; on_end hits "client-end", on_message "client-message". */
+/* What the client side of a stream has seen; on_end hits "client-end", on_message
+ * "client-message". */
 typedef struct rig_client {
     mr_rpc_stream *stream;
     mr_status end;

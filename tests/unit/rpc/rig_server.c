@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* rig_server.c: the rig's server as a process of its own, for clients in other languages: prints its
- * address as one line, serves until its standard input ends, stops. */
+/* rig_server.c: the rig's server as a process of its own, for clients in other languages: prints
+ * its address as one line, serves until its standard input ends, stops. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: with certificates both ends prove themselves, a client without one is not served, and what is
- * wrong with the files is said by name. Method: a CA and two certificates are made here with libcrypto,
- * written to a temporary folder, and used over loopback. */
+/* Goal: with certificates both ends prove themselves, a client without one is not served, and what
+ * is wrong with the files is said by name. Method: a CA and two certificates are made here with
+ * libcrypto, written to a temporary folder, and used over loopback. */
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: a server starts only where it may and can, says why not, and stops within its grace whatever
- * its clients do; all of it many times in one process. Method: real sockets on loopback and in a
- * temporary folder; the sanitizer build of this test is the leak check. */
+/* Goal: a server starts only where it may and can, says why not, and stops within its grace
+ * whatever its clients do; all of it many times in one process. Method: real sockets on loopback
+ * and in a temporary folder; the sanitizer build of this test is the leak check. */
 #include <arpa/inet.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: bidi streams carry raw tails intact and without a copy of ours, tell sent once in every
  * outcome, bound what waits, and end once, whoever ends them. Method: the rig's Feed echo.
- * That no copy is made on the way out is shown by breaking the contract on purpose: bytes changed after
- * the send returned, while flow control holds them back, arrive changed. */
+ * That no copy is made on the way out is shown by breaking the contract on purpose: bytes changed
+ * after the send returned, while flow control holds them back, arrive changed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -122,8 +122,8 @@ static void test_foreign_payload_within_the_message_works(void **state) {
     mr_rpc_stream_unref(client.stream);
 }
 
-/* The receiver is told to stop reading by not asking: the server's echo of the first message waits in
- * flow control, so its later ones do, too. */
+/* The receiver is told to stop reading by not asking: the server's echo of the first message waits
+ * in flow control, so its later ones do, too. */
 static void test_bytes_are_not_copied_when_sent(void **state) {
     (void)state;
     unsigned char *bytes = large_make();
