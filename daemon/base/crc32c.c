@@ -24,19 +24,21 @@ static void crc_table_fill(void) {
                 (crc_table[k - 1][i] >> 8) ^ crc_table[0][crc_table[k - 1][i] & 0xff];
 }
 
-static uint32_t crc_by_table(uint32_t crc, const unsigned char *data, size_t bytes) {
+uint32_t mr_crc32c_portable(uint32_t crc, const void *data, size_t bytes) {
+    const unsigned char *p = data;
     (void)pthread_once(&crc_table_once, crc_table_fill);
-    for (; bytes >= 8; data += 8, bytes -= 8) {
+    crc = ~crc;
+    for (; bytes >= 8; p += 8, bytes -= 8) {
         uint32_t next = 0;
         for (int i = 0; i < 4; i++)
-            next ^= crc_table[7 - i][data[i] ^ ((crc >> (8 * i)) & 0xff)];
+            next ^= crc_table[7 - i][p[i] ^ ((crc >> (8 * i)) & 0xff)];
         for (int i = 4; i < 8; i++)
-            next ^= crc_table[7 - i][data[i]];
+            next ^= crc_table[7 - i][p[i]];
         crc = next;
     }
-    for (; bytes > 0; data++, bytes--)
-        crc = (crc >> 8) ^ crc_table[0][(crc ^ *data) & 0xff];
-    return crc;
+    for (; bytes > 0; p++, bytes--)
+        crc = (crc >> 8) ^ crc_table[0][(crc ^ *p) & 0xff];
+    return ~crc;
 }
 
 #if defined(__x86_64__)
@@ -58,10 +60,10 @@ __attribute__((target("sse4.2"))) static uint32_t crc_by_instruction(uint32_t cr
 uint32_t mr_crc32c(uint32_t crc, const void *data, size_t bytes) {
     if (__builtin_cpu_supports("sse4.2"))
         return ~crc_by_instruction(~crc, data, bytes);
-    return ~crc_by_table(~crc, data, bytes);
+    return mr_crc32c_portable(crc, data, bytes);
 }
 #else
 uint32_t mr_crc32c(uint32_t crc, const void *data, size_t bytes) {
-    return ~crc_by_table(~crc, data, bytes);
+    return mr_crc32c_portable(crc, data, bytes);
 }
 #endif
