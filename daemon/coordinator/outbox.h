@@ -7,10 +7,11 @@
 #ifndef MR_COORDINATOR_OUTBOX_H
 #define MR_COORDINATOR_OUTBOX_H
 
-#include <protobuf-c/protobuf-c.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <protobuf-c/protobuf-c.h>
 
 #include "daemon/base/status.h"
 #include "daemon/rpc/stream.h"

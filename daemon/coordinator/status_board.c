@@ -2,10 +2,11 @@
 /* What people and Prometheus see of a coordinator: once a second its state as one JSON text, and
  * the gauges; counters move when things happen. The series of a job that has ended are dropped when
  * it is no longer among the newest. */
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <jansson.h>
 
 #include "daemon/base/clock.h"
 #include "daemon/base/version.h"
