@@ -82,16 +82,18 @@ static mr_status hub_join(hub_stream *context, mr_rpc_stream *stream,
         return MR_ERROR(FAILED_PRECONDITION, "group.operation is %d before a join",
                         (int)join->operation);
     MR_TRY(hub_find(context->hub, join, &wire));
-    mr_status status = mr_group_wire_bind(wire, stream);
-    if (!mr_status_is_ok(status)) {
-        mr_group_wire_unref(wire);
-        return status;
-    }
-    context->wire = wire;
     Millrace__V1__GroupFrame answer = MILLRACE__V1__GROUP_FRAME__INIT;
     answer.epoch = join->epoch;
     answer.group_id = join->group_id;
-    return mr_rpc_stream_send(stream, &answer.base, NULL);
+    /* Answered before it is bound: once bound, EXEC may send the first operation's frames. */
+    mr_status status = mr_rpc_stream_send(stream, &answer.base, NULL);
+    if (mr_status_is_ok(status))
+        status = mr_group_wire_bind(wire, stream);
+    if (mr_status_is_ok(status))
+        context->wire = wire;
+    else
+        mr_group_wire_unref(wire);
+    return status;
 }
 
 static void *hub_opened(mr_rpc_stream *stream, void *service_context) {
@@ -224,7 +226,11 @@ static mr_status member_join(mr_group_star *star, const char *address,
     const mr_rpc_tail *tail = NULL;
     mr_group_star_frame(star, &join);
     MR_TRY(mr_group_wire_send(wire, &join, NULL, 0, deadline));
-    return mr_group_wire_take(wire, deadline, &answer, &tail);
+    MR_TRY(mr_group_wire_take(wire, deadline, &answer, &tail));
+    if (answer->operation != MILLRACE__V1__GROUP_OPERATION__GROUP_OPERATION_JOIN)
+        return MR_ERROR(ABORTED, "rank %u answers a join with operation %d",
+                        mr_group_wire_peer(wire), (int)answer->operation);
+    return MR_OK;
 }
 
 mr_status mr_group_grpc_member(const char *address, const mr_rpc_credentials *credentials,

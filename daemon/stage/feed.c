@@ -16,7 +16,8 @@ typedef struct feed_session {
     mr_feed *feed;
     mr_rpc_stream *stream;
     mr_feed_window *window;
-    mr_status end; /* how the stream ended; written before the post to LOOP */
+    atomic_bool refused; /* ended by us for bad input: makes way for the next stream at once */
+    mr_status end;       /* how the stream ended; written before the post to LOOP */
 } feed_session;
 
 /* All LOOP's, except window's inside. */
@@ -64,6 +65,8 @@ static void feed_send_or_drop(mr_feed *feed, const Millrace__V1__FeedResponse *r
 static void session_bind(void *context) {
     feed_session *session = context;
     mr_feed *feed = session->feed;
+    if (feed->session != NULL && atomic_load(&feed->session->refused))
+        feed_unbind(feed, feed->session);
     if (feed->window == NULL) {
         mr_rpc_stream_finish(session->stream,
                              MR_ERROR(FAILED_PRECONDITION, "no job is fed through this stage"));
@@ -141,12 +144,14 @@ static void feed_received(mr_rpc_stream *stream, ProtobufCMessage *owned_message
         if (mr_status_is_ok(status))
             feed_acknowledge(session, request);
     }
-    if (!mr_status_is_ok(status))
-        mr_rpc_stream_finish(stream, status);
-    else if (offer == MR_FEED_OFFER_COMPLETED)
+    if (offer == MR_FEED_OFFER_COMPLETED)
         session->feed->events.step_ready(session->feed->events.context, request->step);
-    if (mr_status_is_ok(status))
+    if (mr_status_is_ok(status)) {
         mr_rpc_stream_receive(stream);
+    } else {
+        atomic_store(&session->refused, true); /* before the client can know and come back */
+        mr_rpc_stream_finish(stream, status);
+    }
     mr_rpc_tail_destroy(owned_tail);
     protobuf_c_message_free_unpacked(owned_message, NULL);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/stage/stage_status.h"
 
-#include <jansson.h>
 #include <stdlib.h>
+
+#include <jansson.h>
 
 #include "daemon/base/version.h"
 

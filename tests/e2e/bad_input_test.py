@@ -14,8 +14,8 @@ from cluster import CORPUS, MILLRACED, Cluster, Daemon, job_text, run_client, te
 
 JOB_FILES = [
     # name, changed text (old, new), what the error must name
-    ("unknown key", ("seed: 1234", "sead: 1234"), ["line 3", "sead", "seed"]),
-    ("wrong type", ("seed: 1234", "seed: many"), ["line 3", "seed", "many"]),
+    ("unknown key", ("seed: 1234", "sead: 1234"), ["3: ", "sead", "seed"]),
+    ("wrong type", ("seed: 1234", "seed: many"), ["3: ", "seed", "many"]),
     ("zero size", ("micro_batch_size: 2", "micro_batch_size: 0"), ["micro_batch_size", "0"]),
     ("huge size", ("vocab: 256", "vocab: 99999999999"), ["vocab", "99999999999"]),
     ("negative size", ("micro_batches: 4", "micro_batches: -4"), ["micro_batches", "-4"]),
@@ -29,8 +29,8 @@ JOB_FILES = [
     ("unknown schedule", ("schedule: 1f1b", "schedule: 2f2b"), ["schedule", "2f2b"]),
     ("unknown layer", ("type: layernorm", "type: layernom"), ["layernom", "layernorm"]),
     ("sequence longer than positions", ("sequence_length: 16", "sequence_length: 64"),
-     ["sequence_length", "64", "16"]),
-    ("tab and broken yaml", ("pipeline: {", "pipeline: {{{"), ["line"]),
+     ["sequence length", "64", "16"]),
+    ("tab and broken yaml", ("pipeline: {", "pipeline: {{{"), ["11: "]),
 ]
 
 
@@ -159,7 +159,7 @@ class Data(unittest.TestCase):
         header = struct.pack("<256i", 20240520, 1, len(tokens), *([0] * 253))
         self.cluster.write("tokens.bin", header + struct.pack("<%dH" % len(tokens), *tokens))
         text = job_text(name="token", corpus="tokens.bin").replace("format: bytes", "format: llmc")
-        self.refused(text.replace("shuffle: true", "shuffle: false"), ["999", "256"])
+        self.refused(text.replace("shuffle: true", "shuffle: false"), ["999", "255"])
         self.cluster.client("job", "cancel", "token")
 
     def test_two_jobs_of_one_name(self):

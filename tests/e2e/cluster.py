@@ -87,6 +87,7 @@ class Daemon:
             raise AssertionError("%s did not end within %s s of signal %d"
                                  % (self.name, seconds, signal_number))
         self._reader.join(STOP_SECONDS)
+        self.process.stderr.close()
         return code
 
 
@@ -140,9 +141,8 @@ class Cluster:
 
     def __exit__(self, kind, value, trace):
         for daemon in self.stages + [self.coordinator]:
-            if daemon is not None and daemon.process.poll() is None:
-                daemon.process.kill()
-                daemon.process.wait()
+            if daemon is not None and not daemon.process.stderr.closed:
+                daemon.stop(signal.SIGKILL)
         if kind is not None:
             for daemon in self.stages + [self.coordinator]:
                 if daemon is not None:
@@ -220,8 +220,8 @@ model:
 pipeline: {stages: %d, partition: %s, schedule: %s}
 batch: {micro_batch_size: %d, micro_batches: %d, sequence_length: %d}
 optimizer: {type: adamw, lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, grad_clip: 1.0}
-lr_schedule: {type: cosine, warmup_steps: 5, total_steps: %d, min_lr: 1e-4}
+lr_schedule: {type: cosine, warmup_steps: %d, total_steps: %d, min_lr: 1e-4}
 precision: fp32
 data: {format: bytes, train: %s, shuffle: true}
 %s%s""" % (name, dim, length, layers, dim, heads, dropout, dim, stages, partition, schedule, batch,
-           micro_batches, length, steps, corpus, checkpoint, extra)
+           micro_batches, length, min(5, steps), steps, corpus, checkpoint, extra)

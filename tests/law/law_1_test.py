@@ -3,12 +3,14 @@
 
 Method: one tiny GPT with dropout, 20 steps, trained by 1, 2 and 3 stage daemons, with 1F1B and GPipe,
 with uniform and parameters partitions, with one and two threads, and stopped at step 10 and resumed at
-another number of stages. Each run's losses and gradient norms, as the coordinator stores them (all bits
-of the doubles), and the SHA-256 of each layer file of its last checkpoint must equal the first run's.
+another number of stages. Each step's loss and gradient norm (9 significant digits), the last step's with
+all bits of the doubles, and the SHA-256 of each layer file of the last checkpoint, weights and moments,
+must equal the first run's.
 """
 
 import hashlib
 import os
+import shutil
 import unittest
 
 from cluster import CORPUS, Cluster, job_text
@@ -36,7 +38,7 @@ class Law1(unittest.TestCase):
     def run_job(self, cluster, name, stages, resume_from=None, steps=STEPS, **options):
         directory = resume_from or os.path.join(cluster.folder, "checkpoints-" + name)
         path = cluster.write(name + ".yaml", job_text(
-            name=name if resume_from is None else "resumed", stages=stages, steps=STEPS,
+            name=name, stages=stages, steps=STEPS,
             dropout=0.1, directory=directory, **options))
         arguments = ["--resume"] if resume_from else []
         run = cluster.train(path, *arguments).check()
@@ -44,14 +46,16 @@ class Law1(unittest.TestCase):
         self.assertEqual([s["step"] for s in steps_done], list(range(STEPS - len(steps_done) + 1,
                                                                      STEPS + 1)))
         bits = [(s["loss"], s["grad_norm"]) for s in steps_done]
+        job = cluster.client("-o", "json", "job", "get", name).check().json()
+        bits.append((repr(job["loss"]), repr(job["gradient_norm"])))
         return bits, digests(last_checkpoint(directory)), directory
 
     def test_every_cut_and_schedule_gives_the_same_bits(self):
         with Cluster(stages=3) as cluster:
             cluster.write("corpus.txt", CORPUS)
             bits, files, _ = self.run_job(cluster, "one", 1, every=10)
-            self.assertEqual(len(bits), STEPS)
-            self.assertLess(bits[-1][0], bits[0][0])
+            self.assertEqual(len(bits), STEPS + 1)
+            self.assertLess(bits[-2][0], bits[0][0])
             self.assertEqual(len(files), 12)
             for stages in (1, 2, 3):
                 for schedule in ("1f1b", "gpipe"):
@@ -72,9 +76,9 @@ class Law1(unittest.TestCase):
                     # The run as it stood after step 10: its later checkpoint goes away.
                     copy = os.path.join(cluster.folder, "stopped-%d" % stages)
                     os.mkdir(copy)
-                    os.system("cp -r %s %s" % (last_checkpoint(directory, 10), copy))
+                    shutil.copytree(last_checkpoint(directory, 10), last_checkpoint(copy, 10))
                     other_bits, other_files, _ = self.run_job(
-                        cluster, "again-%d" % stages, stages, resume_from=copy)
+                        cluster, "whole", stages, resume_from=copy)
                     self.assertEqual(other_bits, bits[10:])
                     self.assertEqual(other_files, files)
 
