@@ -197,8 +197,8 @@ def run_client(arguments, folder, seconds=CLIENT_SECONDS):
     return Client(arguments, process.returncode, process.stdout, process.stderr)
 
 
-CORPUS = ("It is a truth of mill races that water which is led past many wheels turns each of them, "
-          "and that a stone in the channel stops them all. " * 80)
+CORPUS = ("It is a truth of mill races that water which is led past many wheels turns each of "
+          "them, and that a stone in the channel stops them all. " * 80)
 
 
 def job_text(name="tiny", stages=2, partition="parameters", schedule="1f1b", steps=20, layers=3,

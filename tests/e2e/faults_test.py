@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens when something is killed: each test kills one thing in the middle of a step of a real
-two-stage job and checks who says what, how soon, that nothing hangs, and that the cluster goes on.
+"""What happens when something is killed: each test kills one thing in the middle of a step of a
+real two-stage job and checks who says what, how soon, that nothing hangs, and that the cluster goes
+on.
 
-Method: the job is large enough that a step takes some tenths of a second; "in the middle" is reached by
-waiting for a step's line on the client's stdout and then acting at once.
+Method: the job is large enough that a step takes some tenths of a second; "in the middle" is
+reached by waiting for a step's line on the client's stdout and then acting at once.
 """
 
 import json
@@ -46,7 +47,7 @@ class Faults(unittest.TestCase):
         return path, process
 
     def job(self, cluster, name="victim"):
-        return cluster.client("-o", "json", "job", "get", name).check().json()
+        return cluster.client("-o", "json", "job", "get", name).check().json()["job"]
 
     def wait_idle(self, cluster, count, seconds=10):
         """The coordinator's own list says how many members are idle; it changes by events that the
@@ -144,7 +145,8 @@ class Faults(unittest.TestCase):
             cluster.client("job", "resume", "victim").check()
             out, err = process.communicate(timeout=120)
             self.assertEqual(process.returncode, 0, err)
-            listed = cluster.client("-o", "json", "checkpoint", "list", self.directory).check().json()
+            listed = cluster.client("-o", "json", "checkpoint", "list", self.directory)
+            listed = listed.check().json()
             tags = [c["tag"] for c in listed["checkpoints"]]
             self.assertIn("by-hand", tags)
             self.assertIn("step-000000000012", tags)

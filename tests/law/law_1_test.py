@@ -46,7 +46,7 @@ class Law1(unittest.TestCase):
         self.assertEqual([s["step"] for s in steps_done], list(range(STEPS - len(steps_done) + 1,
                                                                      STEPS + 1)))
         bits = [(s["loss"], s["grad_norm"]) for s in steps_done]
-        job = cluster.client("-o", "json", "job", "get", name).check().json()
+        job = cluster.client("-o", "json", "job", "get", name).check().json()["job"]
         bits.append((repr(job["loss"]), repr(job["gradient_norm"])))
         return bits, digests(last_checkpoint(directory)), directory
 
