@@ -206,8 +206,9 @@ const char *mr_coordinator_address(const mr_coordinator *coordinator) {
 }
 
 const char *mr_coordinator_status_address(const mr_coordinator *coordinator) {
-    return coordinator->status_server == NULL ? ""
-                                              : mr_status_server_address(coordinator->status_server);
+    if (coordinator->status_server == NULL)
+        return "";
+    return mr_status_server_address(coordinator->status_server);
 }
 
 /* ---- serve and end ---- */

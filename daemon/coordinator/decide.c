@@ -352,7 +352,8 @@ static mr_status decide_restore(mr_decision *decision, const mr_event *event) {
         state->epoch_last = facts->epoch;
     if (mr_job_state_is_active(facts->state)) {
         const char *tag = facts->checkpoint_tag;
-        mr_job_machine_end(decision, job, MR_JOB_FAILED, "coordinator restarted while it was %s%s%s",
+        mr_job_machine_end(decision, job, MR_JOB_FAILED,
+                           "coordinator restarted while it was %s%s%s",
                            mr_job_state_name(facts->state),
                            tag[0] == '\0' ? "" : "; newest checkpoint: ", tag);
     } else if (facts->state == MR_JOB_QUEUED && !mr_status_is_ok(event->u.restore.status)) {

@@ -41,7 +41,7 @@ enum {
     MR_MEMBER_FORGET_MS = 60000, /* a lost member is shown this long */
     MR_MEMBER_LEAVE_MS = 5000,   /* and one that was told to exit this long */
     MR_STORE_RETRY_MS = 1000,
-    MR_STARTING_SLACK_MS = 5000, /* above a stage's own bounds, so that it can say itself what is late */
+    MR_STARTING_SLACK_MS = 5000, /* above a stage's own bounds: it can say itself what is late */
 };
 static_assert(MR_HEARTBEAT_TIMEOUT_MS + MR_SECONDARY_WAIT_MS + MR_TICK_PERIOD_MS < 10000,
               "a killed stage fails its job within ten seconds");

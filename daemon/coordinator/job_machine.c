@@ -338,7 +338,8 @@ static void machine_advance_running(mr_decision *decision, mr_job_record *job) {
     if (!job->feed_open &&
         decision->now_ms - job->feed_idle_since_ms >= MR_FEED_IDLE_TIMEOUT_MS)
         mr_job_machine_end(decision, job, MR_JOB_FAILED,
-                           "no client has fed the job for %d s: each step waits for its microbatches",
+                           "no client has fed the job for %d s: each step waits for its "
+                           "microbatches",
                            MR_FEED_IDLE_TIMEOUT_MS / 1000);
 }
 

@@ -99,6 +99,7 @@ static void perform_stores(mr_coordinator *coordinator) {
             last = i;
     if (last == actions->count)
         return;
+    coordinator->published_ms = 0; /* the next tick shows it */
     uint64_t ticket = mr_outbox_barrier(coordinator->outbox, mr_clock_now_ms());
     for (size_t i = 0; i <= last; i++) {
         if (actions->items[i].kind != MR_ACTION_STORE)
@@ -197,15 +198,18 @@ static void perform_answer(mr_coordinator *coordinator, const mr_action *action)
 static void perform_log(mr_coordinator *coordinator, const mr_action *action) {
     const mr_member *member = mr_registry_find(&coordinator->state.registry, action->member);
     bool good = mr_status_is_ok(action->status);
-    mr_log_level level = good ? MR_LOG_INFO : MR_LOG_WARN;
     static mr_log_site site;
-    const mr_log_pair pairs[] = {
-        MR_S("member", member == NULL ? NULL : member->id),
-        MR_S("address", member == NULL ? NULL : member->address),
-        MR_S("job", action->job == NULL ? NULL : action->job->facts.id),
-        MR_S("why", good ? NULL : action->status.text),
-    };
-    mr_log_write(level, &site, action->message, pairs, sizeof(pairs) / sizeof(pairs[0]));
+    mr_log_pair pairs[4];
+    size_t count = 0;
+    if (member != NULL) {
+        pairs[count++] = MR_S("member", member->id);
+        pairs[count++] = MR_S("address", member->address);
+    }
+    if (action->job != NULL)
+        pairs[count++] = MR_S("job", action->job->facts.id);
+    if (!good)
+        pairs[count++] = MR_S("why", action->status.text);
+    mr_log_write(good ? MR_LOG_INFO : MR_LOG_WARN, &site, action->message, pairs, count);
     if (!good && action->job != NULL && strcmp(action->message, "save failed") == 0)
         mr_status_board_save_failed(coordinator, action->job, action->status);
 }

@@ -49,7 +49,7 @@ struct mr_coordinator {
     size_t request_count;
     uint64_t request_last;
     int64_t started_ms; /* wall clock */
-    int64_t published_ms;
+    int64_t published_ms; /* when /status was; 0: it is due */
     bool stopping;
 };
 

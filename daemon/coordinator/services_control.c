@@ -88,8 +88,8 @@ static mr_checkpoint_file *saved_files(const Millrace__V1__Saved *report, mr_sta
         const Millrace__V1__SavedFile *file = report->files[i];
         if (!mr_layout_file_name_valid(file->name) ||
             strlen(file->sha256) != MR_SHA256_HEX_BYTES - 1)
-            *out_error = MR_ERROR(INVALID_ARGUMENT, "file %zu of the save has no valid name or hash",
-                                  i);
+            *out_error = MR_ERROR(INVALID_ARGUMENT,
+                                  "file %zu of the save has no valid name or hash", i);
         (void)snprintf(files[i].name, sizeof(files[i].name), "%s", file->name); /* checked */
         (void)snprintf(files[i].sha256, sizeof(files[i].sha256), "%s", file->sha256);
         files[i].bytes = file->bytes;

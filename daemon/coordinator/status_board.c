@@ -38,7 +38,8 @@ static json_t *board_job(const mr_coordinator *coordinator, const mr_job_record 
                               member == NULL ? NULL : member->id)); /* NULL is refused */
     }
     return json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:s, s:o}",
+        "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:s, "
+        "s:o}",
         "id", facts->id, "name", facts->name, "state", mr_job_state_name(facts->state), "reason",
         facts->reason, "mode", facts->inference ? "inference" : "train", "epoch",
         (json_int_t)facts->epoch, "step", (json_int_t)facts->step, "total_steps",
@@ -112,7 +113,8 @@ static void board_job_gauges(mr_metrics *metrics, const mr_job_record *job) {
 
 /* Jobs of long ago have no series: their labels would only grow. */
 static bool board_has_series(const mr_job_facts *facts, int64_t wall_ms) {
-    return !mr_job_state_is_final(facts->state) || wall_ms - facts->ended_ms < BOARD_SERIES_AFTER_MS;
+    return !mr_job_state_is_final(facts->state) ||
+           wall_ms - facts->ended_ms < BOARD_SERIES_AFTER_MS;
 }
 
 static void board_jobs_gauges(mr_coordinator *coordinator) {
