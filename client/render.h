@@ -5,8 +5,9 @@
 #ifndef MR_CLIENT_RENDER_H
 #define MR_CLIENT_RENDER_H
 
-#include <jansson.h>
 #include <stddef.h>
+
+#include <jansson.h>
 
 #include "client/client.h"
 #include "daemon/base/status.h"

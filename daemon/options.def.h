@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* options.def.h: the table of millraced's options.
  * X(FIELD, "name", roles, type, "default", "value's name", "help"); default NULL: none.
- * roles: C coordinator, S stage, B both. type: TEXT, COUNT (0 to 4096), FLAG, LEVEL. */
+ * roles: C coordinator, S stage, B both. type: TEXT, COUNT (0 to 4096), FLAG, LEVEL.
+ * Owner: main. */
 #ifndef MR_OPTIONS_DEF_H
 #define MR_OPTIONS_DEF_H
 
@@ -17,7 +18,8 @@
     X(ADVERTISE, "advertise", S, TEXT, NULL, "HOST:PORT",                                          \
       "the address that peers and clients reach this stage by (the one in use)")                   \
     X(DEVICE, "device", S, TEXT, "cpu", "cpu|cuda:N", "the device that computes")                  \
-    X(THREADS, "threads", S, COUNT, "0", "N", "compute threads of a cpu device (0: one a processor)") \
+    X(THREADS, "threads", S, COUNT, "0", "N",                                                      \
+      "compute threads of a cpu device (0: one a processor)")                                      \
     X(PIN, "pin", S, FLAG, NULL, NULL, "bind the compute threads to processors")                   \
     X(TLS_CA, "tls-ca", B, TEXT, NULL, "FILE", "certificates that peers must be signed by")        \
     X(TLS_CERT, "tls-cert", B, TEXT, NULL, "FILE", "this daemon's certificate")                    \

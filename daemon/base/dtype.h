@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* dtype.h: element types of tensors, with their numbers on the wire (proto
- * millrace.v1.DataType). */
+/* dtype.h: element types of tensors, with their numbers on the wire (proto millrace.v1.DataType).
+ * Owner: base. Plain data. */
 #ifndef MR_BASE_DTYPE_H
 #define MR_BASE_DTYPE_H
 
@@ -25,7 +25,8 @@ static inline size_t mr_dtype_bytes(mr_dtype dtype) {
 
 /* The safetensors name ("F32"); "?" for an unknown type. */
 static inline const char *mr_dtype_name(mr_dtype dtype) {
-    static const char *const names[MR_DTYPE_COUNT] = {"?", "F32", "BF16", "F16", "I32", "I64", "U8"};
+    static const char *const names[MR_DTYPE_COUNT] = {"?",   "F32", "BF16", "F16",
+                                                      "I32", "I64", "U8"};
     return (unsigned)dtype < MR_DTYPE_COUNT ? names[dtype] : "?";
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* limits.h: every maximum of the system, by name. A limit that we do not choose is chosen by
- * production. Grouped by the folder that enforces it. */
+ * production. Grouped by the folder that enforces it.
+ * Owner: base. Plain data. */
 #ifndef MR_BASE_LIMITS_H
 #define MR_BASE_LIMITS_H
 
@@ -58,7 +59,7 @@ enum {
     MR_TRACE_TRACKS_MAX = 16,
     MR_TRACE_SPANS_MAX = 1 << 20, /* of one track */
     MR_STATUS_CONNECTIONS_MAX = 64,
-    MR_STATUS_CONNECTION_BYTES_MAX = 16 << 10, /* one request's line and headers, with the answer's */
+    MR_STATUS_CONNECTION_BYTES_MAX = 16 << 10, /* a request's line and headers, and the answer's */
     MR_STATUS_PAGE_BYTES_MAX = 4 << 20,
     /* queues */
     MR_QUEUE_LOOP_MAX = 4096, /* events waiting for LOOP */

@@ -94,7 +94,8 @@ static void line_append_head(log_line *line, mr_log_level level, const char *mes
     char head[96];
     (void)gmtime_r(&seconds, &utc); /* cannot fail for the present */
     int n = snprintf(head, sizeof(head),
-                     "{\"time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%03dZ\",\"level\":\"%s\",\"message\":",
+                     "{\"time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%03dZ\",\"level\":\"%s\","
+                     "\"message\":",
                      utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min,
                      utc.tm_sec, (int)(wall_ms % 1000), log_level_names[level]);
     line_append(line, head, (size_t)n < sizeof(head) ? (size_t)n : sizeof(head) - 1);

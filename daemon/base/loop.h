@@ -16,6 +16,7 @@ typedef struct mr_loop_timer mr_loop_timer;
 typedef void (*mr_loop_fn)(void *context);
 typedef void (*mr_loop_signal_fn)(void *context, int signal_number);
 
+/* Any thread. RESOURCE_EXHAUSTED: no memory; INTERNAL: libuv gives no loop. Owner destroys it. */
 MR_MUST_CHECK mr_status mr_loop_create(mr_loop **out_loop);
 /* After mr_loop_run returned and no thread posts any more; posts left are run first. NULL is
  * fine. */
@@ -28,7 +29,8 @@ void mr_loop_stop(mr_loop *loop);
 MR_MUST_CHECK mr_status mr_loop_post(mr_loop *loop, mr_loop_fn fn, void *context);
 /* Calls fn after delay_ms, then each period_ms (0: once). The loop owns the timer. */
 MR_MUST_CHECK mr_status mr_loop_timer_start(mr_loop *loop, uint64_t delay_ms, uint64_t period_ms,
-                                            mr_loop_fn fn, void *context, mr_loop_timer **out_timer);
+                                            mr_loop_fn fn, void *context,
+                                            mr_loop_timer **out_timer);
 /* Ends and frees it. NULL is fine. */
 void mr_loop_timer_stop(mr_loop_timer *timer);
 /* Calls fn on LOOP for each arrival of the signal. */

@@ -14,9 +14,11 @@ typedef struct mr_monitor {
     pthread_cond_t changed; /* on the monotonic clock */
 } mr_monitor;
 
+/* On memory of the caller's; cannot fail. */
 void mr_monitor_init(mr_monitor *monitor);
 /* Nobody holds it or waits on it. */
 void mr_monitor_deinit(mr_monitor *monitor);
+/* Short: state is read and written inside, nothing waits there but mr_monitor_wait. */
 void mr_monitor_lock(mr_monitor *monitor);
 void mr_monitor_unlock(mr_monitor *monitor);
 /* Wakes every waiter. Under the lock. */

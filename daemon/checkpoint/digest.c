@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/checkpoint/digest.h"
 
-#include <openssl/evp.h>
 #include <string.h>
+
+#include <openssl/evp.h>
 
 /* The library's own context stands for ours: the type is never completed here. */
 static EVP_MD_CTX *digest_context(mr_digest *digest) {

@@ -5,11 +5,12 @@
 #include "daemon/checkpoint/manifest.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <jansson.h>
 
 #include "daemon/base/alloc.h"
 #include "daemon/checkpoint/digest.h"
@@ -62,13 +63,13 @@ static mr_status manifest_sort(const mr_checkpoint_file *files, size_t count, mr
     uint64_t total = 0;
     mr_status status = MR_OK;
     for (size_t i = 0; i < count; i++) {
-        MR_TRY_GOTO(status, manifest_check_file(&files[i], code), fail);
+        MR_TRY_GOTO(status, manifest_check_file(&files[i], code), out);
         sorted[i] = &files[i];
         total += files[i].bytes;
         if (total > INT64_MAX) {
             status = mr_status_make(code, __FILE__, __LINE__,
                                     "E_CKPT_MANIFEST field=files: the sum of sizes overflows");
-            goto fail;
+            goto out;
         }
     }
     if (count > 1)
@@ -78,12 +79,12 @@ static mr_status manifest_sort(const mr_checkpoint_file *files, size_t count, mr
             status =
                 mr_status_make(code, __FILE__, __LINE__,
                                "E_CKPT_MANIFEST field=files: %s is listed twice", sorted[i]->name);
-            goto fail;
+            goto out;
         }
     }
     *out_sorted = sorted;
-    return MR_OK;
-fail:
+    sorted = NULL;
+out:
     mr_free(sorted);
     return status;
 }

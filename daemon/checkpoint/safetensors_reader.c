@@ -2,11 +2,12 @@
 /* safetensors_reader.c: checks a file's header against the file before anything is believed.
  * The JSON object stays in memory as long as the reader: names and metadata are borrowed. */
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <jansson.h>
 
 #include "daemon/base/alloc.h"
 #include "daemon/checkpoint/file.h"

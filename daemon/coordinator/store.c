@@ -63,7 +63,8 @@ static const char store_schema[] =
     "checkpoint_tag TEXT NOT NULL, checkpoint_path TEXT NOT NULL, request_id TEXT NOT NULL, "
     "job_file TEXT NOT NULL, base_directory TEXT NOT NULL);"
     "CREATE TABLE changes (job INTEGER NOT NULL, sequence INTEGER NOT NULL, "
-    "at_ms INTEGER NOT NULL, state INTEGER NOT NULL, epoch INTEGER NOT NULL, step INTEGER NOT NULL, reason TEXT NOT NULL, "
+    "at_ms INTEGER NOT NULL, state INTEGER NOT NULL, epoch INTEGER NOT NULL, "
+    "step INTEGER NOT NULL, reason TEXT NOT NULL, "
     "PRIMARY KEY (job, sequence)) WITHOUT ROWID;"
     "CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
     "INSERT INTO numbers VALUES ('term', 0);"
@@ -150,10 +151,10 @@ static mr_status store_open_database(mr_store *store) {
     char path[PATH_MAX + 16];
     (void)snprintf(path, sizeof(path), "%s/state.sqlite", store->dir); /* dir was checked to fit */
     mode_t mask = umask(0077);
-    int opened = sqlite3_open_v2(
-        path, &store->database,
-        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW,
-        NULL);
+    int opened = sqlite3_open_v2(path, &store->database,
+                                 SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
+                                     SQLITE_OPEN_NOFOLLOW,
+                                 NULL);
     (void)umask(mask);
     if (store->database == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the store");

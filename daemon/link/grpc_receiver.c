@@ -46,7 +46,9 @@ typedef struct link_caller {
 } link_caller;
 
 static const char *kind_name(int kind) {
-    return kind == MR_LINK_ACTIVATION ? "activations" : kind == MR_LINK_GRADIENT ? "gradients" : "?";
+    if (kind == MR_LINK_ACTIVATION)
+        return "activations";
+    return kind == MR_LINK_GRADIENT ? "gradients" : "?";
 }
 
 static void receiver_unref(link_receiver *receiver) {
@@ -140,7 +142,8 @@ static mr_status caller_bind(link_caller *caller, mr_rpc_stream *stream,
     link_receiver *receiver = hub_find(caller->hub, &wanted);
     if (receiver == NULL) {
         status = MR_ERROR(FAILED_PRECONDITION,
-                          "no link is open for %s from rank %u to %u of job %.64s in epoch %" PRIu64,
+                          "no link is open for %s from rank %u to %u of job %.64s in epoch "
+                          "%" PRIu64,
                           kind_name((int)wanted.kind), wanted.from_rank, wanted.to_rank,
                           wanted.job_id, greeting->epoch);
     } else if (receiver->options.epoch != greeting->epoch) {
@@ -160,7 +163,8 @@ static mr_status caller_bind(link_caller *caller, mr_rpc_stream *stream,
         mr_monitor_unlock(&receiver->inbox.monitor);
         if (bound)
             status = MR_ERROR(FAILED_PRECONDITION,
-                              "the link for %s from rank %u to %u of job %.64s already has its peer",
+                              "the link for %s from rank %u to %u of job %.64s already has its "
+                              "peer",
                               kind_name((int)wanted.kind), wanted.from_rank, wanted.to_rank,
                               wanted.job_id);
     }

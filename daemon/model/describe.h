@@ -19,6 +19,8 @@ typedef struct mr_describe_input {
 /* Fills a zeroed description of one type. */
 typedef mr_status (*mr_describe_layer)(const mr_describe_input *in, mr_layer_description *out);
 
+/* One per type, in the table of description.c; the parameters are DESIGN section 4's. Errors:
+ * INVALID_ARGUMENT names the field of the spec or the input's dimension that does not fit. */
 mr_status mr_describe_embedding(const mr_describe_input *in, mr_layer_description *out);
 mr_status mr_describe_transformer_block(const mr_describe_input *in, mr_layer_description *out);
 mr_status mr_describe_norm(const mr_describe_input *in, mr_layer_description *out);

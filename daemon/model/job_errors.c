@@ -56,7 +56,7 @@ const char *mr_excerpt(const char *text, char out_excerpt[MR_EXCERPT_BYTES]) {
     (void)snprintf(out_excerpt, MR_EXCERPT_BYTES, "%s", text);
     if (strlen(text) >= MR_EXCERPT_BYTES) {
         text_cut(out_excerpt, MR_EXCERPT_BYTES - 4 - 1);
-        strcat(out_excerpt, "...");
+        memcpy(out_excerpt + strlen(out_excerpt), "...", 4);
     }
     return out_excerpt;
 }

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* job_runnable.c: what a job file may say but this version does not run yet. Apart from the other
+ * checks, because such a job can still be validated and planned. */
 #include "daemon/model/job.h"
 
 mr_status mr_job_check_runnable(const mr_job *job, bool training) {
     if (job->data > 1)
         return MR_ERROR(UNIMPLEMENTED,
-                        "pipeline.topology.data is %zu; this version runs one replica, 1", job->data);
+                        "pipeline.topology.data is %zu; this version runs one replica, 1",
+                        job->data);
     if (job->model > 1)
         return MR_ERROR(UNIMPLEMENTED,
                         "pipeline.topology.model is %zu; this version does not cut layers, 1",

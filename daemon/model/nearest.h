@@ -16,6 +16,7 @@ typedef struct mr_nearest {
     size_t best_distance; /* inserted, deleted, changed and swapped letters */
 } mr_nearest;
 
+/* No known word considered yet. word is borrowed as long as the result is used. */
 mr_nearest mr_nearest_start(const char *word);
 /* Considers a known word of that many bytes, borrowed. Near is one difference in up to three
  * letters, two in up to eight, a third of the letters beyond; of equally near words the first

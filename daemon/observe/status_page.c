@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/observe/status_page.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -6,7 +8,6 @@
 
 #include "daemon/base/alloc.h"
 #include "daemon/base/clock.h"
-#include "daemon/observe/status_page.h"
 
 struct mr_status_page {
     pthread_mutex_t lock; /* json, ready and reason */

@@ -5,13 +5,14 @@
 #include "daemon/observe/status_server.h"
 
 #include <inttypes.h>
-#include <microhttpd.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <microhttpd.h>
 
 #include "daemon/base/alloc.h"
 #include "daemon/observe/status_page.h"

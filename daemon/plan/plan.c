@@ -4,8 +4,9 @@
  * client that make the plan by themselves all make the same one; the hash lets them check. */
 #include "daemon/plan/plan.h"
 
-#include <openssl/evp.h>
 #include <string.h>
+
+#include <openssl/evp.h>
 
 #include "daemon/base/alloc.h"
 #include "daemon/base/limits.h"

@@ -8,8 +8,9 @@
  *
  * Every function that makes a value returns NULL when memory runs out; jansson's *_new functions
  * accept NULL as an error and free what they were given, so one check at the end is enough. */
-#include <jansson.h>
 #include <math.h>
+
+#include <jansson.h>
 
 #include "daemon/base/alloc.h"
 #include "daemon/plan/group_plan.h"

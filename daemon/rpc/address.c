@@ -17,8 +17,8 @@ static mr_status address_parse_unix(const char *path, mr_rpc_address *address) {
     size_t length = strlen(path);
     if (length == 0 || length >= sizeof(un->sun_path))
         return MR_ERROR(INVALID_ARGUMENT,
-                        "the path of unix:%.100s has %zu bytes; a socket's has 1 to %zu", path, length,
-                        sizeof(un->sun_path) - 1);
+                        "the path of unix:%.100s has %zu bytes; a socket's has 1 to %zu", path,
+                        length, sizeof(un->sun_path) - 1);
     address->kind = MR_RPC_ADDRESS_UNIX;
     address->local = true;
     un->sun_family = AF_UNIX;
@@ -116,7 +116,7 @@ mr_status mr_rpc_address_parse(const char *text, mr_rpc_address *out_address) {
     bool bracketed;
     bool good = address_split(text, &address, &bracketed);
     if (good && strcmp(address.host, "localhost") == 0)
-        (void)strcpy(address.host, "127.0.0.1"); /* never a second server on ::1 */
+        (void)snprintf(address.host, sizeof(address.host), "127.0.0.1"); /* and never ::1 too */
     if (good && !address_ip_parse(&address, bracketed)) {
         address.kind = MR_RPC_ADDRESS_NAME;
         good = !bracketed && address_name_valid(address.host);

@@ -2,6 +2,7 @@
 #include "daemon/rpc/arguments.h"
 
 #include <assert.h>
+
 #include <grpc/compression.h>
 
 #include "daemon/base/limits.h"

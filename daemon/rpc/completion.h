@@ -8,8 +8,9 @@
 #ifndef MR_RPC_COMPLETION_H
 #define MR_RPC_COMPLETION_H
 
-#include <grpc/grpc.h>
 #include <stdbool.h>
+
+#include <grpc/grpc.h>
 
 #include "daemon/base/status.h"
 

@@ -4,9 +4,10 @@
 #ifndef MR_RPC_CORE_H
 #define MR_RPC_CORE_H
 
-#include <grpc/support/time.h>
 #include <signal.h>
 #include <stdint.h>
+
+#include <grpc/support/time.h>
 
 #include "daemon/rpc/completion.h"
 

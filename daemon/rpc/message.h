@@ -7,8 +7,9 @@
 #ifndef MR_RPC_MESSAGE_H
 #define MR_RPC_MESSAGE_H
 
-#include <protobuf-c/protobuf-c.h>
 #include <stddef.h>
+
+#include <protobuf-c/protobuf-c.h>
 
 #include "daemon/base/status.h"
 

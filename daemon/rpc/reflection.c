@@ -217,7 +217,8 @@ static mr_status reflection_answer(const mr_rpc_reflection *reflection, mr_rpc_s
     case REFLECTION_ASKS(FILE_CONTAINING_EXTENSION):
         return answer_error(stream, &response, MR_CODE_NOT_FOUND, "no such extension");
     default:
-        return answer_error(stream, &response, MR_CODE_INVALID_ARGUMENT, "the request asks nothing");
+        return answer_error(stream, &response, MR_CODE_INVALID_ARGUMENT,
+                            "the request asks nothing");
     }
 }
 

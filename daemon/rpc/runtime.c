@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/rpc/runtime.h"
 
-#include <grpc/grpc.h>
-#include <grpc/support/log.h>
 #include <signal.h>
 #include <time.h>
+
+#include <grpc/grpc.h>
+#include <grpc/support/log.h>
 
 #include "daemon/base/log.h"
 #include "daemon/rpc/core.h"

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/rpc/server.h"
 
-#include <grpc/grpc_security.h>
-#include <grpc/support/alloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+
+#include <grpc/grpc_security.h>
+#include <grpc/support/alloc.h>
 
 #include "daemon/base/alloc.h"
 #include "daemon/base/limits.h"

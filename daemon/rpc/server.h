@@ -22,7 +22,8 @@ typedef struct mr_rpc_server mr_rpc_server;
  * mr_rpc_stream_receive for each message it wants. */
 typedef struct mr_rpc_method {
     const char *name; /* as in the .proto file */
-    void (*on_request)(mr_rpc_stream *stream, ProtobufCMessage *owned_request, void *service_context);
+    void (*on_request)(mr_rpc_stream *stream, ProtobufCMessage *owned_request,
+                       void *service_context);
     void *(*on_open)(mr_rpc_stream *stream, void *service_context);
     const mr_rpc_stream_events *events;
 } mr_rpc_method;

@@ -7,9 +7,10 @@
 #ifndef MR_RPC_WIRE_H
 #define MR_RPC_WIRE_H
 
-#include <protobuf-c/protobuf-c.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <protobuf-c/protobuf-c.h>
 
 #include "daemon/base/status.h"
 

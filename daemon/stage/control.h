@@ -29,6 +29,8 @@ typedef struct mr_control_options {
     mr_control_events events;
 } mr_control_options;
 
+/* Takes a copy of options; opens nothing yet. RESOURCE_EXHAUSTED: no memory; INVALID_ARGUMENT: the
+ * address or the credentials. Owner destroys it. */
 MR_MUST_CHECK mr_status mr_control_create(const mr_control_options *options,
                                           mr_control **out_control);
 /* Opens the stream and registers, after the back-off that past failures have earned. Not while a

@@ -27,6 +27,7 @@ typedef struct mr_feed_events {
     void *context;
 } mr_feed_events;
 
+/* No stream is accepted before mr_feed_start. RESOURCE_EXHAUSTED: no memory. Owner destroys it. */
 MR_MUST_CHECK mr_status mr_feed_create(mr_loop *loop, const mr_feed_events *events,
                                        mr_feed **out_feed);
 /* After the server has stopped. NULL is fine. */

@@ -19,8 +19,11 @@ typedef enum mr_feed_offer {
     MR_FEED_OFFER_DUPLICATE, /* already here */
 } mr_feed_offer;
 
+/* An empty window that begins at next_step; the caller holds the one reference. RESOURCE_EXHAUSTED:
+ * no memory. */
 MR_MUST_CHECK mr_status mr_feed_window_create(const mr_assignment *assignment, uint64_t next_step,
                                               mr_feed_window **out_window);
+/* One more reference, one fewer; the last one frees. Any thread; NULL is fine in unref. */
 mr_feed_window *mr_feed_window_ref(mr_feed_window *window);
 void mr_feed_window_unref(mr_feed_window *window);
 

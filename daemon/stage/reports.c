@@ -55,7 +55,7 @@ void mr_report_step(mr_control *control, mr_report_subject subject,
 static bool saved_files(const mr_layer_store_files *files, Millrace__V1__SavedFile **out_files,
                         Millrace__V1__SavedFile ***out_list) {
     Millrace__V1__SavedFile *messages = mr_alloc_array(files->count, sizeof(*messages));
-    Millrace__V1__SavedFile **list = mr_alloc_array(files->count, sizeof(Millrace__V1__SavedFile *));
+    Millrace__V1__SavedFile **list = mr_alloc_array(files->count, sizeof(*list));
     *out_files = messages;
     *out_list = list;
     if (messages == NULL || list == NULL)

@@ -13,6 +13,7 @@ typedef struct mr_report_subject {
     uint64_t epoch;
 } mr_report_subject;
 
+/* Each sends one report of control.proto; without a stream it is dropped (control.h). */
 void mr_report_prepared(mr_control *control, mr_report_subject subject, const char *schedule_hash,
                         uint64_t next_step);
 void mr_report_connected(mr_control *control, mr_report_subject subject);

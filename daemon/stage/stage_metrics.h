@@ -10,6 +10,7 @@
 
 typedef struct mr_stage_metrics mr_stage_metrics;
 
+/* RESOURCE_EXHAUSTED: no memory. Owner destroys it. */
 MR_MUST_CHECK mr_status mr_stage_metrics_create(mr_stage_metrics **out_metrics);
 /* NULL is fine. */
 void mr_stage_metrics_destroy(mr_stage_metrics *metrics);

@@ -21,10 +21,11 @@ def _pkg_config_libraries(ctx):
     text = ""
     for name, package in ctx.attr.libraries.items():
         # Only -lNAME of the library itself: what it needs in turn, the shared library records.
+        libs = [flag for flag in _flags(ctx, package, "--libs") if flag.startswith("-l")][:1]
         text += _library(
             name,
             _flags(ctx, package, "--cflags"),
-            [flag for flag in _flags(ctx, package, "--libs") if flag.startswith("-l")][:1] + ctx.attr.extra.get(name, []),
+            libs + ctx.attr.extra.get(name, []),
         )
     for name, option in ctx.attr.plain_libraries.items():
         text += _library(name, [], [option])

@@ -294,8 +294,8 @@ static void bench_tensors(bench *b) {
 }
 
 int main(int argc, char **argv) {
-    bench b = {.repeats = argc > 2 ? atoi(argv[2]) : 15};
-    int threads = argc > 1 ? atoi(argv[1]) : 2;
+    bench b = {.repeats = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 15};
+    int threads = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 2;
     mr_status status;
     MR_ASSERT(b.repeats >= 1 && b.repeats <= 1000);
     mr_device_options options = {.kind = "cpu", .threads = threads};

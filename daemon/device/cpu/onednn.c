@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/device/cpu/onednn.h"
 
+#include <string.h>
+
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <oneapi/dnnl/dnnl_debug.h>
-#include <string.h>
 
 #include "daemon/base/alloc.h"
 #include "daemon/base/arena.h"

@@ -4,8 +4,8 @@
  * error.
  * Owner: tests. Thread: one.
  * Not here: assertions about the code under test. */
-#ifndef MR_TESTS_CHECKPOINT_FIXTURE_H
-#define MR_TESTS_CHECKPOINT_FIXTURE_H
+#ifndef MR_TESTS_UNIT_CHECKPOINT_FIXTURE_H
+#define MR_TESTS_UNIT_CHECKPOINT_FIXTURE_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -7,12 +7,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
-
 #include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 #include "daemon/base/limits.h"
 #include "daemon/device/cpu/pool.h"

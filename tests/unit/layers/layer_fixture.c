@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/unit/layers/layer_fixture.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,7 +10,6 @@
 #include <cmocka.h>
 
 #include "daemon/base/alloc.h"
-#include "tests/unit/layers/layer_fixture.h"
 
 enum { GUARD_BYTES = 192, GUARD_VALUE = 0xa5 };
 

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -106,7 +107,7 @@ static void test_embedding(void **state) {
     check_nothing_kept(&d);
     check_flops(&d, N * C, 0, N * C);
     spec.positions = 0;
-    strcpy(spec.tie, "embed");
+    (void)snprintf(spec.tie, sizeof(spec.tie), "embed");
     d = describe(&spec, &tokens);
     check_parameters(&d, rows, 1);
     assert_true(d.parameters[0].tied);
@@ -202,7 +203,7 @@ static void test_lm_head(void **state) {
     assert_int_equal(d.output.dims[2], V);
     check_nothing_kept(&d);
     check_flops(&d, 2.0 * N * V * C, 2.0 * N * V * C, 2.0 * N * V * C);
-    strcpy(spec.tie, "embed");
+    (void)snprintf(spec.tie, sizeof(spec.tie), "embed");
     d = describe(&spec, &hidden);
     check_parameters(&d, ROWS(tied));
     assert_true(d.parameters[0].tied);

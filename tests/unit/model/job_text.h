@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* job_text.h: a good job file, and edits of it, for the tests of this folder. */
+/* job_text.h: a good job file, and edits of it, for the tests of this folder.
+ * Owner: tests. */
 #ifndef MR_TESTS_UNIT_MODEL_JOB_TEXT_H
 #define MR_TESTS_UNIT_MODEL_JOB_TEXT_H
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: the trace is valid Chrome trace JSON of the newest spans, and recording takes no memory.
  * Method: rings smaller than what is written; the JSON read by an independent parser. */
-#include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <jansson.h>
 #include <cmocka.h>
 
 #include "daemon/base/alloc.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pipeline.h: the lists of all stages of one pipeline, made for a test. */
+/* pipeline.h: the lists of all stages of one pipeline, made for a test.
+ * Owner: tests. */
 #ifndef MR_TESTS_UNIT_PLAN_PIPELINE_H
 #define MR_TESTS_UNIT_PLAN_PIPELINE_H
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vectors.h: reading the vector files of tests/vectors; any flaw in them ends the test. */
+/* vectors.h: reading the vector files of tests/vectors; any flaw in them ends the test.
+ * Owner: tests. */
 #ifndef MR_TESTS_UNIT_PLAN_VECTORS_H
 #define MR_TESTS_UNIT_PLAN_VECTORS_H
 
-#include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <jansson.h>
 
 /* One array of a vector file, as "partition.json" and "uniform". Owner frees the file with
  * json_decref(*out_file). */

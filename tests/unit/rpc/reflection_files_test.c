@@ -13,6 +13,10 @@
 #include "grpc/reflection/v1alpha/reflection.pb-c.h"
 #include "tests/unit/rpc/rig.h"
 
+/* The case of an answer that holds files. */
+#define FOUND                                                                                      \
+    GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_FILE_DESCRIPTOR_RESPONSE
+
 typedef Grpc__Reflection__V1__ServerReflectionRequest request_type;
 typedef Grpc__Reflection__V1__ServerReflectionResponse response_type;
 
@@ -155,9 +159,7 @@ static void test_files_come_by_symbol_with_their_imports(void **state) {
     mr_rpc_stream *stream = open_as(&grpc__reflection__v1__server_reflection__descriptor);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         const response_type *response = ask_symbol(stream, rows[i].symbol);
-        if (response->file_descriptor_response == NULL ||
-            response->message_response_case !=
-                GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_FILE_DESCRIPTOR_RESPONSE)
+        if (response->file_descriptor_response == NULL || response->message_response_case != FOUND)
             fail_msg("%s was not found", rows[i].symbol);
         assert_true(file_is(response, 0, rows[i].file));
         size_t files = response->file_descriptor_response->n_file_descriptor_proto;
@@ -173,7 +175,8 @@ static void test_unknown_symbols_and_files_are_errors(void **state) {
     (void)state;
     mr_rpc_stream *stream = open_as(&grpc__reflection__v1__server_reflection__descriptor);
     static const char *const symbols[] = {"", "millrace.v1", "millrace.v1.", "millrace.v1.Job2",
-                                          "millrace.v1.Job.nothing", "Jobs", ".", "millrace.v1.Jobs."};
+                                          "millrace.v1.Job.nothing", "Jobs", ".",
+                                          "millrace.v1.Jobs."};
     for (size_t i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
         const response_type *response = ask_symbol(stream, symbols[i]);
         assert_int_equal(

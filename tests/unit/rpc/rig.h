@@ -5,8 +5,8 @@
  * anything else comes back as the job's name. Jobs.List has no handler. Jobs.Watch sends three
  * events and succeeds; "forever" sends one and stays open. Feed echoes step, index and payload.
  * Owner: tests. Thread: one test thread; latches any. */
-#ifndef MR_TESTS_RPC_RIG_H
-#define MR_TESTS_RPC_RIG_H
+#ifndef MR_TESTS_UNIT_RPC_RIG_H
+#define MR_TESTS_UNIT_RPC_RIG_H
 
 #include <stdint.h>
 

@@ -2,9 +2,6 @@
 /* Goal: with certificates both ends prove themselves, a client without one is not served, and what
  * is wrong with the files is said by name. Method: a CA and two certificates are made here with
  * libcrypto, written to a temporary folder, and used over loopback. */
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,6 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
 #include <cmocka.h>
 
 #include "tests/unit/rpc/rig.h"
@@ -151,7 +151,8 @@ static void test_wrong_files_are_named(void **state) {
     wrong.certificate_file = NULL;
     rig_fails(rig_server("127.0.0.1:0", &wrong, &server), MR_CODE_INVALID_ARGUMENT,
               "needs a certificate and a key");
-    wrong = (mr_rpc_credentials){ca_file, server_key, server_key, false}; /* a key is no certificate */
+    /* A key is no certificate. */
+    wrong = (mr_rpc_credentials){ca_file, server_key, server_key, false};
     rig_fails(rig_server("127.0.0.1:0", &wrong, &server), MR_CODE_UNAVAILABLE, "certificate");
     wrong = (mr_rpc_credentials){.ca_file = folder};
     mr_rpc_channel *channel;

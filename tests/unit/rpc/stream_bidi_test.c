@@ -133,7 +133,8 @@ static void test_bytes_are_not_copied_when_sent(void **state) {
     rig_feed_open(&test_rig, &client, 0);
     for (unsigned i = 0; i < 4; i++)
         rig_ok(feed_send(&client, i, bytes, LARGE_BYTES));
-    bytes[LARGE_BYTES - 1] ^= 0xff; /* of the fourth, which cannot have left: 60 MiB are before it */
+    /* Of the fourth, which cannot have left: 60 MiB are before it. */
+    bytes[LARGE_BYTES - 1] ^= 0xff;
     unsigned char last = bytes[LARGE_BYTES - 1];
     for (unsigned i = 1; i <= 4; i++) {
         mr_rpc_stream_receive(client.stream);
@@ -154,7 +155,8 @@ static void test_bytes_are_not_copied_when_sent(void **state) {
 static void test_full_queue_refuses_and_still_says_sent(void **state) {
     (void)state;
     unsigned char *bytes = large_make();
-    rig_client client = {.greedy = false}; /* never reads: the echo stops, then the server's reading */
+    /* Never reads: the echo stops, then the server's reading. */
+    rig_client client = {.greedy = false};
     rig_feed_open(&test_rig, &client, 0);
     unsigned accepted = 0;
     mr_status status = MR_OK;

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/unit/stage/stage_model.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,7 +10,6 @@
 #include <cmocka.h>
 
 #include "daemon/base/alloc.h"
-#include "tests/unit/stage/stage_model.h"
 
 static void stage_ok(mr_status status) {
     if (!mr_status_is_ok(status))
