@@ -126,9 +126,9 @@ static void commit_run(const mr_outbox_item *item) {
 
 void mr_checkpoints_commit(mr_coordinator *coordinator, const mr_action *action) {
     folder_task *task = folder_task_make(coordinator, action);
-    mr_status status = task == NULL ? MR_ERROR(RESOURCE_EXHAUSTED, "no memory to commit %s",
-                                               action->tag)
-                                    : commit_fill(task, action);
+    mr_status status = task == NULL
+                           ? MR_ERROR(RESOURCE_EXHAUSTED, "no memory to commit %s", action->tag)
+                           : commit_fill(task, action);
     if (mr_status_is_ok(status)) {
         mr_outbox_add(coordinator->outbox, &(mr_outbox_item){.run = commit_run, .context = task});
         return;

@@ -74,10 +74,10 @@ static mr_status restored_spec(const mr_store_job *job, mr_job_spec **out_spec,
                                uint64_t *out_epoch_floor) {
     const mr_job_facts *facts = &job->facts;
     if (mr_job_state_is_final(facts->state))
-        return mr_job_spec_ended(facts->name, job->job_file, job->base_directory,
-                                 facts->inference, out_spec);
-    mr_status status = mr_job_spec_make(job->job_file, job->base_directory, facts->inference,
-                                        out_spec);
+        return mr_job_spec_ended(facts->name, job->job_file, job->base_directory, facts->inference,
+                                 out_spec);
+    mr_status status =
+        mr_job_spec_make(job->job_file, job->base_directory, facts->inference, out_spec);
     if (mr_status_is_ok(status) && (*out_spec)->checkpoint_dir[0] != '\0') {
         mr_status seen = mr_catalog_epoch((*out_spec)->checkpoint_dir, out_epoch_floor);
         (void)seen; /* a folder that cannot be read will fail the job when it starts */
@@ -263,11 +263,11 @@ void mr_coordinator_destroy(mr_coordinator *coordinator) {
 static mr_status coordinator_run(const mr_coordinator_options *options) {
     mr_coordinator *coordinator = NULL;
     MR_TRY(mr_coordinator_create(options, &coordinator));
-    mr_status status = mr_loop_signal_watch(coordinator->loop, SIGTERM, coordinator_signalled,
-                                            coordinator);
+    mr_status status =
+        mr_loop_signal_watch(coordinator->loop, SIGTERM, coordinator_signalled, coordinator);
     if (mr_status_is_ok(status))
-        status = mr_loop_signal_watch(coordinator->loop, SIGINT, coordinator_signalled,
-                                      coordinator);
+        status =
+            mr_loop_signal_watch(coordinator->loop, SIGINT, coordinator_signalled, coordinator);
     if (mr_status_is_ok(status)) {
         MR_LOG(INFO, "coordinator ready", MR_S("address", mr_coordinator_address(coordinator)),
                MR_S("status_address", mr_coordinator_status_address(coordinator)),

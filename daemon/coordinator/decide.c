@@ -83,13 +83,13 @@ static void member_close(mr_decision *decision, const mr_member *member, mr_stat
 static mr_status decide_attached(mr_decision *decision, const mr_event *event) {
     mr_registry *registry = &decision->state->registry;
     const char *instance_id = event->u.attached.instance_id;
-    mr_member *before = instance_id[0] == '\0' ? NULL
-                                               : mr_registry_find_instance(registry, instance_id);
+    mr_member *before =
+        instance_id[0] == '\0' ? NULL : mr_registry_find_instance(registry, instance_id);
     mr_member *member = NULL;
     MR_TRY(mr_registry_add(registry, event->member, &event->u.attached, decision->now_ms, &member));
     if (before != NULL) {
-        member_close(decision, before, MR_ERROR(ABORTED, "the stage has attached again as %s",
-                                                member->id));
+        member_close(decision, before,
+                     MR_ERROR(ABORTED, "the stage has attached again as %s", member->id));
         member_lose(decision, before, "the stage has attached again");
     }
     mr_action *action = mr_actions_add(decision->actions, MR_ACTION_SEND);
@@ -106,8 +106,8 @@ static void decide_heartbeat(mr_decision *decision, mr_member *member, const mr_
     member->instruction_age_ms = event->u.heartbeat.instruction_age_ms;
     (void)snprintf(member->instruction, sizeof(member->instruction), "%s",
                    event->u.heartbeat.instruction); /* cut on purpose */
-    bool stale = event->job[0] != '\0' && (strcmp(event->job, member->job_id) != 0 ||
-                                           event->epoch < member->epoch);
+    bool stale = event->job[0] != '\0' &&
+                 (strcmp(event->job, member->job_id) != 0 || event->epoch < member->epoch);
     if (!stale || strlen(event->job) >= MR_COORDINATOR_ID_BYTES)
         return;
     mr_action *action = mr_actions_add(decision->actions, MR_ACTION_SEND);
@@ -115,13 +115,12 @@ static void decide_heartbeat(mr_decision *decision, mr_member *member, const mr_
     action->order = MR_ORDER_ABORT;
     memcpy(action->job_id, event->job, strlen(event->job));
     action->epoch = event->epoch + 1;
-    action->status = MR_ERROR(ABORTED, "epoch %" PRIu64 " of job %s is over", event->epoch,
-                              action->job_id);
+    action->status =
+        MR_ERROR(ABORTED, "epoch %" PRIu64 " of job %s is over", event->epoch, action->job_id);
 }
 
 static void decide_released(mr_decision *decision, mr_member *member, const mr_event *event) {
-    if (member->job == 0 || strcmp(event->job, member->job_id) != 0 ||
-        event->epoch < member->epoch)
+    if (member->job == 0 || strcmp(event->job, member->job_id) != 0 || event->epoch < member->epoch)
         return;
     if (member->state == MR_MEMBER_RELEASING) {
         mr_decision_set_idle(decision, member);
@@ -352,10 +351,9 @@ static mr_status decide_restore(mr_decision *decision, const mr_event *event) {
         state->epoch_last = facts->epoch;
     if (mr_job_state_is_active(facts->state)) {
         const char *tag = facts->checkpoint_tag;
-        mr_job_machine_end(decision, job, MR_JOB_FAILED,
-                           "coordinator restarted while it was %s%s%s",
-                           mr_job_state_name(facts->state),
-                           tag[0] == '\0' ? "" : "; newest checkpoint: ", tag);
+        mr_job_machine_end(
+            decision, job, MR_JOB_FAILED, "coordinator restarted while it was %s%s%s",
+            mr_job_state_name(facts->state), tag[0] == '\0' ? "" : "; newest checkpoint: ", tag);
     } else if (facts->state == MR_JOB_QUEUED && !mr_status_is_ok(event->u.restore.status)) {
         mr_job_machine_end(decision, job, MR_JOB_FAILED, "coordinator restarted: %s",
                            event->u.restore.status.text);

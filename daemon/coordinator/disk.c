@@ -75,8 +75,8 @@ mr_status mr_disk_create(mr_loop *loop, mr_disk **out_disk) {
 }
 
 mr_status mr_disk_post(mr_disk *disk, mr_loop_fn work, mr_loop_fn done, void *context) {
-    mr_status status = mr_queue_push(
-        disk->tasks, &(disk_task){.work = work, .done = done, .context = context});
+    mr_status status =
+        mr_queue_push(disk->tasks, &(disk_task){.work = work, .done = done, .context = context});
     return mr_status_is_ok(status) ? status : mr_status_prefix(status, "the disk is behind");
 }
 

@@ -159,8 +159,8 @@ void mr_job_machine_end(mr_decision *decision, mr_job_record *job, mr_job_state 
     (void)vsnprintf(reason, sizeof(reason), format, arguments); /* cut on purpose */
     va_end(arguments);
     bool active = mr_job_state_is_active(job->facts.state);
-    mr_status why = MR_ERROR(ABORTED, "job %s is %s: %s", job->facts.id, mr_job_state_name(state),
-                             reason);
+    mr_status why =
+        MR_ERROR(ABORTED, "job %s is %s: %s", job->facts.id, mr_job_state_name(state), reason);
     mr_saves_end(decision, job, why);
     mr_waiters_fail(decision, job, false, why);
     machine_new_epoch(decision, job);
@@ -240,8 +240,8 @@ static bool rank_is_finished(const mr_job_rank *rank) {
 /* Has a member of the job missed a heartbeat? It may be the cause of what others saw. */
 static bool machine_has_silent_member(const mr_decision *decision, const mr_job_record *job) {
     for (size_t i = 0; i < job->spec->rank_count; i++) {
-        const mr_member *member = mr_registry_find(&decision->state->registry,
-                                                   job->ranks[i].member);
+        const mr_member *member =
+            mr_registry_find(&decision->state->registry, job->ranks[i].member);
         if (member != NULL && member->state != MR_MEMBER_LOST &&
             decision->now_ms - member->heard_ms >= MR_SILENT_MS)
             return true;
@@ -300,8 +300,8 @@ static void machine_advance_starting(mr_decision *decision, mr_job_record *job) 
 /* Every rank has taken the last step: the job has succeeded when its last checkpoint stands. */
 static void machine_advance_finishing(mr_decision *decision, mr_job_record *job) {
     bool inference = job->spec->inference;
-    uint32_t laggard = inference ? (uint32_t)job->spec->rank_count
-                                 : machine_laggard(job, rank_is_finished);
+    uint32_t laggard =
+        inference ? (uint32_t)job->spec->rank_count : machine_laggard(job, rank_is_finished);
     bool late = decision->now_ms >= job->deadline_ms;
     if (laggard < job->spec->rank_count) {
         if (late)
@@ -335,8 +335,7 @@ static void machine_advance_running(mr_decision *decision, mr_job_record *job) {
         mr_waiters_paused(decision, job);
         return;
     }
-    if (!job->feed_open &&
-        decision->now_ms - job->feed_idle_since_ms >= MR_FEED_IDLE_TIMEOUT_MS)
+    if (!job->feed_open && decision->now_ms - job->feed_idle_since_ms >= MR_FEED_IDLE_TIMEOUT_MS)
         mr_job_machine_end(decision, job, MR_JOB_FAILED,
                            "no client has fed the job for %d s: each step waits for its "
                            "microbatches",

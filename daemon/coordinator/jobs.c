@@ -80,8 +80,8 @@ static mr_status jobs_make_room(mr_jobs *jobs) {
         return MR_OK;
     if (jobs->count < MR_JOBS_MAX) {
         size_t capacity = jobs->capacity == 0 ? 16 : jobs->capacity * 2;
-        mr_job_record **records = mr_realloc_array(jobs->records, jobs->capacity, capacity,
-                                                   sizeof(*records));
+        mr_job_record **records =
+            mr_realloc_array(jobs->records, jobs->capacity, capacity, sizeof(*records));
         if (records == NULL)
             return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu jobs", capacity);
         jobs->records = records;

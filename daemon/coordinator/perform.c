@@ -133,9 +133,9 @@ static void perform_send(mr_coordinator *coordinator, const mr_action *action) {
         mr_rpc_stream_cancel(stream); /* an order that is not given is a stage that is lost */
         return;
     }
-    mr_outbox_add(coordinator->outbox, &(mr_outbox_item){.run = order_run,
-                                                         .stream = stream,
-                                                         .message = &order.message.base});
+    mr_outbox_add(
+        coordinator->outbox,
+        &(mr_outbox_item){.run = order_run, .stream = stream, .message = &order.message.base});
     mr_reply_order_deinit(&order);
 }
 

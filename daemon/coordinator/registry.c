@@ -21,8 +21,8 @@ static mr_status registry_grow(mr_registry *registry) {
         return MR_ERROR(RESOURCE_EXHAUSTED, "%zu stages are attached; the limit is %d",
                         registry->count, MR_MEMBERS_MAX);
     size_t capacity = registry->capacity == 0 ? 16 : registry->capacity * 2;
-    mr_member **members = mr_realloc_array(registry->members, registry->capacity, capacity,
-                                           sizeof(*members));
+    mr_member **members =
+        mr_realloc_array(registry->members, registry->capacity, capacity, sizeof(*members));
     if (members == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu stages", capacity);
     registry->members = members;
@@ -114,9 +114,9 @@ size_t mr_registry_idle_count(const mr_registry *registry) {
 
 const char *mr_member_state_name(const mr_member *member) {
     static const char *const names[MR_MEMBER_STATE_COUNT] = {
-        [MR_MEMBER_IDLE] = "idle",           [MR_MEMBER_PREPARING] = "preparing",
-        [MR_MEMBER_RUNNING] = "running",     [MR_MEMBER_RELEASING] = "releasing",
-        [MR_MEMBER_DRAINING] = "draining",   [MR_MEMBER_LOST] = "lost",
+        [MR_MEMBER_IDLE] = "idle",         [MR_MEMBER_PREPARING] = "preparing",
+        [MR_MEMBER_RUNNING] = "running",   [MR_MEMBER_RELEASING] = "releasing",
+        [MR_MEMBER_DRAINING] = "draining", [MR_MEMBER_LOST] = "lost",
     };
     if (member->draining && member->state != MR_MEMBER_LOST)
         return names[MR_MEMBER_DRAINING];

@@ -226,8 +226,8 @@ static void order_committed(mr_reply_order *reply, const mr_action *action) {
 
 static void order_abort(mr_reply_order *reply, const mr_action *action) {
     ORDER_PLAIN(abort, ABORT, millrace__v1__abort__init);
-    reply->abort.reason = borrow(action->job != NULL ? action->job->facts.reason
-                                                     : action->status.text);
+    reply->abort.reason =
+        borrow(action->job != NULL ? action->job->facts.reason : action->status.text);
 }
 
 mr_status mr_reply_order_init(mr_reply_order *reply, const mr_coordinator_state *state,

@@ -40,8 +40,8 @@ static mr_status submit_check(const mr_decision *decision, const mr_event *event
                         MR_REQUEST_ID_BYTES - 1);
     if (state->store_error[0] != '\0')
         return MR_ERROR(UNAVAILABLE, "the job cannot be stored now: %s", state->store_error);
-    const mr_job_record *other = spec->inference ? NULL
-                                                 : mr_jobs_find_active(&state->jobs, spec->name);
+    const mr_job_record *other =
+        spec->inference ? NULL : mr_jobs_find_active(&state->jobs, spec->name);
     if (other != NULL)
         return MR_ERROR(ALREADY_EXISTS, "name \"%s\" is held by job %s, which is %s", spec->name,
                         other->facts.id, mr_job_state_name(other->facts.state));
@@ -89,9 +89,9 @@ mr_status mr_requests_submit(mr_decision *decision, const mr_event *event) {
 static mr_job_record *request_job(mr_decision *decision, const mr_event *event) {
     mr_job_record *job = mr_jobs_resolve(&decision->state->jobs, event->job);
     if (job == NULL)
-        mr_decision_answer_error(decision, event->request,
-                                 MR_ERROR(NOT_FOUND, "no job has the id or name \"%s\"",
-                                          event->job));
+        mr_decision_answer_error(
+            decision, event->request,
+            MR_ERROR(NOT_FOUND, "no job has the id or name \"%s\"", event->job));
     return job;
 }
 

@@ -24,7 +24,7 @@ enum {
 };
 
 typedef struct mr_connection mr_connection; /* services_control.c */
-typedef struct mr_request mr_request;       /* services_jobs.c */
+typedef struct mr_request mr_request;       /* request.h */
 
 struct mr_coordinator {
     mr_loop *loop;

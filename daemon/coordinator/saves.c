@@ -126,9 +126,9 @@ static mr_job_save *saves_of_report(mr_decision *decision, mr_job_record *job,
         return NULL;
     save = saves_take(decision, job, tag);
     if (save == NULL)
-        mr_decision_log(decision, "save dropped", NULL, job,
-                        MR_ERROR(RESOURCE_EXHAUSTED, "tag %s: %d saves are under way", tag,
-                                 MR_JOB_SAVES_MAX));
+        mr_decision_log(
+            decision, "save dropped", NULL, job,
+            MR_ERROR(RESOURCE_EXHAUSTED, "tag %s: %d saves are under way", tag, MR_JOB_SAVES_MAX));
     return save;
 }
 
@@ -139,8 +139,8 @@ static mr_status save_add_files(mr_job_save *save, const mr_checkpoint_file *fil
     size_t needed = save->file_count + count;
     if (needed > save->file_capacity) {
         size_t capacity = needed * 2;
-        mr_checkpoint_file *grown = mr_realloc_array(save->files, save->file_capacity, capacity,
-                                                     sizeof(*grown));
+        mr_checkpoint_file *grown =
+            mr_realloc_array(save->files, save->file_capacity, capacity, sizeof(*grown));
         if (grown == NULL)
             return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the list of %zu files", needed);
         save->files = grown;
@@ -208,10 +208,10 @@ void mr_saves_report(mr_decision *decision, mr_job_record *job, uint32_t rank,
     mr_job_machine_rank_name(decision, job, rank, name);
     mr_status checked = mr_layout_tag_check(event->u.saved.tag);
     if (!mr_job_spec_saves(job->spec) || !mr_status_is_ok(checked)) {
-        mr_decision_log(decision, "save refused", NULL, job,
-                        MR_ERROR(INVALID_ARGUMENT, "%s saved, but %s", name,
-                                 mr_status_is_ok(checked) ? "the job has no checkpoint.dir"
-                                                          : checked.text));
+        mr_decision_log(
+            decision, "save refused", NULL, job,
+            MR_ERROR(INVALID_ARGUMENT, "%s saved, but %s", name,
+                     mr_status_is_ok(checked) ? "the job has no checkpoint.dir" : checked.text));
         return;
     }
     mr_job_save *save = saves_of_report(decision, job, event);

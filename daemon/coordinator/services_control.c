@@ -16,8 +16,8 @@
 
 struct mr_connection {
     mr_coordinator *coordinator;
-    mr_rpc_stream *stream; /* a reference */
-    atomic_bool ended;     /* written on an RPC thread */
+    mr_rpc_stream *stream;          /* a reference */
+    atomic_bool ended;              /* written on an RPC thread */
     char why[MR_STATUS_TEXT_BYTES]; /* before ended */
     /* LOOP. */
     uint64_t member; /* 0: not registered yet */
@@ -80,16 +80,16 @@ static mr_checkpoint_file *saved_files(const Millrace__V1__Saved *report, mr_sta
     mr_checkpoint_file *files = mr_alloc_array(report->n_files, sizeof(*files));
     *out_error = MR_OK;
     if (files == NULL) {
-        *out_error = MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a list of %zu files",
-                              report->n_files);
+        *out_error =
+            MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a list of %zu files", report->n_files);
         return NULL;
     }
     for (size_t i = 0; i < report->n_files; i++) {
         const Millrace__V1__SavedFile *file = report->files[i];
         if (!mr_layout_file_name_valid(file->name) ||
             strlen(file->sha256) != MR_SHA256_HEX_BYTES - 1)
-            *out_error = MR_ERROR(INVALID_ARGUMENT,
-                                  "file %zu of the save has no valid name or hash", i);
+            *out_error =
+                MR_ERROR(INVALID_ARGUMENT, "file %zu of the save has no valid name or hash", i);
         (void)snprintf(files[i].name, sizeof(files[i].name), "%s", file->name); /* checked */
         (void)snprintf(files[i].sha256, sizeof(files[i].sha256), "%s", file->sha256);
         files[i].bytes = file->bytes;
@@ -304,8 +304,8 @@ static void control_on_message(mr_rpc_stream *stream, ProtobufCMessage *owned_me
     if (message != NULL) {
         message->connection = connection;
         message->report = (Millrace__V1__StageReport *)owned_message;
-        if (mr_status_is_ok(mr_loop_post(connection->coordinator->loop,
-                                         connection_message_arrived, message)))
+        if (mr_status_is_ok(
+                mr_loop_post(connection->coordinator->loop, connection_message_arrived, message)))
             return;
     }
     mr_free(message);
@@ -321,8 +321,7 @@ static void control_on_end(mr_rpc_stream *stream, mr_status status, void *contex
         return;
     (void)snprintf(connection->why, sizeof(connection->why), "%s",
                    mr_status_is_ok(status) ? "it closed its stream" : status.text); /* same size */
-    mr_status posted =
-        mr_loop_post(connection->coordinator->loop, connection_ended, connection);
+    mr_status posted = mr_loop_post(connection->coordinator->loop, connection_ended, connection);
     if (!mr_status_is_ok(posted)) /* LOOP is behind: the tick will find it */
         atomic_store(&connection->ended, true);
 }
@@ -357,8 +356,8 @@ mr_rpc_stream *mr_services_member_stream(mr_coordinator *coordinator, uint64_t m
 void mr_services_control_tick(mr_coordinator *coordinator, int64_t now_ms) {
     for (mr_connection *at = coordinator->connections; at != NULL; at = at->next) {
         if (atomic_load(&at->ended)) /* behind the reports of it that still wait */
-            atomic_store(&at->ended, !mr_status_is_ok(mr_loop_post(coordinator->loop,
-                                                                   connection_ended, at)));
+            atomic_store(&at->ended,
+                         !mr_status_is_ok(mr_loop_post(coordinator->loop, connection_ended, at)));
         else if (at->member == 0 && now_ms - at->opened_ms > MR_CONNECT_TIMEOUT_MS)
             connection_refuse(at, MR_ERROR(DEADLINE_EXCEEDED, "no Register in %d s",
                                            MR_CONNECT_TIMEOUT_MS / 1000));

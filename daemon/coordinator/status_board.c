@@ -15,7 +15,7 @@
 enum {
     BOARD_PERIOD_MS = 1000,
     BOARD_FORGET_MS = 3 * BOARD_PERIOD_MS,
-    BOARD_ENDED_JOBS_MAX = 16,   /* of those that have ended, so many are shown */
+    BOARD_ENDED_JOBS_MAX = 16,     /* of those that have ended, so many are shown */
     BOARD_SERIES_AFTER_MS = 60000, /* a scrape interval after its end a job's series go */
 };
 
@@ -28,14 +28,14 @@ static json_t *board_job(const mr_coordinator *coordinator, const mr_job_record 
     const mr_job_facts *facts = &job->facts;
     json_t *stages = json_array();
     for (uint32_t rank = 0; rank < job->spec->rank_count; rank++) {
-        const mr_member *member = mr_registry_find(&coordinator->state.registry,
-                                                   job->ranks[rank].member);
+        const mr_member *member =
+            mr_registry_find(&coordinator->state.registry, job->ranks[rank].member);
         const mr_spec_rank *planned = &job->spec->ranks[rank];
         (void)json_array_append_new(
-            stages, json_pack("{s:i, s:i, s:[i,i], s:s?}", "rank", (int)rank, "stage",
-                              (int)planned->stage, "layers", (int)planned->layer_first,
-                              (int)planned->layer_end, "member",
-                              member == NULL ? NULL : member->id)); /* NULL is refused */
+            stages,
+            json_pack("{s:i, s:i, s:[i,i], s:s?}", "rank", (int)rank, "stage", (int)planned->stage,
+                      "layers", (int)planned->layer_first, (int)planned->layer_end, "member",
+                      member == NULL ? NULL : member->id)); /* NULL is refused */
     }
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:s, "
@@ -176,15 +176,12 @@ void mr_status_board_step(mr_coordinator *coordinator, const mr_job_record *job)
     const mr_job_step *step = &job->facts.result;
     const char *id = job->facts.id;
     mr_series_set(mr_metrics_series(metrics, MR_METRIC_JOB_LOSS, id, "train"), step->loss);
-    mr_series_set(mr_metrics_series(metrics, MR_METRIC_JOB_GRADIENT_NORM, id),
-                  step->gradient_norm);
-    mr_series_set(mr_metrics_series(metrics, MR_METRIC_JOB_LEARNING_RATE, id),
-                  step->learning_rate);
+    mr_series_set(mr_metrics_series(metrics, MR_METRIC_JOB_GRADIENT_NORM, id), step->gradient_norm);
+    mr_series_set(mr_metrics_series(metrics, MR_METRIC_JOB_LEARNING_RATE, id), step->learning_rate);
     mr_series_set(mr_metrics_series(metrics, MR_METRIC_PIPELINE_BUBBLE, id), step->bubble);
     mr_series_add(mr_metrics_series(metrics, MR_METRIC_TRAINED_TOKENS, id), (double)step->tokens);
     mr_series_add(mr_metrics_series(metrics, MR_METRIC_OPTIMIZER_STEPS, id, "applied"), 1);
-    mr_series_observe(mr_metrics_series(metrics, MR_METRIC_STEP_DURATION, id),
-                      step->step_seconds);
+    mr_series_observe(mr_metrics_series(metrics, MR_METRIC_STEP_DURATION, id), step->step_seconds);
 }
 
 void mr_status_board_save_failed(mr_coordinator *coordinator, const mr_job_record *job,

@@ -43,8 +43,8 @@ mr_status mr_watchers_add(mr_watchers *watchers, mr_rpc_stream *stream, uint64_t
     watcher *item = mr_alloc(sizeof(*item));
     if (item == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for one more watcher");
-    *item = (watcher){.stream = mr_rpc_stream_ref(stream), .job_number = job_number,
-                      .heard_ms = now_ms};
+    *item = (watcher){
+        .stream = mr_rpc_stream_ref(stream), .job_number = job_number, .heard_ms = now_ms};
     watchers->items[watchers->count++] = item;
     return MR_OK;
 }
@@ -88,8 +88,8 @@ static mr_status watcher_flush(watcher *item, int64_t now_ms) {
 static mr_status watcher_send(watcher *item, const ProtobufCMessage *event, bool step,
                               int64_t now_ms) {
     MR_TRY(watcher_flush(item, now_ms));
-    mr_status status = MR_ERROR(RESOURCE_EXHAUSTED, "%zu changes of the job wait to be read",
-                                item->waiting_count);
+    mr_status status =
+        MR_ERROR(RESOURCE_EXHAUSTED, "%zu changes of the job wait to be read", item->waiting_count);
     if (item->waiting_count == 0)
         status = mr_rpc_stream_send(item->stream, event, NULL);
     if (mr_status_is_ok(status))

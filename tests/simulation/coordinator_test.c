@@ -185,9 +185,8 @@ static void check_actions(history *h) {
     }
     for (size_t i = 0; i < h->w.actions.count; i++) {
         const mr_action *action = &h->w.actions.items[i];
-        world_job *known = action->kind == MR_ACTION_SEND
-                               ? world_job_find(&h->w, action->job_id)
-                               : NULL;
+        world_job *known =
+            action->kind == MR_ACTION_SEND ? world_job_find(&h->w, action->job_id) : NULL;
         if (known != NULL && action->job != NULL)
             known->sent_epoch = action->epoch;
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: nothing leaves the outbox before the barrier in front of it has fallen, order is kept, and a
- * barrier that does not fall in time holds nobody up for ever.
- * Method: items that write their number down. */
+/* Goal: nothing leaves the outbox before the barrier in front of it has fallen, order is kept, and
+ * a barrier that does not fall in time holds nobody up for ever. Method: items that write their
+ * number down. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -15,7 +15,8 @@
 #include "daemon/checkpoint/safetensors.h"
 #include "daemon/rpc/runtime.h"
 
-/* ---- the coordinator ----------------------------------------------------------------------------- */
+/* ---- the coordinator
+ * ----------------------------------------------------------------------------- */
 
 static void *rig_serve(void *context) {
     mr_coordinator_serve(context);
@@ -83,7 +84,8 @@ void rig_free(void *message) {
         protobuf_c_message_free_unpacked(message, NULL);
 }
 
-/* ---- jobs ---------------------------------------------------------------------------------------- */
+/* ---- jobs
+ * ---------------------------------------------------------------------------------------- */
 
 void rig_job_text(const rig *r, const char *name, int stages, int steps, const char *checkpoint_dir,
                   char *out_text, size_t bytes) {
@@ -145,7 +147,8 @@ Millrace__V1__Job *rig_await_state(rig *r, const char *job, Millrace__V1__JobSta
     return NULL;
 }
 
-/* ---- stages -------------------------------------------------------------------------------------- */
+/* ---- stages
+ * -------------------------------------------------------------------------------------- */
 
 static void stage_on_message(mr_rpc_stream *stream, ProtobufCMessage *owned_message,
                              mr_rpc_tail *owned_tail, void *context) {
@@ -245,8 +248,8 @@ static void stage_prepared(rig_stage *stage) {
     body.schedule_hash = stage->schedule_hash;
     unsigned long long step = 0;
     if (order->prepare->checkpoint_path[0] != '\0')
-        assert_int_equal(
-            sscanf(strrchr(order->prepare->checkpoint_path, '/'), "/step-%llu", &step), 1);
+        assert_int_equal(sscanf(strrchr(order->prepare->checkpoint_path, '/'), "/step-%llu", &step),
+                         1);
     body.next_step = step;
     rig_stage_send(stage, &report);
     rig_free(order);

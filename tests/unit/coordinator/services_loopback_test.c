@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: the coordinator as clients and stages meet it: every service over a real connection, a whole
- * job with its checkpoint, the faults that a stage can have, and a restart.
- * Method: a coordinator on loopback and stages that speak Control and nothing else (rig.h). */
+/* Goal: the coordinator as clients and stages meet it: every service over a real connection, a
+ * whole job with its checkpoint, the faults that a stage can have, and a restart. Method: a
+ * coordinator on loopback and stages that speak Control and nothing else (rig.h). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -74,7 +74,8 @@ static void release_two(rig_stage stages[2], Millrace__V1__StageOrder__OrderCase
     }
 }
 
-/* ---- reading ------------------------------------------------------------------------------------- */
+/* ---- reading
+ * ------------------------------------------------------------------------------------- */
 
 static void test_bad_job_file_is_refused_with_line_and_key(void **state) {
     rig *r = *state;
@@ -126,7 +127,8 @@ static void test_unknown_names_are_not_found(void **state) {
     assert_int_equal(status.code, MR_CODE_NOT_FOUND);
 }
 
-/* ---- a job's life -------------------------------------------------------------------------------- */
+/* ---- a job's life
+ * -------------------------------------------------------------------------------- */
 
 static void test_job_waits_for_stages_and_says_so(void **state) {
     rig *r = *state;
@@ -284,10 +286,9 @@ static void test_pause_resume_and_save_on_request(void **state) {
         assert_string_equal(order->save->tag, "mine");
         assert_string_equal(order->save->path, dir);
         rig_free(order);
-        rig_stage_saved(&stages[i], dir, "mine", 3,
-                        i == 0 ? "layer_00-model_states.safetensors"
-                               : "layer_01-model_states.safetensors",
-                        "");
+        rig_stage_saved(
+            &stages[i], dir, "mine", 3,
+            i == 0 ? "layer_00-model_states.safetensors" : "layer_01-model_states.safetensors", "");
     }
     assert_int_equal(pthread_join(save.thread, NULL), 0);
     if (!mr_status_is_ok(save.status))
@@ -324,7 +325,8 @@ static void test_pause_resume_and_save_on_request(void **state) {
     rig_stage_leave(&stages[1]);
 }
 
-/* ---- faults -------------------------------------------------------------------------------------- */
+/* ---- faults
+ * -------------------------------------------------------------------------------------- */
 
 static void test_lost_stage_fails_its_job_and_is_named(void **state) {
     rig *r = *state;
@@ -400,7 +402,8 @@ static void test_stream_without_register_is_refused(void **state) {
     rig_stage_expect_end(&stage);
 }
 
-/* ---- watch and restart --------------------------------------------------------------------------- */
+/* ---- watch and restart
+ * --------------------------------------------------------------------------- */
 
 typedef struct watcher {
     mr_queue *events;

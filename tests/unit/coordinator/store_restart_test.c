@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: what was stored is there after a restart, whole; what was being stored when the process died
- * is there entirely or not at all; two coordinators cannot share a folder; damage is said, not read.
- * Method: stores in fresh folders; a child process that dies at each named fault point of a write. */
+/* Goal: what was stored is there after a restart, whole; what was being stored when the process
+ * died is there entirely or not at all; two coordinators cannot share a folder; damage is said, not
+ * read. Method: stores in fresh folders; a child process that dies at each named fault point of a
+ * write. */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -203,7 +204,8 @@ static void test_folder_that_cannot_be_made_is_named(void **state) {
     assert_non_null(strstr(status.text, "/proc/nowhere/state"));
 }
 
-/* ---- death in the middle of a write --------------------------------------------------------------- */
+/* ---- death in the middle of a write
+ * --------------------------------------------------------------- */
 
 static mr_status die_at(void *context, const char *point) {
     if (strcmp(point, context) == 0)
