@@ -181,15 +181,14 @@ static mr_status generate_print_document(const generate *g) {
     json_t *ids = json_array();
     for (size_t i = g->prompt_count; i < g->count; i++)
         (void)json_array_append_new(ids, json_integer(g->tokens[i]));
-    return mr_render_document(g->client, "generation",
-                              json_pack("{s:o, s:o, s:I, s:o, s:o, s:f, s:I, s:I}", "job",
-                                        mr_render_string(g->run.watch.job_id), "checkpoint",
-                                        mr_render_string(g->run.watch.checkpoint_tag),
-                                        "prompt_tokens", (json_int_t)g->prompt_count, "text",
-                                        generate_text_json(g, g->prompt_count, g->count), "tokens",
-                                        ids, "temperature", g->settings.temperature, "top_k",
-                                        (json_int_t)g->settings.top_k, "seed",
-                                        (json_int_t)g->settings.seed));
+    return mr_render_document(
+        g->client, "generation",
+        json_pack("{s:o, s:I, s:I, s:o, s:o, s:f, s:I, s:I}", "job",
+                  mr_render_string(g->run.watch.job_id), "step", (json_int_t)g->run.watch.step,
+                  "prompt_tokens", (json_int_t)g->prompt_count, "text",
+                  generate_text_json(g, g->prompt_count, g->count), "tokens", ids, "temperature",
+                  g->settings.temperature, "top_k", (json_int_t)g->settings.top_k, "seed",
+                  (json_int_t)g->settings.seed));
 }
 
 /* ---- the exchange -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 #include "client/job_view.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "client/watch.h"
 
@@ -11,14 +12,23 @@ static json_int_t view_integer(const json_t *item, const char *key) {
     return json_integer_value(json_object_get(item, key));
 }
 
+/* Only training counts steps towards an end and has a loss. */
+static bool view_trains(const json_t *item) {
+    return strcmp(json_string_value(json_object_get(item, "mode")), "train") == 0;
+}
+
 static void cell_steps(const json_t *item, char *out, size_t bytes) {
+    if (!view_trains(item)) {
+        snprintf(out, bytes, "%" JSON_INTEGER_FORMAT, view_integer(item, "step"));
+        return;
+    }
     snprintf(out, bytes, "%" JSON_INTEGER_FORMAT "/%" JSON_INTEGER_FORMAT,
              view_integer(item, "step"), view_integer(item, "total_steps"));
 }
 
 static void cell_loss(const json_t *item, char *out, size_t bytes) {
     const json_t *loss = json_object_get(item, "loss");
-    if (view_integer(item, "step") > 0 && json_is_real(loss))
+    if (view_trains(item) && view_integer(item, "step") > 0 && json_is_real(loss))
         snprintf(out, bytes, "%.4f", json_real_value(loss));
     else
         snprintf(out, bytes, "-");
@@ -34,7 +44,7 @@ static void cell_rate(const json_t *item, char *out, size_t bytes) {
 
 static void cell_bubble(const json_t *item, char *out, size_t bytes) {
     double bubble = json_real_value(json_object_get(item, "bubble"));
-    if (view_integer(item, "step") > 0)
+    if (view_trains(item) && view_integer(item, "step") > 0)
         snprintf(out, bytes, "%.1f%%", bubble * 100);
     else
         snprintf(out, bytes, "-");
