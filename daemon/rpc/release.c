@@ -6,9 +6,13 @@
 #include <time.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/base/limits.h"
 
 /* Core is down when the thread is asked to end, so nothing it holds can be far away. */
 enum { RELEASE_STOP_SECONDS = 20 };
+/* Made at start, so that the sends of a step allocate nothing however late the thread is: some frames
+ * of each link and group of a stage. */
+enum { RELEASE_SPARES = 4 * MR_RPC_SEND_QUEUE_MAX };
 
 struct mr_rpc_release {
     mr_rpc_release *next;
@@ -50,11 +54,36 @@ static void *releaser_run(void *context) {
     return context;
 }
 
+static void releaser_spares_free(void) {
+    while (releaser.spare != NULL) {
+        mr_rpc_release *next = releaser.spare->next;
+        mr_free(releaser.spare);
+        releaser.spare = next;
+    }
+}
+
+static bool releaser_spares_make(void) {
+    for (int i = 0; i < RELEASE_SPARES; i++) {
+        mr_rpc_release *node = mr_alloc(sizeof(*node));
+        if (node == NULL)
+            return false;
+        node->next = releaser.spare;
+        releaser.spare = node;
+    }
+    return true;
+}
+
 mr_status mr_rpc_release_start(void) {
     releaser.stopping = false;
+    if (!releaser_spares_make()) {
+        releaser_spares_free();
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for RPCs");
+    }
     int error = pthread_create(&releaser.thread, NULL, releaser_run, NULL);
-    if (error != 0)
+    if (error != 0) {
+        releaser_spares_free();
         return MR_ERROR(RESOURCE_EXHAUSTED, "no thread for RPCs (error %d)", error);
+    }
     (void)pthread_setname_np(releaser.thread, "rpc-release"); /* only for people */
     return MR_OK;
 }
@@ -68,11 +97,7 @@ void mr_rpc_release_stop(void) {
     (void)clock_gettime(CLOCK_REALTIME, &limit);
     limit.tv_sec += RELEASE_STOP_SECONDS;
     MR_ASSERT(pthread_timedjoin_np(releaser.thread, NULL, &limit) == 0);
-    while (releaser.spare != NULL) {
-        mr_rpc_release *next = releaser.spare->next;
-        mr_free(releaser.spare);
-        releaser.spare = next;
-    }
+    releaser_spares_free();
 }
 
 mr_rpc_release *mr_rpc_release_take(void (*fn)(void *context), void *context) {

@@ -2,7 +2,7 @@
 /* release.h: tells callers that gRPC has let go of the bytes they lent. Core drops a slice on
  * whatever thread it happens to be, often inside a call that holds a stream's lock; so a dropped
  * slice is only put on a list here, and one RPC thread runs the callbacks.
- * Nodes are kept and used again: after the first messages nothing is allocated.
+ * Nodes are made at start and used again: only more at once than ever before allocate.
  * Owner: rpc. Thread: any, except start and stop: main. Internal to this folder. */
 #ifndef MR_RPC_RELEASE_H
 #define MR_RPC_RELEASE_H
