@@ -36,7 +36,9 @@ typedef struct mr_message {
 typedef struct mr_link_ops {
     const char *name;
     /* Queues a message. Its tensor bytes are borrowed until a later wait_sent says they are gone.
-     * RESOURCE_EXHAUSTED: more under way than the link was opened for (the plan was wrong);
+     * The receiver takes up to slots messages by itself; slots + 2 more may wait here.
+     * RESOURCE_EXHAUSTED: more than that are not released (the plan was wrong), or the message is
+     * larger than message_bytes_max; INVALID_ARGUMENT: no tensors, or not one byte;
      * UNAVAILABLE: the peer is lost; CANCELLED: closed or interrupted. */
     mr_status (*send)(mr_link *link, const mr_message *message);
     /* Waits until at most outstanding_max sent messages still borrow their bytes.
