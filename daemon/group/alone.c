@@ -6,8 +6,8 @@
 #include "daemon/group/combine.h"
 #include "daemon/group/group.h"
 
-static mr_status alone_sum(mr_group *group, const float *const *parts, size_t part_count, float *out,
-                           size_t n, int64_t timeout_ms) {
+static mr_status alone_sum(mr_group *group, const float *const *parts, size_t part_count,
+                           float *out, size_t n, int64_t timeout_ms) {
     (void)group;
     (void)timeout_ms;
     mr_group_combine combine = {.out = out, .n = n};

@@ -21,7 +21,7 @@ typedef struct hub_stream {
     mr_group_wire *wire;
 } hub_stream;
 
-/* ---- the hub's list ---------------------------------------------------------------------------- */
+/* ---- the hub's list ---- */
 
 mr_status mr_group_hub_create(mr_group_hub **out_hub) {
     mr_group_hub *hub = mr_alloc(sizeof(*hub));
@@ -73,7 +73,7 @@ static void hub_remove(mr_group_star *star) {
     mr_monitor_unlock(&hub->monitor);
 }
 
-/* ---- streams of the first member --------------------------------------------------------------- */
+/* ---- streams of the first member ---- */
 
 static mr_status hub_join(hub_stream *context, mr_rpc_stream *stream,
                           const Millrace__V1__GroupFrame *join) {
@@ -175,7 +175,7 @@ mr_status mr_group_grpc_first(mr_group_hub *hub, const mr_group_options *options
     return MR_OK;
 }
 
-/* ---- the stream of another member -------------------------------------------------------------- */
+/* ---- the stream of another member ---- */
 
 static void member_received(mr_rpc_stream *stream, ProtobufCMessage *owned_message,
                             mr_rpc_tail *owned_tail, void *context) {

@@ -45,7 +45,7 @@ void mr_group_star_frame(const mr_group_star *star, Millrace__V1__GroupFrame *ou
     out_frame->rank = star->rank;
 }
 
-/* ---- vectors over a wire ----------------------------------------------------------------------- */
+/* ---- vectors over a wire ---- */
 
 /* Sends one part, cut into frames; part_count 0: a single frame that says so. */
 static mr_status star_send(mr_group_star *star, const star_operation *operation,
@@ -134,7 +134,7 @@ static mr_status star_distribute(mr_group_star *star, const star_operation *oper
     return status;
 }
 
-/* ---- sum --------------------------------------------------------------------------------------- */
+/* ---- sum ---- */
 
 /* First member: all parts of one member, added as they come. */
 static mr_status star_add_member(mr_group_star *star, const star_operation *operation,
@@ -209,7 +209,7 @@ static mr_status star_sum(mr_group *group, const float *const *parts, size_t par
                                : star_sum_member(star, &operation, parts, part_count, out, n);
 }
 
-/* ---- broadcast and gather ---------------------------------------------------------------------- */
+/* ---- broadcast and gather ---- */
 
 static mr_status star_to_first(mr_group_star *star, const star_operation *operation,
                                const void *data, size_t bytes) {
@@ -258,7 +258,7 @@ static mr_status star_gather(mr_group *group, const void *mine, const size_t *by
     return star_distribute(star, &operation, all, total, SIZE_MAX);
 }
 
-/* ---- life -------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 static void star_interrupt(mr_group *group, const char *reason) {
     mr_group_star *star = star_of(group);

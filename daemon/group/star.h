@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* star.h: the operations of a group whose first member has a wire to each other member. The first
- * combines strictly in rank order and sends the result to all; a small vector is one frame each way.
+ * combines strictly in rank order and sends the result to all; a small vector is one frame each
+ * way.
  * Owner: group. Thread: EXEC, but interrupt. Internal to this folder. */
 #ifndef MR_GROUP_STAR_H
 #define MR_GROUP_STAR_H

@@ -14,7 +14,8 @@
 #include "daemon/rpc/stream.h"
 #include "millrace/v1/group.pb-c.h"
 
-/* One pair's pipe, as one end sees it. Counted: the group and the stream's events hold references. */
+/* One pair's pipe, as one end sees it. Counted: the group and the stream's events hold
+ * references. */
 typedef struct mr_group_wire mr_group_wire;
 
 /* peer_rank: who is at the other end. */
@@ -23,7 +24,8 @@ mr_group_wire *mr_group_wire_ref(mr_group_wire *wire);
 void mr_group_wire_unref(mr_group_wire *wire);
 uint32_t mr_group_wire_peer(const mr_group_wire *wire);
 
-/* The stream that carries it from now on (referenced). ALREADY_EXISTS: another one carries it. Any thread. */
+/* The stream that carries it from now on (referenced). ALREADY_EXISTS: another one carries it. Any
+ * thread. */
 MR_MUST_CHECK mr_status mr_group_wire_bind(mr_group_wire *wire, mr_rpc_stream *stream);
 /* A frame has arrived (RPC thread; owns both). */
 void mr_group_wire_arrived(mr_group_wire *wire, ProtobufCMessage *owned_frame,
@@ -39,11 +41,12 @@ MR_MUST_CHECK mr_status mr_group_wire_wait_bound(mr_group_wire *wire, int64_t de
 MR_MUST_CHECK mr_status mr_group_wire_send(mr_group_wire *wire,
                                            const Millrace__V1__GroupFrame *frame, const void *data,
                                            size_t bytes, int64_t deadline);
-/* Waits until nothing is borrowed any more. When the wait ends otherwise (deadline, loss, interrupt)
- * the stream is cancelled first, so that on return nothing is borrowed in every outcome. */
+/* Waits until nothing is borrowed any more. When the wait ends otherwise (deadline, loss,
+ * interrupt) the stream is cancelled first, so that on return nothing is borrowed in every
+ * outcome. */
 MR_MUST_CHECK mr_status mr_group_wire_flush(mr_group_wire *wire, int64_t deadline);
-/* Waits for the next frame. DEADLINE_EXCEEDED and UNAVAILABLE name the peer's rank. The frame is the
- * wire's until the next take. */
+/* Waits for the next frame. DEADLINE_EXCEEDED and UNAVAILABLE name the peer's rank. The frame is
+ * the wire's until the next take. */
 MR_MUST_CHECK mr_status mr_group_wire_take(mr_group_wire *wire, int64_t deadline,
                                            const Millrace__V1__GroupFrame **out_frame,
                                            const mr_rpc_tail **out_tail);

@@ -10,8 +10,8 @@
 
 /* Core is down when the thread is asked to end, so nothing it holds can be far away. */
 enum { RELEASE_STOP_SECONDS = 20 };
-/* Made at start, so that the sends of a step allocate nothing however late the thread is: some frames
- * of each link and group of a stage. */
+/* Made at start, so that the sends of a step allocate nothing however late the thread is: some
+ * frames of each link and group of a stage. */
 enum { RELEASE_SPARES = 4 * MR_RPC_SEND_QUEUE_MAX };
 
 struct mr_rpc_release {

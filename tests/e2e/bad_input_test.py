@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bad input, from the outside: each case a clear error that names what is wrong, the right exit code,
-nothing lost and the daemons alive. One cluster serves all cases; a small job runs at the end of each
-class to show that it still can."""
+"""Bad input, from the outside: each case a clear error that names what is wrong, the right exit
+code, nothing lost and the daemons alive. One cluster serves all cases; a small job runs at the end
+of each class to show that it still can."""
 
 import os
 import socket

@@ -5,8 +5,8 @@
         run = cluster.train(job_file)          # a finished Client: .code, .out, .err
         steps = run.steps()                    # the JSON lines of `train -o jsonl`
 
-Every daemon's log lies in the cluster's folder, below TEST_TMPDIR, and is printed when a test fails.
-Waiting is for events: ready lines, exits, answers. Nothing outlives the with block.
+Every daemon's log lies in the cluster's folder, below TEST_TMPDIR, and is printed when a test
+fails. Waiting is for events: ready lines, exits, answers. Nothing outlives the with block.
 """
 
 import json

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client of another make: Debian's grpcio, which has none of our files and learns all message types by
-server reflection, lists the services, checks health, submits a job, feeds it its microbatches, and
-watches it to the end. And it offers what a stage must refuse: a token beyond the vocabulary, another
-epoch, a step outside the window; the stage says which, and the job goes on."""
+"""A client of another make: Debian's grpcio, which has none of our files and learns all message
+types by server reflection, lists the services, checks health, submits a job, feeds it its
+microbatches, and watches it to the end. And it offers what a stage must refuse: a token beyond the
+vocabulary, another epoch, a step outside the window; the stage says which, and the job goes on."""
 
 import base64
 import os
@@ -54,7 +54,7 @@ class Foreign(unittest.TestCase):
         raise AssertionError("the job never ran")
 
     def feed_all(self, feed):
-        """Feeds every step within the window that the stage grants; returns the kinds of answers."""
+        """Feeds every step in the window that the stage grants; returns the kinds of answers."""
         sent = queue.Queue()
         events = []
         with ForeignClient(feed["addresses"][0]) as stage:
@@ -124,7 +124,8 @@ class Foreign(unittest.TestCase):
                 (micro_batch(feed, 0, 0, job_id="nosuch"), "FAILED_PRECONDITION", ["nosuch"]),
                 (micro_batch(feed, 50, 0), "OUT_OF_RANGE", ["50"]),
                 (micro_batch(feed, 0, 99), "OUT_OF_RANGE", ["99", "4"]),
-                (micro_batch(feed, 0, 0, tensors=[tensor("inputs")]), "INVALID_ARGUMENT", ["1", "2"]),
+                (micro_batch(feed, 0, 0, tensors=[tensor("inputs")]), "INVALID_ARGUMENT",
+                 ["1", "2"]),
                 (micro_batch(feed, 0, 0, payload=base64.b64encode(b"abc").decode()),
                  None, []),
             ]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two stage daemons train, save, resume, plan, list and generate: the whole of the system once, small,
-so that it also runs under the sanitizers (bazel test --config=asan or --config=tsan). A daemon that a
-sanitizer stops ends with another code than 0, or with a report on stderr, and both are looked for."""
+"""Two stage daemons train, save, resume, plan, list and generate: the whole of the system once,
+small, so that it also runs under the sanitizers (bazel test --config=asan or --config=tsan). A
+daemon that a sanitizer stops ends with another code than 0, or with a report on stderr, and both
+are looked for."""
 
 import os
 import signal

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Law 1, to the bit, across real processes: the pipeline changes nothing.
 
-Method: one tiny GPT with dropout, 20 steps, trained by 1, 2 and 3 stage daemons, with 1F1B and GPipe,
-with uniform and parameters partitions, with one and two threads, and stopped at step 10 and resumed at
-another number of stages. Each step's loss and gradient norm (9 significant digits), the last step's with
-all bits of the doubles, and the SHA-256 of each layer file of the last checkpoint, weights and moments,
-must equal the first run's.
+Method: one tiny GPT with dropout, 20 steps, trained by 1, 2 and 3 stage daemons, with 1F1B and
+GPipe, with uniform and parameters partitions, with one and two threads, and stopped at step 10 and
+resumed at another number of stages. Each step's loss and gradient norm (9 significant digits), the
+last step's with all bits of the doubles, and the SHA-256 of each layer file of the last checkpoint,
+weights and moments, must equal the first run's.
 """
 
 import hashlib

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: what group.h promises, for every implementation: sums have the bits of one sequential loop in
- * rank order, broadcasts and gathers reach everybody, members that disagree are told so, and every
- * wait ends by its bound, an interrupt or a member's end, and says whom it waited for. Method: a
- * thread for each of two to four members in one process, the gRPC ones over a real loopback server;
- * every test runs on every implementation. */
+/* Goal: what group.h promises, for every implementation: sums have the bits of one sequential loop
+ * in rank order, broadcasts and gathers reach everybody, members that disagree are told so, and
+ * every wait ends by its bound, an interrupt or a member's end, and says whom it waited for.
+ * Method: a thread for each of two to four members in one process, the gRPC ones over a real
+ * loopback server; every test runs on every implementation. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -33,7 +33,7 @@ static mr_status wrong(const char *what, size_t member, size_t place) {
     return MR_ERROR(INTERNAL, "member %zu: %s is wrong at %zu", member, what, place);
 }
 
-/* ---- sum ---------------------------------------------------------------------------------------- */
+/* ---- sum ---- */
 
 enum { PARTS_MAX = 3 };
 
@@ -133,7 +133,7 @@ static void test_sum_of_nothing_is_nothing(void **state) {
     sum_check(3, 0, counts);
 }
 
-/* ---- broadcast and gather ----------------------------------------------------------------------- */
+/* ---- broadcast and gather ---- */
 
 static unsigned char pattern(size_t root, size_t i) {
     return (unsigned char)((root + 1) * 41 + i * 7 + (i >> 8));
@@ -227,7 +227,7 @@ static void test_gather_joins_different_sizes_in_rank_order(void **state) {
     group_close_all(groups, GROUP_MEMBERS_MAX);
 }
 
-/* ---- many operations, as a job has them --------------------------------------------------------- */
+/* ---- many operations, as a job has them ---- */
 
 enum { STEPS = 60, WARM_STEPS = 20 };
 
@@ -280,7 +280,7 @@ static void test_many_operations_keep_their_order_and_allocate_nothing(void **st
     }
 }
 
-/* ---- members that disagree ---------------------------------------------------------------------- */
+/* ---- members that disagree ---- */
 
 static mr_status disagree_kind(mr_group *group, void *context) {
     float values[4] = {1, 2, 3, 4};
@@ -364,7 +364,7 @@ static void test_more_bytes_than_planned_are_refused(void **state) {
     group_close_all(groups, 2);
 }
 
-/* ---- waits that end ----------------------------------------------------------------------------- */
+/* ---- waits that end ---- */
 
 enum { SHORT_MS = 200 };
 
@@ -472,7 +472,7 @@ static void test_member_that_leaves_ends_the_sum_of_the_others(void **state) {
     group_close_all(groups, GROUP_MEMBERS_MAX);
 }
 
-/* ---- a group of one ----------------------------------------------------------------------------- */
+/* ---- a group of one ---- */
 
 static void test_group_of_one_needs_nobody(void **state) {
     (void)state;

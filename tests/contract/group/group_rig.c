@@ -23,7 +23,7 @@ void group_fails(mr_status status, mr_code code, const char *text) {
                  mr_code_name(code), text);
 }
 
-/* ---- implementations ---------------------------------------------------------------------------- */
+/* ---- implementations ---- */
 
 static struct {
     mr_group_hub *hub;
@@ -89,7 +89,7 @@ mr_group_options group_options(size_t member_count) {
     };
 }
 
-/* ---- members' threads --------------------------------------------------------------------------- */
+/* ---- members' threads ---- */
 
 typedef struct member_thread {
     pthread_t thread;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* group_rig.h: what the contract tests of groups share: groups of every implementation, and a thread
- * for each member.
+/* group_rig.h: what the contract tests of groups share: groups of every implementation, and a
+ * thread for each member.
  * Owner: tests. Thread: the test's; a member function runs on its member's thread and reports by
  * status, never by a cmocka assertion. */
-#ifndef MR_TESTS_GROUP_RIG_H
-#define MR_TESTS_GROUP_RIG_H
+#ifndef MR_TESTS_CONTRACT_GROUP_GROUP_RIG_H
+#define MR_TESTS_CONTRACT_GROUP_GROUP_RIG_H
 
 #include "daemon/group/grpc.h"
 #include "daemon/group/in_process.h"

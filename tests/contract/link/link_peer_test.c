@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: a gRPC end survives any peer: an old epoch or a wrong edge is refused by name, damaged or
- * impossible frames end the stream with a status that says what was wrong, and the end's user learns
- * that the peer is lost. Method: real ends against streams that the test writes frame by frame. */
+ * impossible frames end the stream with a status that says what was wrong, and the end's user
+ * learns that the peer is lost. Method: real ends against streams that the test writes frame by
+ * frame. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -15,7 +17,7 @@
 #include "millrace/v1/link.pb-c.h"
 #include "tests/contract/link/link_rig.h"
 
-/* ---- a stream that the test writes by hand ------------------------------------------------------ */
+/* ---- a stream that the test writes by hand ---- */
 
 typedef struct writer {
     mr_rpc_channel *channel;
@@ -117,7 +119,7 @@ static void writer_close(writer *self) {
     mr_monitor_deinit(&self->monitor);
 }
 
-/* ---- frames that are refused -------------------------------------------------------------------- */
+/* ---- frames that are refused ---- */
 
 enum { PAYLOAD_BYTES = 64, TENSOR_ELEMENTS = 32 };
 
@@ -134,7 +136,7 @@ typedef struct draft {
 static void draft_init(draft *self) {
     *self = (draft){.frame = writer_frame(1)};
     millrace__v1__tensor__init(&self->tensor);
-    strcpy(self->name, "activation");
+    (void)snprintf(self->name, sizeof(self->name), "activation");
     memset(self->payload, 0x5a, sizeof(self->payload));
     self->dims[0] = TENSOR_ELEMENTS;
     self->tensor.name = self->name;
@@ -303,7 +305,7 @@ static void test_spoiled_second_frame_ends_the_link(void **state) {
     }
 }
 
-/* ---- a peer that is not as fine as ours, but right ---------------------------------------------- */
+/* ---- a peer that is not as fine as ours, but right ---- */
 
 static void test_frames_cut_anywhere_are_joined(void **state) {
     (void)state;
@@ -381,7 +383,7 @@ static void test_peer_that_vanishes_is_lost(void **state) {
     mr_link_close(receiver);
 }
 
-/* ---- greetings ---------------------------------------------------------------------------------- */
+/* ---- greetings ---- */
 
 static mr_status open_sender(const mr_link_options *options) {
     const mr_rpc_credentials credentials = {0};
@@ -455,7 +457,7 @@ static void test_nobody_at_the_address_is_unavailable(void **state) {
     assert_null(sender);
 }
 
-/* ---- a receiver that is not ours ---------------------------------------------------------------- */
+/* ---- a receiver that is not ours ---- */
 
 static void *odd_opened(mr_rpc_stream *stream, void *service_context) {
     mr_rpc_stream_receive(stream);

@@ -2,8 +2,8 @@
 /* link_rig.h: what the contract tests of links share: pairs of ends of every implementation,
  * messages whose bytes follow from their tag, and threads that do one thing to a link.
  * Owner: tests. Thread: the test's; helpers say otherwise. */
-#ifndef MR_TESTS_LINK_RIG_H
-#define MR_TESTS_LINK_RIG_H
+#ifndef MR_TESTS_CONTRACT_LINK_LINK_RIG_H
+#define MR_TESTS_CONTRACT_LINK_LINK_RIG_H
 
 #include <pthread.h>
 

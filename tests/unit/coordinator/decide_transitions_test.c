@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: each move of a job and of a member, one by one: what it takes, what it orders, what it says.
+/* Goal: each move of a job and of a member, one by one: what it takes, what it orders, what it
+ * says.
  * Method: events in, actions out; time is a number. What happens when they mix is the simulation's
  * (tests/simulation). */
 #include <setjmp.h>
@@ -36,7 +37,7 @@ static int teardown(void **state) {
     return 0;
 }
 
-/* ---- events -------------------------------------------------------------------------------------- */
+/* ---- events ---------------------------------------------------------------------------------- */
 
 static void take(desk *d, mr_event event) {
     event.now_ms = d->now_ms;
@@ -146,7 +147,7 @@ static void request(desk *d, const mr_job_record *job, mr_event_kind kind) {
     take(d, event);
 }
 
-/* ---- actions ------------------------------------------------------------------------------------- */
+/* ---- actions --------------------------------------------------------------------------------- */
 
 static size_t orders(const desk *d, mr_order order) {
     size_t count = 0;
@@ -205,7 +206,7 @@ static void pause_two(desk *d, const mr_job_record *job, uint64_t step) {
     }
 }
 
-/* ---- start --------------------------------------------------------------------------------------- */
+/* ---- start ----------------------------------------------------------------------------------- */
 
 static void test_queue_is_first_come_first_served(void **state) {
     desk *d = *state;
@@ -260,7 +261,7 @@ static void test_late_preparation_names_the_late_stage(void **state) {
     assert_says(job, MR_JOB_FAILED, "Prepared");
 }
 
-/* ---- pause --------------------------------------------------------------------------------------- */
+/* ---- pause ----------------------------------------------------------------------------------- */
 
 static void test_pause_is_answered_when_every_rank_stands(void **state) {
     desk *d = *state;
@@ -298,7 +299,7 @@ static void test_pause_before_it_runs_is_refused(void **state) {
     assert_int_equal(answer(d)->status.code, MR_CODE_FAILED_PRECONDITION);
 }
 
-/* ---- saves --------------------------------------------------------------------------------------- */
+/* ---- saves ----------------------------------------------------------------------------------- */
 
 static void test_commit_waits_for_every_rank(void **state) {
     desk *d = *state;
@@ -383,7 +384,7 @@ static void test_save_that_never_comes_is_given_up(void **state) {
     assert_int_equal(job->facts.state, MR_JOB_RUNNING);
 }
 
-/* ---- the end ------------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 static void finish(desk *d, const mr_job_record *job, uint64_t member, uint64_t step) {
     mr_event event = about(job, member, MR_EVENT_FINISHED);
@@ -456,7 +457,7 @@ static void test_cancel_frees_the_members(void **state) {
     assert_int_equal(answer(d)->reply, MR_REPLY_JOB);
 }
 
-/* ---- failures ------------------------------------------------------------------------------------ */
+/* ---- failures -------------------------------------------------------------------------------- */
 
 static void test_primary_failure_is_named_before_a_secondary_one(void **state) {
     desk *d = *state;
@@ -523,7 +524,7 @@ static void test_member_that_does_not_let_go_is_lost(void **state) {
     assert_null(mr_registry_find(&d->state.registry, 2));
 }
 
-/* ---- drain --------------------------------------------------------------------------------------- */
+/* ---- drain ----------------------------------------------------------------------------------- */
 
 static void drain(desk *d, const char *member_id) {
     mr_event event = {.kind = MR_EVENT_DRAIN, .request = ++d->requests};
@@ -558,7 +559,7 @@ static void test_drain_without_a_folder_fails_at_once(void **state) {
     assert_says(job, MR_JOB_FAILED, "was drained; nothing was saved");
 }
 
-/* ---- store and start ----------------------------------------------------------------------------- */
+/* ---- store and start ------------------------------------------------------------------------- */
 
 static void stored(desk *d, uint64_t number, mr_status status) {
     mr_event event = {.kind = MR_EVENT_STORED};

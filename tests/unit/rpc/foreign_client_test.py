@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Goal: a client that knows nothing of us works: Python's grpcio finds services and types by
-reflection, checks health, calls a unary method, reads a server stream, and sends payloads inside its
-messages. Method: foreign_client.py (tests/e2e) against the rig's server in a process of its own.
+reflection, checks health, calls a unary method, reads a server stream, and sends payloads inside
+its messages. Method: foreign_client.py (tests/e2e) against the rig's server in a process of its
+own.
 """
 
 import base64
