@@ -5,8 +5,8 @@ microbatches, and watches it to the end. And it offers what a stage must refuse:
 vocabulary, another epoch, a step outside the window; the stage says which, and the job goes on."""
 
 import base64
-import os
 import queue
+import random
 import struct
 import threading
 import unittest
@@ -38,6 +38,39 @@ def micro_batch(feed, step, index, token=None, **changed):
     }
     request.update(changed)
     return request
+
+
+REGRESSION = """schema: millrace.job/v1
+name: regression
+seed: 3
+model:
+  layers:
+    - {type: linear, in: 4, out: 16}
+    - {type: relu}
+    - {type: dropout, p: 0.0}
+    - {type: identity}
+    - {type: layernorm, dim: 16}
+    - {type: gelu}
+    - {type: linear, in: 16, out: 2, bias: false}
+  loss: mse
+pipeline: {stages: 2, partition: uniform, schedule: gpipe}
+batch: {micro_batch_size: 8, micro_batches: 2, sequence_length: 1}
+optimizer: {type: adamw, lr: 1e-2}
+lr_schedule: {type: constant, total_steps: 60}
+precision: fp32
+"""
+
+
+def regression_batch(feed, generator, step, index):
+    """Eight rows of four numbers, and two linear functions of each row to learn."""
+    rows = [[generator.uniform(-1, 1) for _ in range(4)] for _ in range(8)]
+    inputs = [value for row in rows for value in row]
+    labels = [value for a, b, c, d in rows for value in (a + b - c, a - d)]
+    tensors = [{"name": name, "data_type": "DATA_TYPE_F32", "dims": [8, width]}
+               for name, width in (("inputs", 4), ("labels", 2))]
+    payload = struct.pack("<%df" % (len(inputs) + len(labels)), *inputs, *labels)
+    return {"job_id": feed["job_id"], "epoch": feed["epoch"], "step": step, "index": index,
+            "tensors": tensors, "payload": base64.b64encode(payload).decode()}
 
 
 class Foreign(unittest.TestCase):
@@ -72,6 +105,28 @@ class Foreign(unittest.TestCase):
                     for index in range(MICRO_BATCHES):
                         sent.put(micro_batch(feed, step, index))
         return events
+
+    def test_a_regression_on_real_numbers_is_learnt(self):
+        generator = random.Random(1)
+        losses = []
+        with Cluster(stages=2) as cluster, ForeignClient(cluster.address) as client:
+            feed = self.wait_running(client, client.call("millrace.v1.Jobs/Submit", {
+                "job_file": REGRESSION, "base_directory": cluster.folder}))
+            sent = queue.Queue()
+
+            def put(step):
+                for index in range(2):
+                    sent.put(regression_batch(feed, generator, step, index))
+            with ForeignClient(feed["addresses"][0]) as stage:
+                for answer in stage.stream("millrace.v1.Feed/Feed", iter(sent.get, None), timeout=60):
+                    if answer["event"] == "FEED_EVENT_OPEN":
+                        put(0)
+                    elif answer["event"] == "FEED_EVENT_APPLIED":
+                        losses.append(answer["loss"])
+                        if len(losses) < 60:
+                            put(len(losses))
+        self.assertEqual(len(losses), 60)
+        self.assertLess(sum(losses[-5:]), 0.1 * sum(losses[:5]))
 
     def refused(self, feed, request):
         """The status of a stream that offers one bad microbatch."""
