@@ -43,6 +43,12 @@ enum {
     MR_JOBS_MAX = 1024,
     MR_MEMBERS_MAX = 4096,
     MR_WATCHERS_MAX = 256,
+    MR_WATCHER_WAITING_MAX = 64, /* changes of a job that wait for one slow watcher */
+    MR_REQUESTS_MAX = 1024,      /* client requests without an answer */
+    MR_JOB_SAVES_MAX = 8,        /* checkpoints of one job that are gathered at once */
+    MR_JOB_WAITERS_MAX = 8,      /* requests that wait for one job */
+    MR_OUTBOX_ITEMS_MAX = 16384, /* orders and answers that wait for the store */
+    MR_DISK_TASKS_MAX = 1024,    /* tasks that wait for one disk thread */
     /* checkpoint */
     MR_CHECKPOINT_PATH_BYTES = 4096,     /* a path with the terminator */
     MR_CHECKPOINT_SAVE_NAME_BYTES = 128, /* name of a save's folder with the terminator */

@@ -44,7 +44,7 @@ static folder_task *folder_task_make(mr_coordinator *coordinator, const mr_actio
     return task;
 }
 
-/* ---- commit ---- */
+/* ---- commit ---------------------------------------------------------------------------------- */
 
 static mr_status commit_fill(folder_task *task, const mr_action *action) {
     const mr_job_spec *spec = action->job->spec;
@@ -142,7 +142,7 @@ void mr_checkpoints_commit(mr_coordinator *coordinator, const mr_action *action)
         folder_task_destroy(task);
 }
 
-/* ---- cleaning ---- */
+/* ---- cleaning -------------------------------------------------------------------------------- */
 
 /* LOOP. Nothing depends on cleaning, so a failure is only told. */
 static void clean_done(void *context) {

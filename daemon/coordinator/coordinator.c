@@ -38,7 +38,7 @@ void mr_runtime_take(mr_coordinator *coordinator, mr_event *event) {
     coordinator->deciding = false;
 }
 
-/* ---- ticks ---- */
+/* ---- ticks ----------------------------------------------------------------------------------- */
 
 /* A quiet watcher's sign of life. */
 static void watcher_repeat(void *context, uint64_t job_number) {
@@ -66,7 +66,7 @@ static void coordinator_signalled(void *context, int signal_number) {
     mr_coordinator_stop(coordinator);
 }
 
-/* ---- create ---- */
+/* ---- create ---------------------------------------------------------------------------------- */
 
 /* What a QUEUED job needs to run is in its job file; of one that has ended only the texts are
  * needed. */
@@ -211,7 +211,7 @@ const char *mr_coordinator_status_address(const mr_coordinator *coordinator) {
     return mr_status_server_address(coordinator->status_server);
 }
 
-/* ---- serve and end ---- */
+/* ---- serve and end --------------------------------------------------------------------------- */
 
 void mr_coordinator_serve(mr_coordinator *coordinator) {
     mr_loop_run(coordinator->loop);

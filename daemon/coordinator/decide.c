@@ -33,7 +33,7 @@ static size_t state_actions_max(const mr_coordinator_state *state, const mr_even
            (state->registry.count + more) * ACTIONS_PER_MEMBER;
 }
 
-/* ---- members ---- */
+/* ---- members --------------------------------------------------------------------------------- */
 
 /* The member's job as long as it is active; NULL otherwise. */
 static mr_job_record *member_active_job(const mr_decision *decision, const mr_member *member) {
@@ -134,7 +134,7 @@ static void decide_released(mr_decision *decision, mr_member *member, const mr_e
     mr_job_machine_advance(decision, job);
 }
 
-/* ---- reports about a job ---- */
+/* ---- reports about a job --------------------------------------------------------------------- */
 
 static void report_prepared(mr_decision *decision, mr_job_record *job, uint32_t rank,
                             const mr_event *event) {
@@ -249,7 +249,7 @@ static void decide_member(mr_decision *decision, const mr_event *event) {
         decide_report(decision, member, event);
 }
 
-/* ---- time ---- */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 /* Silence and broken bounds of one member. */
 static void tick_member(mr_decision *decision, mr_member *member) {
@@ -305,7 +305,7 @@ static void decide_tick(mr_decision *decision) {
         state->store_retry_ms = decision->now_ms + MR_STORE_RETRY_MS;
 }
 
-/* ---- DISK ---- */
+/* ---- DISK ------------------------------------------------------------------------------------ */
 
 static void decide_commit(mr_decision *decision, const mr_event *event) {
     mr_job_record *job = mr_jobs_resolve(&decision->state->jobs, event->job);
@@ -362,7 +362,7 @@ static mr_status decide_restore(mr_decision *decision, const mr_event *event) {
     return MR_OK;
 }
 
-/* ---- the one way in ---- */
+/* ---- the one way in -------------------------------------------------------------------------- */
 
 static void event_release(const mr_event *event) {
     if (event->kind == MR_EVENT_SUBMIT)

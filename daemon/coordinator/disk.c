@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/base/limits.h"
 #include "daemon/base/queue.h"
 
 typedef struct disk_task {

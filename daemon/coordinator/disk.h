@@ -9,8 +9,6 @@
 #include "daemon/base/loop.h"
 #include "daemon/base/status.h"
 
-enum { MR_DISK_TASKS_MAX = 1024 };
-
 typedef struct mr_disk mr_disk;
 
 MR_MUST_CHECK mr_status mr_disk_create(mr_loop *loop, mr_disk **out_disk);

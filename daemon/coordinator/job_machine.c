@@ -22,7 +22,7 @@ void mr_job_machine_rank_name(const mr_decision *decision, const mr_job_record *
                        rank, member->id, member->address); /* fits: an address is under 128 bytes */
 }
 
-/* ---- moves ---- */
+/* ---- moves ----------------------------------------------------------------------------------- */
 
 /* A reason is read by people and by other languages, which insist on valid text; it may hold pieces
  * of names, cut anywhere. */
@@ -214,7 +214,7 @@ void mr_job_machine_drain(mr_decision *decision, mr_job_record *job, uint32_t ra
         mr_job_machine_pause(decision, job);
 }
 
-/* ---- questions ---- */
+/* ---- questions ------------------------------------------------------------------------------- */
 
 /* The first rank that has not done what done() says; rank_count where all have. */
 static uint32_t machine_laggard(const mr_job_record *job, bool (*done)(const mr_job_rank *rank)) {

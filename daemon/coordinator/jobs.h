@@ -10,8 +10,6 @@
 #include "daemon/coordinator/spec.h"
 
 enum {
-    MR_JOB_SAVES_MAX = 8,   /* checkpoints of one job that are being gathered at once */
-    MR_JOB_WAITERS_MAX = 8, /* requests that wait for one job */
     MR_REQUEST_ID_BYTES = 64,
 };
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* outbox.h: what goes out of the coordinator, in order, and never before the state it belongs to is
  * on the disk: a barrier stands in the line until its decision is stored, and everything behind it
- * waits. A disk that does not answer in MR_OUTBOX_WAIT_MS holds nobody up any longer: an ABORT that
- * comes too late would cost more than a fact that is written too late.
+ * waits. A disk that does not answer in MR_OUTBOX_WAIT_MS holds nobody up any longer, nor does a
+ * full line: an ABORT that comes too late would cost more than a fact that is written too late.
  * Owner: coordinator. Thread: LOOP. Limits: MR_OUTBOX_ITEMS_MAX. */
 #ifndef MR_COORDINATOR_OUTBOX_H
 #define MR_COORDINATOR_OUTBOX_H
@@ -13,13 +13,11 @@
 
 #include <protobuf-c/protobuf-c.h>
 
+#include "daemon/base/limits.h"
 #include "daemon/base/status.h"
 #include "daemon/rpc/stream.h"
 
-enum {
-    MR_OUTBOX_ITEMS_MAX = 16384, /* beyond it the oldest barrier falls */
-    MR_OUTBOX_WAIT_MS = 2000,
-};
+enum { MR_OUTBOX_WAIT_MS = 2000 };
 
 /* One thing to do: run(item) when its turn comes. stream and message may be NULL; they are borrowed
  * when it is added (a waiting item keeps a reference and a copy) and when it runs. */

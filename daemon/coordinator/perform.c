@@ -9,7 +9,7 @@
 #include "daemon/coordinator/replies.h"
 #include "daemon/coordinator/runtime.h"
 
-/* ---- store ---- */
+/* ---- store ----------------------------------------------------------------------------------- */
 
 /* One job's facts on their way to the disk and back. */
 typedef struct store_task {
@@ -110,7 +110,7 @@ static void perform_stores(mr_coordinator *coordinator) {
     }
 }
 
-/* ---- orders ---- */
+/* ---- orders ---------------------------------------------------------------------------------- */
 
 /* A stage that does not read its orders is as good as gone. */
 static void order_run(const mr_outbox_item *item) {
@@ -145,7 +145,7 @@ static void perform_close(mr_coordinator *coordinator, const mr_action *action) 
         mr_outbox_add(coordinator->outbox, &(mr_outbox_item){.run = close_run, .stream = stream});
 }
 
-/* ---- answers ---- */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 static void answer_job(mr_coordinator *coordinator, const mr_action *action) {
     mr_reply_job reply;

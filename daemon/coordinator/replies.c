@@ -23,7 +23,7 @@ static_assert((int)MR_JOB_QUEUED == (int)MILLRACE__V1__JOB_STATE__JOB_STATE_QUEU
                   (int)MR_JOB_CANCELLED == (int)MILLRACE__V1__JOB_STATE__JOB_STATE_CANCELLED,
               "states have the numbers of jobs.proto");
 
-/* ---- jobs ---- */
+/* ---- jobs ------------------------------------------------------------------------------------ */
 
 static void reply_facts(Millrace__V1__Job *message, const mr_job_record *job, bool with_file) {
     const mr_job_facts *facts = &job->facts;
@@ -150,7 +150,7 @@ void mr_reply_member(Millrace__V1__Member *message, const mr_member *member, int
     message->process_id = member->process_id;
 }
 
-/* ---- orders ---- */
+/* ---- orders ---------------------------------------------------------------------------------- */
 
 static mr_status order_peers(mr_reply_order *reply, const mr_coordinator_state *state,
                              const mr_job_record *job) {

@@ -9,7 +9,7 @@
 #include "daemon/coordinator/saves.h"
 #include "daemon/coordinator/waiters.h"
 
-/* ---- submit ---- */
+/* ---- submit ---------------------------------------------------------------------------------- */
 
 /* A job's id: its name, cut where the number would not fit, and its number. */
 static void submit_facts(const mr_decision *decision, const mr_event *event, mr_job_facts *out) {
@@ -83,7 +83,7 @@ mr_status mr_requests_submit(mr_decision *decision, const mr_event *event) {
     return MR_OK;
 }
 
-/* ---- requests about one job ---- */
+/* ---- requests about one job ------------------------------------------------------------------ */
 
 /* The job that a request names; NULL where there is none, and then the request is answered. */
 static mr_job_record *request_job(mr_decision *decision, const mr_event *event) {
@@ -192,7 +192,7 @@ void mr_requests_save(mr_decision *decision, const mr_event *event) {
         mr_job_machine_set(decision, job, MR_JOB_CHECKPOINTING, "saving on request");
 }
 
-/* ---- drain ---- */
+/* ---- drain ----------------------------------------------------------------------------------- */
 
 void mr_requests_drain(mr_decision *decision, const mr_event *event) {
     mr_coordinator_state *state = decision->state;

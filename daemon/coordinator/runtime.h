@@ -18,10 +18,7 @@
 #include "daemon/observe/status_server.h"
 #include "daemon/rpc/server.h"
 
-enum {
-    MR_REQUESTS_MAX = 1024, /* client requests without an answer */
-    MR_CONNECTIONS_MAX = MR_MEMBERS_MAX + 64,
-};
+enum { MR_CONNECTIONS_MAX = MR_MEMBERS_MAX + 64 };
 
 typedef struct mr_connection mr_connection; /* services_control.c */
 typedef struct mr_request mr_request;       /* request.h */
@@ -58,7 +55,7 @@ void mr_runtime_take(mr_coordinator *coordinator, mr_event *event);
 /* Carries out the actions of the last decision. */
 void mr_perform_actions(mr_coordinator *coordinator);
 
-/* ---- services ---- */
+/* ---- services -------------------------------------------------------------------------------- */
 
 /* The method tables; contexts are the coordinator. */
 mr_rpc_service mr_services_jobs(mr_coordinator *coordinator);
@@ -81,13 +78,13 @@ void mr_services_jobs_stop(mr_coordinator *coordinator, mr_status status);
 void mr_services_notify(mr_coordinator *coordinator, const mr_job_record *job,
                         const mr_job_step *step);
 
-/* ---- checkpoints ---- */
+/* ---- checkpoints ----------------------------------------------------------------------------- */
 
 void mr_checkpoints_commit(mr_coordinator *coordinator, const mr_action *action);
 void mr_checkpoints_discard(mr_coordinator *coordinator, const mr_action *action);
 void mr_checkpoints_sweep(mr_coordinator *coordinator, const mr_action *action);
 
-/* ---- what is shown ---- */
+/* ---- what is shown --------------------------------------------------------------------------- */
 
 /* /status and the gauges, about once a second. */
 void mr_status_board_tick(mr_coordinator *coordinator, int64_t now_ms);

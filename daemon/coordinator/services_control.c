@@ -41,7 +41,7 @@ static const char *text_clean(char *text) {
     return text;
 }
 
-/* ---- reports ---- */
+/* ---- reports --------------------------------------------------------------------------------- */
 
 static void connection_refuse(mr_connection *connection, mr_status status) {
     if (connection->finished)
@@ -232,7 +232,7 @@ static void connection_message_arrived(void *context) {
     mr_free(message);
 }
 
-/* ---- a connection's life ---- */
+/* ---- a connection's life --------------------------------------------------------------------- */
 
 /* LOOP. */
 static void connection_opened(void *context) {
@@ -344,7 +344,7 @@ mr_rpc_service mr_services_control(mr_coordinator *coordinator) {
     };
 }
 
-/* ---- for the other parts ---- */
+/* ---- for the other parts --------------------------------------------------------------------- */
 
 mr_rpc_stream *mr_services_member_stream(mr_coordinator *coordinator, uint64_t member) {
     for (mr_connection *at = coordinator->connections; at != NULL; at = at->next)

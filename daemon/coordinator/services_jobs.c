@@ -5,7 +5,7 @@
 
 #include "daemon/coordinator/services.h"
 
-/* ---- what asks for a decision ---- */
+/* ---- what asks for a decision ---------------------------------------------------------------- */
 
 /* DISK. */
 static void submit_work(void *context) {
@@ -114,7 +114,7 @@ static void request_drain(mr_request *request) {
     mr_runtime_take(request->coordinator, &event);
 }
 
-/* ---- the table ---- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 #define JOBS_METHODS(X)                                                                            \
     X(Submit, request_submit)                                                                      \

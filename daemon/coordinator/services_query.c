@@ -11,7 +11,7 @@
 #include "daemon/coordinator/services.h"
 #include "daemon/plan/plan.h"
 
-/* ---- what is computed from a job file ---- */
+/* ---- what is computed from a job file -------------------------------------------------------- */
 
 /* DISK. */
 static void validate_work(void *context) {
@@ -95,7 +95,7 @@ void mr_service_plan(mr_request *request) {
     mr_request_to_disk(request, plan_work, plan_done);
 }
 
-/* ---- what is only read ---- */
+/* ---- what is only read ----------------------------------------------------------------------- */
 
 void mr_service_get(mr_request *request) {
     const Millrace__V1__JobRequest *message = (Millrace__V1__JobRequest *)request->message;
@@ -213,7 +213,7 @@ void mr_service_open_feed(mr_request *request) {
     mr_free(addresses);
 }
 
-/* ---- checkpoints ---- */
+/* ---- checkpoints ----------------------------------------------------------------------------- */
 
 /* DISK. The folder of a job that ended before this coordinator started is in its job file. */
 static mr_status list_checkpoints(mr_request *request) {

@@ -22,7 +22,7 @@ enum {
 static_assert((int)BOARD_FORGET_MS < (int)MR_MEMBER_LEAVE_MS,
               "a member is seen as lost before it is forgotten");
 
-/* ---- /status ---- */
+/* ---- /status --------------------------------------------------------------------------------- */
 
 static json_t *board_job(const mr_coordinator *coordinator, const mr_job_record *job) {
     const mr_job_facts *facts = &job->facts;
@@ -98,7 +98,7 @@ static void board_publish(mr_coordinator *coordinator, int64_t now_ms) {
     json_decref(root);
 }
 
-/* ---- gauges ---- */
+/* ---- gauges ---------------------------------------------------------------------------------- */
 
 static void board_job_gauges(mr_metrics *metrics, const mr_job_record *job) {
     const mr_job_facts *facts = &job->facts;
@@ -169,7 +169,7 @@ void mr_status_board_tick(mr_coordinator *coordinator, int64_t now_ms) {
     board_publish(coordinator, now_ms);
 }
 
-/* ---- counters ---- */
+/* ---- counters -------------------------------------------------------------------------------- */
 
 void mr_status_board_step(mr_coordinator *coordinator, const mr_job_record *job) {
     mr_metrics *metrics = coordinator->metrics;

@@ -101,7 +101,7 @@ static mr_status store_error(const mr_store *store, const char *doing) {
     }
 }
 
-/* ---- open ---- */
+/* ---- open ------------------------------------------------------------------------------------ */
 
 static mr_status store_folder(const mr_store *store) {
     if (mkdir(store->dir, 0700) == 0)
@@ -228,7 +228,7 @@ uint64_t mr_store_term(const mr_store *store) {
     return store->term;
 }
 
-/* ---- write ---- */
+/* ---- write ----------------------------------------------------------------------------------- */
 
 /* Binds the statement's parameters one after the other. Numbers of ours fit 63 bits. */
 typedef struct store_binder {
@@ -329,7 +329,7 @@ mr_status mr_store_put(mr_store *store, const mr_store_job *job, int64_t at_ms) 
     return status;
 }
 
-/* ---- read ---- */
+/* ---- read ------------------------------------------------------------------------------------ */
 
 static const char *column_text(sqlite3_stmt *statement, int column) {
     const unsigned char *text = sqlite3_column_text(statement, column);

@@ -14,7 +14,7 @@
 #include "daemon/base/status.h"
 #include "daemon/rpc/stream.h"
 
-enum { MR_WATCHER_WAITING_MAX = 64, MR_WATCHER_REPEAT_MS = 15000 };
+enum { MR_WATCHER_REPEAT_MS = 15000 };
 
 typedef struct mr_watchers mr_watchers;
 

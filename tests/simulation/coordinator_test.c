@@ -20,8 +20,14 @@
 #include "daemon/base/alloc.h"
 #include "tests/simulation/coordinator_world.h"
 
+/* A sanitizer makes each history some ten times slower. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { HISTORIES = 200 };
+#else
+enum { HISTORIES = 2000 };
+#endif
+
 enum {
-    HISTORIES = 2000,
     FAULTS_MS = 60000,
     END_GAME_MS = 1200000,
     NAMED_WITHIN_MS = 10000,
@@ -54,7 +60,7 @@ typedef struct history {
         }                                                                                          \
     } while (0)
 
-/* ---- promises ---- */
+/* ---- promises -------------------------------------------------------------------------------- */
 
 static void check_members(history *h) {
     const mr_coordinator_state *state = &h->w.state;
@@ -192,7 +198,7 @@ static void check_actions(history *h) {
     }
 }
 
-/* ---- histories ---- */
+/* ---- histories ------------------------------------------------------------------------------- */
 
 /* Nothing is under way: every job has ended and every stage is free. */
 static bool history_is_quiet(const history *h) {

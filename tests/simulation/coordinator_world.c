@@ -9,7 +9,7 @@
 
 #include "daemon/base/alloc.h"
 
-/* ---- chance and mail ---- */
+/* ---- chance and mail ------------------------------------------------------------------------- */
 
 /* splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014). */
 uint64_t world_random(world *w, uint64_t bound) {
@@ -67,7 +67,7 @@ static void mail_after(world *w, int64_t delay_ms, world_mail_kind kind, size_t 
     mail_push(w, (world_mail){.at_ms = w->now_ms + delay_ms, .kind = kind, .index = index});
 }
 
-/* ---- stages ---- */
+/* ---- stages ---------------------------------------------------------------------------------- */
 
 world_job *world_job_find(world *w, const char *id) {
     for (size_t i = 0; i < w->job_count; i++)
@@ -236,7 +236,7 @@ static void stage_beat(world *w, size_t index) {
     mail_after(w, MR_HEARTBEAT_PERIOD_MS, WORLD_BEAT, index);
 }
 
-/* ---- work ---- */
+/* ---- work ------------------------------------------------------------------------------------ */
 
 /* The stages of a job by rank; false where one is missing, dead or mute. */
 static bool work_stages(world *w, const world_job *job, world_stage *out[WORLD_RANKS_MAX]) {
@@ -347,7 +347,7 @@ static void work_do(world *w, world_job *job) {
     }
 }
 
-/* ---- clients and faults ---- */
+/* ---- clients and faults ---------------------------------------------------------------------- */
 
 static mr_job_spec *client_spec(world *w) {
     mr_job_spec *spec = NULL;
@@ -467,7 +467,7 @@ static void fault_heal(world *w) {
     }
 }
 
-/* ---- what the coordinator wants done ---- */
+/* ---- what the coordinator wants done --------------------------------------------------------- */
 
 static void act_send(world *w, const mr_action *action) {
     world_job *job = world_job_find(w, action->job_id);
@@ -578,7 +578,7 @@ void world_act(world *w) {
     }
 }
 
-/* ---- time ---- */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 void world_init(world *w, uint64_t seed) {
     *w = (world){.random = seed, .faults = true, .now_ms = 1000};

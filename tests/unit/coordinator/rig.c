@@ -15,8 +15,7 @@
 #include "daemon/checkpoint/safetensors.h"
 #include "daemon/rpc/runtime.h"
 
-/* ---- the coordinator
- * ----------------------------------------------------------------------------- */
+/* ---- the coordinator ------------------------------------------------------------------------- */
 
 static void *rig_serve(void *context) {
     mr_coordinator_serve(context);
@@ -84,8 +83,12 @@ void rig_free(void *message) {
         protobuf_c_message_free_unpacked(message, NULL);
 }
 
-/* ---- jobs
- * ---------------------------------------------------------------------------------------- */
+void rig_pause(void) {
+    const struct timespec pause = {.tv_nsec = 5000000};
+    (void)nanosleep(&pause, NULL);
+}
+
+/* ---- jobs ------------------------------------------------------------------------------------ */
 
 void rig_job_text(const rig *r, const char *name, int stages, int steps, const char *checkpoint_dir,
                   char *out_text, size_t bytes) {
@@ -139,16 +142,14 @@ Millrace__V1__Job *rig_await_state(rig *r, const char *job, Millrace__V1__JobSta
         found = (Millrace__V1__Job *)response;
         if (found->state == state)
             return found;
-        const struct timespec pause = {.tv_nsec = 10000000};
-        (void)nanosleep(&pause, NULL);
+        rig_pause();
     }
     fail_msg("job %s is in state %d (%s), not %d", job, (int)found->state, found->reason,
              (int)state);
     return NULL;
 }
 
-/* ---- stages
- * -------------------------------------------------------------------------------------- */
+/* ---- stages ---------------------------------------------------------------------------------- */
 
 static void stage_on_message(mr_rpc_stream *stream, ProtobufCMessage *owned_message,
                              mr_rpc_tail *owned_tail, void *context) {
@@ -270,13 +271,22 @@ void rig_stages_run(rig_stage *stages, size_t count) {
         rig_free(rig_stage_expect(&stages[i], MILLRACE__V1__STAGE_ORDER__ORDER_RUN));
 }
 
-void rig_stage_step_done(rig_stage *stage, uint64_t step, double loss) {
+bool rig_stage_try_step_done(rig_stage *stage, uint64_t step, double loss) {
     RIG_REPORT(StepDone, MILLRACE__V1__STEP_DONE__INIT, step_done, STEP_DONE);
     Millrace__V1__StepResult result = MILLRACE__V1__STEP_RESULT__INIT;
     result.step = step;
     result.loss = loss;
     result.tokens = 128;
     body.result = &result;
+    return mr_status_is_ok(mr_rpc_stream_send(stage->stream, &report.base, NULL));
+}
+
+void rig_stage_step_done(rig_stage *stage, uint64_t step, double loss) {
+    assert_true(rig_stage_try_step_done(stage, step, loss));
+}
+
+void rig_stage_heartbeat(rig_stage *stage) {
+    RIG_REPORT(Heartbeat, MILLRACE__V1__HEARTBEAT__INIT, heartbeat, HEARTBEAT);
     rig_stage_send(stage, &report);
 }
 

@@ -65,6 +65,11 @@ void rig_stage_send(rig_stage *stage, Millrace__V1__StageReport *report);
 void rig_stages_run(rig_stage *stages, size_t count);
 /* Reports of the stage's present job. */
 void rig_stage_step_done(rig_stage *stage, uint64_t step, double loss);
+/* False: the stream is full now. */
+bool rig_stage_try_step_done(rig_stage *stage, uint64_t step, double loss);
+void rig_stage_heartbeat(rig_stage *stage);
+/* A moment, where nothing tells when to try again. */
+void rig_pause(void);
 void rig_stage_finished(rig_stage *stage, uint64_t step);
 void rig_stage_paused(rig_stage *stage, uint64_t step);
 void rig_stage_failed(rig_stage *stage, const char *text, bool secondary);

@@ -74,8 +74,7 @@ static void release_two(rig_stage stages[2], Millrace__V1__StageOrder__OrderCase
     }
 }
 
-/* ---- reading
- * ------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static void test_bad_job_file_is_refused_with_line_and_key(void **state) {
     rig *r = *state;
@@ -127,8 +126,7 @@ static void test_unknown_names_are_not_found(void **state) {
     assert_int_equal(status.code, MR_CODE_NOT_FOUND);
 }
 
-/* ---- a job's life
- * -------------------------------------------------------------------------------- */
+/* ---- a job's life ---------------------------------------------------------------------------- */
 
 static void test_job_waits_for_stages_and_says_so(void **state) {
     rig *r = *state;
@@ -325,8 +323,7 @@ static void test_pause_resume_and_save_on_request(void **state) {
     rig_stage_leave(&stages[1]);
 }
 
-/* ---- faults
- * -------------------------------------------------------------------------------------- */
+/* ---- faults ---------------------------------------------------------------------------------- */
 
 static void test_lost_stage_fails_its_job_and_is_named(void **state) {
     rig *r = *state;
@@ -402,8 +399,7 @@ static void test_stream_without_register_is_refused(void **state) {
     rig_stage_expect_end(&stage);
 }
 
-/* ---- watch and restart
- * --------------------------------------------------------------------------- */
+/* ---- watch and restart ----------------------------------------------------------------------- */
 
 typedef struct watcher {
     mr_queue *events;
@@ -480,6 +476,64 @@ static void test_watch_tells_every_change_and_ends(void **state) {
     rig_stage_leave(&stages[1]);
 }
 
+/* Sends as fast as the stream takes it. */
+static void step_done_patiently(rig_stage *stage, uint64_t step) {
+    while (!rig_stage_try_step_done(stage, step, 1.0))
+        rig_pause();
+}
+
+static void test_slow_watcher_misses_steps_and_no_change(void **state) {
+    rig *r = *state;
+    enum { STEPS = 20000 }; /* more than all buffers on the way hold */
+    rig_stage stages[2];
+    Millrace__V1__Job *job = start_two(r, stages, NULL, STEPS);
+    watcher w = {0};
+    assert_int_equal(mr_queue_create(sizeof(ProtobufCMessage *), STEPS + 16, &w.events).code,
+                     MR_CODE_OK);
+    Millrace__V1__JobRequest request = MILLRACE__V1__JOB_REQUEST__INIT;
+    request.job = "pair";
+    mr_rpc_stream *stream = NULL;
+    assert_int_equal(mr_rpc_channel_open(r->channel, &millrace__v1__jobs__descriptor, "Watch",
+                                         &request.base, &watcher_events, &w, 0, &stream)
+                         .code,
+                     MR_CODE_OK);
+    call_ok(r, "Get", job->id); /* the watch has begun before this was answered */
+    for (uint64_t step = 1; step <= STEPS; step++) {
+        step_done_patiently(&stages[0], step);
+        if (step % 500 == 0)
+            rig_stage_heartbeat(&stages[1]);
+    }
+    rig_stage_finished(&stages[0], STEPS);
+    rig_stage_finished(&stages[1], STEPS);
+    rig_free(rig_await_state(r, job->id, SUCCEEDED));
+    mr_rpc_stream_receive(stream); /* only now does it read */
+    uint64_t steps = 0;
+    uint64_t last_step = 0;
+    Millrace__V1__JobState last = QUEUED;
+    for (;;) {
+        ProtobufCMessage *event = NULL;
+        assert_int_equal(mr_queue_pop(w.events, &event, RIG_TIMEOUT_MS).code, MR_CODE_OK);
+        if (event == NULL)
+            break;
+        const Millrace__V1__JobEvent *change = (Millrace__V1__JobEvent *)event;
+        last = change->job->state;
+        if (change->step != NULL) {
+            assert_true(change->step->step > last_step);
+            last_step = change->step->step;
+            steps++;
+        }
+        rig_free(event);
+    }
+    assert_int_equal(last, SUCCEEDED);
+    assert_int_equal(w.end.code, MR_CODE_OK);
+    assert_true(steps > 0 && steps < STEPS);
+    mr_rpc_stream_unref(stream);
+    mr_queue_destroy(w.events);
+    rig_free(job);
+    rig_stage_leave(&stages[0]);
+    rig_stage_leave(&stages[1]);
+}
+
 static void test_restarted_coordinator_knows_its_jobs(void **state) {
     rig *r = *state;
     rig_stage stages[2];
@@ -521,6 +575,7 @@ int main(void) {
         TEST(test_drained_stage_is_told_to_exit),
         TEST(test_stream_without_register_is_refused),
         TEST(test_watch_tells_every_change_and_ends),
+        TEST(test_slow_watcher_misses_steps_and_no_change),
         TEST(test_restarted_coordinator_knows_its_jobs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

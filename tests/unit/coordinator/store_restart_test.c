@@ -204,8 +204,7 @@ static void test_folder_that_cannot_be_made_is_named(void **state) {
     assert_non_null(strstr(status.text, "/proc/nowhere/state"));
 }
 
-/* ---- death in the middle of a write
- * --------------------------------------------------------------- */
+/* ---- death in the middle of a write ---------------------------------------------------------- */
 
 static mr_status die_at(void *context, const char *point) {
     if (strcmp(point, context) == 0)
