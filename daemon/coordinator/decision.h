@@ -26,6 +26,8 @@ void mr_decision_shut_down(mr_decision *decision, mr_member *member);
 /* The member has no job any more. */
 void mr_decision_set_idle(mr_decision *decision, mr_member *member);
 
+/* One action each: the job's facts to the store, what its watchers shall see, an answer to a
+ * client's request (the job as it is now, or why not), a line in the log. */
 void mr_decision_store(mr_decision *decision, mr_job_record *job);
 void mr_decision_notify(mr_decision *decision, mr_job_record *job, uint64_t step);
 void mr_decision_answer_job(mr_decision *decision, uint64_t request, mr_job_record *job);

@@ -55,6 +55,7 @@ typedef struct mr_adamw {
 /* Every slot is required unless marked optional. None blocks longer than its own computation. */
 typedef struct mr_device_ops {
     const char *name;
+    /* Frees the device; its memory and its tensors are gone before. */
     void (*destroy)(mr_device *device);
     /* The first error since creation; OK otherwise. Waits for issued work on a device that runs
      * ahead. */
@@ -115,6 +116,7 @@ typedef struct mr_device_ops {
                                const mr_tensor *out, const mr_tensor *lse, size_t heads,
                                bool causal, const mr_dropout *dropout, mr_tensor *dqkv);
 
+    /* y = f(x), element by element; kind names f. */
     void (*pointwise_forward)(mr_device *device, mr_pointwise kind, const mr_tensor *x,
                               mr_tensor *y);
     /* dx = dy f'(x); dx may be dy. */

@@ -11,6 +11,8 @@
 
 typedef struct mr_group_hub mr_group_hub;
 
+/* The service's table for mr_rpc_server_start; the hub outlives the server. RESOURCE_EXHAUSTED: no
+ * memory. */
 MR_MUST_CHECK mr_status mr_group_hub_create(mr_group_hub **out_hub);
 void mr_group_hub_destroy(mr_group_hub *hub);
 mr_rpc_service mr_group_hub_service(mr_group_hub *hub);

@@ -7,6 +7,7 @@
 
 #include "daemon/link/link.h"
 
+/* Both ends, open; each is closed by its user. RESOURCE_EXHAUSTED: no memory for the slots. */
 MR_MUST_CHECK mr_status mr_link_in_process(const mr_link_options *options, mr_link **out_sender,
                                            mr_link **out_receiver);
 

@@ -61,6 +61,7 @@ void mr_link_inbox_lose(mr_link_inbox *inbox, mr_status why);
 
 /* ---- what link.h promises ---- */
 
+/* As mr_link_receive. */
 MR_MUST_CHECK mr_status mr_link_inbox_receive(mr_link_inbox *inbox, uint64_t step,
                                               uint32_t micro_batch, uint32_t chunk,
                                               int64_t timeout_ms, mr_message *out_message);

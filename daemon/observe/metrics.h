@@ -125,6 +125,7 @@ typedef enum mr_metrics_format {
 typedef struct mr_metrics mr_metrics; /* opaque */
 typedef struct mr_series mr_series;   /* opaque; lives as long as its metrics */
 
+/* A table without series. RESOURCE_EXHAUSTED: no memory. Owner destroys it. */
 MR_MUST_CHECK mr_status mr_metrics_create(mr_metrics **out_metrics);
 /* No thread may use it or its series any more. NULL is fine. */
 void mr_metrics_destroy(mr_metrics *metrics);

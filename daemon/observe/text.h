@@ -19,6 +19,7 @@ typedef struct mr_text {
     bool failed; /* out of memory; later additions do nothing */
 } mr_text;
 
+/* Appends as printf would; memory that runs out is told by mr_text_take. */
 void mr_text_add(mr_text *text, const char *format, ...) MR_PRINTF(2, 3);
 /* A double in the shortest form that reads back equal; "NaN", "+Inf", "-Inf". */
 void mr_text_add_number(mr_text *text, double value);

@@ -11,6 +11,7 @@
 
 typedef struct mr_rpc_health mr_rpc_health;
 
+/* RESOURCE_EXHAUSTED: no memory. Owner destroys it. */
 MR_MUST_CHECK mr_status mr_rpc_health_create(mr_rpc_health **out_health);
 /* After the server's last stream. NULL is fine. */
 void mr_rpc_health_destroy(mr_rpc_health *health);

@@ -16,6 +16,7 @@ typedef struct mr_rpc_reflection {
     size_t service_count;
 } mr_rpc_reflection;
 
+/* The services of both versions, for the server to register; reflection outlives it. */
 void mr_rpc_reflection_services(mr_rpc_reflection *reflection,
                                 mr_rpc_service out_services[MR_RPC_REFLECTION_SERVICES]);
 

@@ -13,6 +13,7 @@
 
 typedef struct mr_rpc_release mr_rpc_release;
 
+/* Starts the thread and makes the spare nodes. RESOURCE_EXHAUSTED: no memory or no thread. */
 MR_MUST_CHECK mr_status mr_rpc_release_start(void);
 /* Waits until every node taken has run, then ends the thread. */
 void mr_rpc_release_stop(void);

@@ -134,8 +134,12 @@ def check_comments(tree):
 
 
 def has_comment(file, first, last):
-    above = file.lines[first - 2].rstrip() if first >= 2 else ""
-    return above.endswith("*/") or any("/*" in text for text in file.lines[first - 1:last])
+    """On its own lines or above them; the macro that calls it may stand in between."""
+    above = first - 2
+    while above > 0 and (file.lines[above].endswith("\\") or file.lines[above - 1].endswith("\\")):
+        above -= 1
+    return (file.lines[above].rstrip().endswith("*/")
+            or any("/*" in text for text in file.lines[first - 1:last]))
 
 
 def check_slots(tree):

@@ -195,6 +195,14 @@ class Rules(unittest.TestCase):
                     "void mr_pump_stop(void);\n\nstatic inline int mr_pump_is(void) {\n"
                     "    return 1;\n}\n")
 
+    def test_comment_of_a_macro_is_that_of_the_function_that_it_calls(self):
+        macro = "/* Says. */\n#define mr_pump_say(x) \\\n    mr_pump_say_it(x)\n"
+        text = HEADER.replace("/* Starts", macro + "void mr_pump_say_it(int x);\n\n/* Starts")
+        self.assertEqual(findings(dict(GOOD, **{"daemon/stage/pump.h": text})), [])
+        text = text.replace("/* Says. */\n", "\n")
+        found = findings(dict(GOOD, **{"daemon/stage/pump.h": text}))
+        self.assertEqual([(f.rule, f.line) for f in found], [("comment", 14)])
+
     def test_slots_of_a_vtable_have_comments(self):
         slots = "typedef struct mr_link_ops {\n    /* Sends. */\n    int (*send)(int);\n%s" \
                 "    int (*close)(int);\n} mr_link_ops;\n\n/* Starts"

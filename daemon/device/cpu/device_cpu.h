@@ -28,6 +28,7 @@ enum {
     CPU_ROW_TASK = 16384 /* elements, about, in the rows of one task; no sum crosses rows here */
 };
 
+/* The whole device behind the base that operations get; it must be a CPU device. */
 mr_device_cpu *mr_device_cpu_of(mr_device *device);
 /* Keeps the first error. */
 void mr_device_cpu_latch(mr_device_cpu *cpu, mr_status status);
