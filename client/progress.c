@@ -55,7 +55,7 @@ void mr_progress_line(const Millrace__V1__StepResult *step, uint64_t total_steps
     mr_render_count(step->tokens_per_second, rate, sizeof(rate));
     progress_duration((double)left * seconds, eta, sizeof(eta));
     snprintf(out, bytes,
-             "step %" PRIu64 "/%" PRIu64 "  loss %.4f  |g| %.3f  lr %.2e  %s tok/s  bubble %.0f%%"
+             "step %" PRIu64 "/%" PRIu64 "  loss %.4f  |g| %.2f  lr %.1e  %s tok/s  bubble %.0f%%"
              "  ETA %s",
              step->step, total_steps, step->loss, step->gradient_norm, step->learning_rate, rate,
              step->bubble * 100, eta);

@@ -50,12 +50,27 @@ void mr_terminal_line(const char *format, va_list arguments) {
         terminal_live_draw();
 }
 
+/* Makes runs of blanks one, where a line would not fit. */
+static void terminal_squeeze(char *text) {
+    size_t n = 0;
+    for (size_t i = 0; text[i] != '\0'; i++) {
+        if (text[i] != ' ' || text[i + 1] != ' ')
+            text[n++] = text[i];
+    }
+    text[n] = '\0';
+}
+
 void mr_terminal_live_set(const char *text) {
     if (!mr_terminal_live())
         return;
+    char clean[MR_TERMINAL_LINE_BYTES];
     size_t width = terminal_width();
-    size_t room = width < sizeof(terminal_live_text) ? width : sizeof(terminal_live_text);
-    mr_terminal_clean(text, terminal_live_text, room);
+    size_t room = width < sizeof(clean) ? width : sizeof(clean);
+    mr_terminal_clean(text, clean, sizeof(clean));
+    if (strlen(clean) >= room)
+        terminal_squeeze(clean);
+    memcpy(terminal_live_text, clean, room);
+    terminal_live_text[room - 1] = '\0';
     terminal_live_draw();
 }
 

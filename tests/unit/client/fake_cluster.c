@@ -350,7 +350,9 @@ int main(int argc, char **argv) {
     mr_rpc_server *server = NULL;
     must(mr_rpc_start());
     must(mr_rpc_server_start(&options, &server));
+    pthread_mutex_lock(&fake.lock);
     snprintf(fake.address, sizeof(fake.address), "%s", mr_rpc_server_address(server));
+    pthread_mutex_unlock(&fake.lock);
     printf("%s\n", fake.address);
     fflush(stdout);
     char byte;

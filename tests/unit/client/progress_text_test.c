@@ -56,7 +56,7 @@ static void test_the_line_for_people_has_everything(void **state) {
     char text[256];
     Millrace__V1__StepResult step = make_step();
     mr_progress_line(&step, 300, 0.5, text, sizeof(text));
-    assert_string_equal(text, "step 12/300  loss 3.1416  |g| 0.712  lr 1.00e-03  95 k tok/s  "
+    assert_string_equal(text, "step 12/300  loss 3.1416  |g| 0.71  lr 1.0e-03  95 k tok/s  "
                               "bubble 12%  ETA 2m24s");
     mr_progress_line(&step, 300, NAN, text, sizeof(text));
     assert_non_null(strstr(text, "ETA ?"));
