@@ -53,10 +53,12 @@ static bool job_needs_member(const mr_job_record *job, uint32_t rank) {
     return !committed && !mr_saves_is_committing(job, job->finish_step);
 }
 
-static void member_lose(mr_decision *decision, mr_member *member, const char *why) {
+/* expected: it was told to exit, and did. */
+static void member_lose(mr_decision *decision, mr_member *member, const char *why,
+                        bool expected) {
     mr_job_record *job = member_active_job(decision, member);
-    mr_decision_log(decision, "stage lost", member, job, MR_ERROR(UNAVAILABLE, "%s", why));
-    bool expected = member->state == MR_MEMBER_DRAINING;
+    mr_decision_log(decision, expected ? "stage left" : "stage lost", member, job,
+                    expected ? MR_OK : MR_ERROR(UNAVAILABLE, "%s", why));
     if (job != NULL && job_needs_member(job, member->rank)) {
         char text[MR_STATUS_TEXT_BYTES];
         (void)snprintf(text, sizeof(text), "lost: %s", why); /* cut on purpose */
@@ -90,7 +92,7 @@ static mr_status decide_attached(mr_decision *decision, const mr_event *event) {
     if (before != NULL) {
         member_close(decision, before,
                      MR_ERROR(ABORTED, "the stage has attached again as %s", member->id));
-        member_lose(decision, before, "the stage has attached again");
+        member_lose(decision, before, "the stage has attached again", false);
     }
     mr_action *action = mr_actions_add(decision->actions, MR_ACTION_SEND);
     action->member = member->number;
@@ -240,7 +242,8 @@ static void decide_member(mr_decision *decision, const mr_event *event) {
         return;
     member->heard_ms = decision->now_ms;
     if (event->kind == MR_EVENT_LOST)
-        member_lose(decision, member, event->u.lost.text);
+        member_lose(decision, member, event->u.lost.text,
+                    member->state == MR_MEMBER_DRAINING);
     else if (event->kind == MR_EVENT_HEARTBEAT)
         decide_heartbeat(decision, member, event);
     else if (event->kind == MR_EVENT_RELEASED)
@@ -266,9 +269,9 @@ static void tick_member(mr_decision *decision, mr_member *member) {
     if (mr_status_is_ok(why))
         return;
     if (member->state == MR_MEMBER_RELEASING)
-        mr_decision_shut_down(decision, member);
+        mr_decision_order_exit(decision, member);
     member_close(decision, member, why);
-    member_lose(decision, member, why.text);
+    member_lose(decision, member, why.text, false);
 }
 
 static void tick_members(mr_decision *decision) {

@@ -32,10 +32,14 @@ void mr_decision_order_all(mr_decision *decision, mr_job_record *job, mr_order o
     }
 }
 
-void mr_decision_shut_down(mr_decision *decision, mr_member *member) {
+void mr_decision_order_exit(mr_decision *decision, const mr_member *member) {
     mr_action *action = mr_actions_add(decision->actions, MR_ACTION_SEND);
     action->member = member->number;
     action->order = MR_ORDER_SHUTDOWN;
+}
+
+void mr_decision_shut_down(mr_decision *decision, mr_member *member) {
+    mr_decision_order_exit(decision, member);
     member->state = MR_MEMBER_DRAINING;
     member->draining = true;
     member->deadline_ms = decision->now_ms + MR_SHUTDOWN_TIMEOUT_MS + MR_HEARTBEAT_PERIOD_MS;

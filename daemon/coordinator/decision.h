@@ -21,7 +21,9 @@ mr_action *mr_decision_order(mr_decision *decision, mr_job_record *job, uint32_t
 /* The same for every rank of the job; tag and step for SAVE and COMMITTED. */
 void mr_decision_order_all(mr_decision *decision, mr_job_record *job, mr_order order,
                            const char *tag, uint64_t step);
-/* Tells a member without a job to exit; its stream is closed later. */
+/* Tells a member to exit. */
+void mr_decision_order_exit(mr_decision *decision, const mr_member *member);
+/* The same for one that has no job: it is DRAINING, and its stream is closed when it does not go. */
 void mr_decision_shut_down(mr_decision *decision, mr_member *member);
 /* The member has no job any more. */
 void mr_decision_set_idle(mr_decision *decision, mr_member *member);

@@ -118,8 +118,8 @@ const char *mr_member_state_name(const mr_member *member) {
         [MR_MEMBER_RUNNING] = "running",   [MR_MEMBER_RELEASING] = "releasing",
         [MR_MEMBER_DRAINING] = "draining", [MR_MEMBER_LOST] = "lost",
     };
-    if (member->draining && member->state != MR_MEMBER_LOST)
-        return names[MR_MEMBER_DRAINING];
+    if (member->draining)
+        return member->state == MR_MEMBER_LOST ? "drained" : names[MR_MEMBER_DRAINING];
     return names[member->state];
 }
 

@@ -550,6 +550,8 @@ static void test_drained_stage_leaves_a_checkpoint(void **state) {
     take(d, about(job, 2, MR_EVENT_RELEASED));
     assert_int_equal(orders(d, MR_ORDER_SHUTDOWN), 1);
     assert_int_equal(mr_registry_idle_count(&d->state.registry), 1);
+    lost(d, 2);
+    assert_string_equal(mr_member_state_name(mr_registry_find(&d->state.registry, 2)), "drained");
 }
 
 static void test_drain_without_a_folder_fails_at_once(void **state) {
