@@ -11,6 +11,7 @@
 
 typedef struct mr_disk mr_disk;
 
+/* Starts DISK; what is done is told on loop. RESOURCE_EXHAUSTED: no memory or no thread. */
 MR_MUST_CHECK mr_status mr_disk_create(mr_loop *loop, mr_disk **out_disk);
 /* Runs work(context) on DISK, then done(context) on LOOP. RESOURCE_EXHAUSTED: MR_DISK_TASKS_MAX
  * wait; neither runs then. */

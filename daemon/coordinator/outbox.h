@@ -33,6 +33,7 @@ typedef struct mr_outbox_item {
 
 typedef struct mr_outbox mr_outbox;
 
+/* Empty, without barriers. RESOURCE_EXHAUSTED: no memory. Owner destroys it. */
 MR_MUST_CHECK mr_status mr_outbox_create(mr_outbox **out_outbox);
 /* What waits is run. NULL is fine. */
 void mr_outbox_destroy(mr_outbox *outbox);

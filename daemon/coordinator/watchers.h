@@ -18,6 +18,7 @@ enum { MR_WATCHER_REPEAT_MS = 15000 };
 
 typedef struct mr_watchers mr_watchers;
 
+/* Nobody watches yet. RESOURCE_EXHAUSTED: no memory. Owner destroys it. */
 MR_MUST_CHECK mr_status mr_watchers_create(mr_watchers **out_watchers);
 /* Every stream must have been ended. NULL is fine. */
 void mr_watchers_destroy(mr_watchers *watchers);
