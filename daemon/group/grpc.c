@@ -85,8 +85,10 @@ static mr_status hub_join(hub_stream *context, mr_rpc_stream *stream,
     Millrace__V1__GroupFrame answer = MILLRACE__V1__GROUP_FRAME__INIT;
     answer.epoch = join->epoch;
     answer.group_id = join->group_id;
-    /* Answered before it is bound: once bound, EXEC may send the first operation's frames. */
-    mr_status status = mr_rpc_stream_send(stream, &answer.base, NULL);
+    /* Claimed, answered, bound: once bound, EXEC may send the first operation's frames. */
+    mr_status status = mr_group_wire_claim(wire);
+    if (mr_status_is_ok(status))
+        status = mr_rpc_stream_send(stream, &answer.base, NULL);
     if (mr_status_is_ok(status))
         status = mr_group_wire_bind(wire, stream);
     if (mr_status_is_ok(status))
@@ -206,6 +208,7 @@ static mr_status member_join(mr_group_star *star, const char *address,
     mr_rpc_channel *channel = NULL;
     mr_rpc_stream *stream = NULL;
     mr_group_wire *wire = star->wires[0];
+    MR_TRY(mr_group_wire_claim(wire));
     int64_t deadline = mr_monitor_deadline(timeout_ms);
     MR_TRY(mr_rpc_channel_create(address, credentials, &channel));
     star->owner = channel;

@@ -122,10 +122,12 @@ static mr_status table_sit(table *t, size_t index, const table_seat *seat, int64
     }
     while (!t->broken && in_time && t->round == round)
         in_time = mr_monitor_wait(&t->monitor, deadline);
-    if (t->round == round)
-        return t->broken ? t->why
-                         : MR_ERROR(DEADLINE_EXCEEDED, "rank %u did not answer in time",
-                                    table_missing(t));
+    if (t->round == round) {
+        if (!t->broken) /* what lies on the seat is the caller's again: nobody may use it later */
+            table_break(t, MR_ERROR(DEADLINE_EXCEEDED, "rank %u did not answer in time",
+                                    table_missing(t)));
+        return t->why;
+    }
     memcpy(seat->take, t->result, seat->bytes);
     t->seats[index].taken = false;
     if (--t->left == 0) {

@@ -77,8 +77,9 @@ static const char *operation_name(Millrace__V1__GroupOperation kind) {
 }
 
 /* Takes the next frame, which must continue this operation's part at offset. */
-static mr_status star_take(const star_operation *operation, mr_group_wire *wire, size_t bytes,
-                           size_t part, size_t offset, const Millrace__V1__GroupFrame **out_frame,
+static mr_status star_take(const mr_group_star *star, const star_operation *operation,
+                           mr_group_wire *wire, size_t bytes, size_t part, size_t offset,
+                           const Millrace__V1__GroupFrame **out_frame,
                            const mr_rpc_tail **out_tail) {
     const Millrace__V1__GroupFrame *frame = NULL;
     const mr_rpc_tail *tail = NULL;
@@ -89,7 +90,14 @@ static mr_status star_take(const star_operation *operation, mr_group_wire *wire,
                         operation_name(operation->kind), operation->sequence,
                         mr_group_wire_peer(wire), operation_name(frame->operation),
                         frame->sequence);
+    if (frame->epoch != star->epoch)
+        return MR_ERROR(ABORTED,
+                        "rank %u sends a frame of epoch %" PRIu64 "; this is epoch %" PRIu64,
+                        mr_group_wire_peer(wire), frame->epoch, star->epoch);
     size_t piece = mr_rpc_tail_bytes(tail);
+    if (piece > MR_LINK_CHUNK_BYTES_MAX) /* gRPC would take more than the staging holds */
+        return MR_ERROR(ABORTED, "rank %u sends a frame of %zu bytes; the limit is %d",
+                        mr_group_wire_peer(wire), piece, MR_LINK_CHUNK_BYTES_MAX);
     bool empty = frame->part_count == 0 && piece == 0;
     if (!empty && (frame->bytes_total != bytes || frame->part != part || frame->offset != offset ||
                    piece > bytes - offset || (piece == 0 && bytes > 0)))
@@ -104,13 +112,13 @@ static mr_status star_take(const star_operation *operation, mr_group_wire *wire,
 }
 
 /* Receives one whole vector into memory. */
-static mr_status star_receive(const star_operation *operation, mr_group_wire *wire, void *memory,
-                              size_t bytes) {
+static mr_status star_receive(const mr_group_star *star, const star_operation *operation,
+                              mr_group_wire *wire, void *memory, size_t bytes) {
     size_t offset = 0;
     do {
         const Millrace__V1__GroupFrame *frame = NULL;
         const mr_rpc_tail *tail = NULL;
-        MR_TRY(star_take(operation, wire, bytes, 0, offset, &frame, &tail));
+        MR_TRY(star_take(star, operation, wire, bytes, 0, offset, &frame, &tail));
         size_t piece = mr_rpc_tail_bytes(tail);
         if (piece > 0)
             MR_TRY(mr_rpc_tail_copy(tail, 0, piece, (unsigned char *)memory + offset));
@@ -147,7 +155,7 @@ static mr_status star_add_member(mr_group_star *star, const star_operation *oper
         do {
             const Millrace__V1__GroupFrame *frame = NULL;
             const mr_rpc_tail *tail = NULL;
-            MR_TRY(star_take(operation, wire, bytes, part, offset, &frame, &tail));
+            MR_TRY(star_take(star, operation, wire, bytes, part, offset, &frame, &tail));
             size_t piece = mr_rpc_tail_bytes(tail);
             part_count = frame->part_count;
             if (part_count == 0)
@@ -189,7 +197,7 @@ static mr_status star_sum_member(mr_group_star *star, const star_operation *oper
     mr_status flushed = mr_group_wire_flush(star->wires[0], operation->deadline);
     MR_TRY(status);
     MR_TRY(flushed);
-    return star_receive(operation, star->wires[0], out, bytes);
+    return star_receive(star, operation, star->wires[0], out, bytes);
 }
 
 static mr_status star_check_size(const mr_group_star *star, size_t bytes) {
@@ -228,9 +236,9 @@ static mr_status star_broadcast(mr_group *group, void *data, size_t bytes, size_
     if (!star_is_first(star))
         return group->member_index == root_index
                    ? star_to_first(star, &operation, data, bytes)
-                   : star_receive(&operation, star->wires[0], data, bytes);
+                   : star_receive(star, &operation, star->wires[0], data, bytes);
     if (root_index > 0)
-        MR_TRY(star_receive(&operation, star->wires[root_index - 1], data, bytes));
+        MR_TRY(star_receive(star, &operation, star->wires[root_index - 1], data, bytes));
     return star_distribute(star, &operation, data, bytes,
                            root_index > 0 ? root_index - 1 : SIZE_MAX);
 }
@@ -246,12 +254,12 @@ static mr_status star_gather(mr_group *group, const void *mine, const size_t *by
         star_begin(star, MILLRACE__V1__GROUP_OPERATION__GROUP_OPERATION_GATHER, timeout_ms);
     if (!star_is_first(star)) {
         MR_TRY(star_to_first(star, &operation, mine, bytes[group->member_index]));
-        return star_receive(&operation, star->wires[0], all, total);
+        return star_receive(star, &operation, star->wires[0], all, total);
     }
     memmove(all, mine, bytes[0]);
     size_t offset = bytes[0];
     for (size_t i = 0; i < star->wire_count; i++) {
-        MR_TRY(star_receive(&operation, star->wires[i], (unsigned char *)all + offset,
+        MR_TRY(star_receive(star, &operation, star->wires[i], (unsigned char *)all + offset,
                             bytes[i + 1]));
         offset += bytes[i + 1];
     }

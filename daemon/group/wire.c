@@ -14,6 +14,7 @@ struct mr_group_wire {
     atomic_uint references;
     uint32_t peer_rank;
     mr_monitor monitor;
+    bool claimed; /* by one stream, for good */
     mr_rpc_stream *stream;
     ProtobufCMessage *arrived; /* waiting to be taken */
     mr_rpc_tail *arrived_tail;
@@ -63,13 +64,26 @@ uint32_t mr_group_wire_peer(const mr_group_wire *wire) {
     return wire->peer_rank;
 }
 
+mr_status mr_group_wire_claim(mr_group_wire *wire) {
+    mr_status status = MR_OK;
+    mr_monitor_lock(&wire->monitor);
+    if (wire->closed)
+        status = MR_ERROR(CANCELLED, "this rank has left the group");
+    else if (wire->claimed)
+        status = MR_ERROR(ALREADY_EXISTS, "rank %u has joined already", wire->peer_rank);
+    else
+        wire->claimed = true;
+    mr_monitor_unlock(&wire->monitor);
+    return status;
+}
+
 mr_status mr_group_wire_bind(mr_group_wire *wire, mr_rpc_stream *stream) {
     mr_status status = MR_OK;
     mr_monitor_lock(&wire->monitor);
+    MR_ASSERT(wire->claimed);
+    MR_ASSERT(wire->stream == NULL);
     if (wire->closed) {
         status = MR_ERROR(CANCELLED, "this rank has left the group");
-    } else if (wire->stream != NULL) {
-        status = MR_ERROR(ALREADY_EXISTS, "rank %u has joined already", wire->peer_rank);
     } else {
         wire->stream = mr_rpc_stream_ref(stream);
         mr_monitor_notify(&wire->monitor);

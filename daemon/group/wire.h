@@ -24,8 +24,10 @@ mr_group_wire *mr_group_wire_ref(mr_group_wire *wire);
 void mr_group_wire_unref(mr_group_wire *wire);
 uint32_t mr_group_wire_peer(const mr_group_wire *wire);
 
-/* The stream that carries it from now on (referenced). ALREADY_EXISTS: another one carries it. Any
- * thread. */
+/* Reserves the wire for one stream, which bind then brings. ALREADY_EXISTS: another one has it;
+ * CANCELLED: closed. Any thread. */
+MR_MUST_CHECK mr_status mr_group_wire_claim(mr_group_wire *wire);
+/* The stream that carries it from now on (referenced). CANCELLED: closed. Any thread. */
 MR_MUST_CHECK mr_status mr_group_wire_bind(mr_group_wire *wire, mr_rpc_stream *stream);
 /* A frame has arrived (RPC thread; owns both). */
 void mr_group_wire_arrived(mr_group_wire *wire, ProtobufCMessage *owned_frame,
