@@ -23,7 +23,7 @@ void mr_decision_order_all(mr_decision *decision, mr_job_record *job, mr_order o
                            const char *tag, uint64_t step);
 /* Tells a member to exit. */
 void mr_decision_order_exit(mr_decision *decision, const mr_member *member);
-/* The same for one that has no job: it is DRAINING, and its stream is closed when it does not go. */
+/* The same for one that has no job: it is DRAINING; its stream is closed when it does not go. */
 void mr_decision_shut_down(mr_decision *decision, mr_member *member);
 /* The member has no job any more. */
 void mr_decision_set_idle(mr_decision *decision, mr_member *member);

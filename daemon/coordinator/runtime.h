@@ -80,8 +80,8 @@ void mr_services_notify(mr_coordinator *coordinator, const mr_job_record *job,
 
 /* ---- checkpoints ----------------------------------------------------------------------------- */
 
-/* Each does an action of decide on DISK, in its turn in the outbox: makes a save a checkpoint,
- * deletes an unfinished one, deletes what dead epochs left. Errors are logged and come as events. */
+/* Each does an action of decide on DISK, in its turn in the outbox: makes a save a checkpoint (how
+ * it went comes back as an event), deletes an unfinished one, deletes what dead epochs left. */
 void mr_checkpoints_commit(mr_coordinator *coordinator, const mr_action *action);
 void mr_checkpoints_discard(mr_coordinator *coordinator, const mr_action *action);
 void mr_checkpoints_sweep(mr_coordinator *coordinator, const mr_action *action);

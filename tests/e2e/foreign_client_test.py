@@ -118,7 +118,8 @@ class Foreign(unittest.TestCase):
                 for index in range(2):
                     sent.put(regression_batch(feed, generator, step, index))
             with ForeignClient(feed["addresses"][0]) as stage:
-                for answer in stage.stream("millrace.v1.Feed/Feed", iter(sent.get, None), timeout=60):
+                requests = iter(sent.get, None)
+                for answer in stage.stream("millrace.v1.Feed/Feed", requests, timeout=60):
                     if answer["event"] == "FEED_EVENT_OPEN":
                         put(0)
                     elif answer["event"] == "FEED_EVENT_APPLIED":
