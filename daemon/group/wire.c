@@ -192,8 +192,10 @@ mr_status mr_group_wire_flush(mr_group_wire *wire, int64_t deadline) {
     }
     if (!mr_status_is_ok(status) && wire->stream != NULL)
         mr_rpc_stream_cancel(wire->stream); /* the transport now gives everything back */
-    while (wire->borrowed > 0)
-        (void)mr_monitor_wait(&wire->monitor, mr_monitor_deadline(-1));
+    int64_t last = mr_monitor_deadline(MR_ABORT_TIMEOUT_MS);
+    while (wire->borrowed > 0 && mr_monitor_wait(&wire->monitor, last))
+        ;
+    MR_ASSERT(wire->borrowed == 0); /* a cancelled stream that keeps its bytes is a bug of rpc/ */
     mr_monitor_unlock(&wire->monitor);
     return status;
 }
