@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two machines, as README tells it: two network namespaces joined by a cable (veth), a coordinator and
-a stage on one host and a stage on the other. Once in plain text with --insecure, once with TLS both ways,
-by README's own openssl commands. Then what TLS must refuse: a client without a certificate, a client with
-one of another authority, and plain text. Skipped, with a message, where namespaces cannot be made."""
+"""Two machines, as README tells it: two network namespaces joined by a cable (veth), a coordinator
+and a stage on one host and a stage on the other. Once in plain text with --insecure, once with TLS
+both ways, by README's own openssl commands. Then what TLS must refuse: a client without a
+certificate, a client with one of another authority, and plain text. Skipped, with a message, where
+namespaces cannot be made."""
 
 import os
 import shutil

@@ -79,6 +79,7 @@ static void test_large_tail_comes_back_intact(void **state) {
     rig_latch_wait("server-end", 1);
     rig_ok(rig_server_end());
     mr_rpc_stream_unref(client.stream);
+    rig_latch_wait("echo-sent", 3);
     assert_int_equal(rig_latch_count("sent"), 3);
     assert_int_equal(rig_latch_count("echo-sent"), 3);
     free(bytes);
