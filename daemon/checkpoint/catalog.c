@@ -188,9 +188,11 @@ static mr_status catalog_check_sizes(int dir_fd, const char *tag, char bad_file[
 mr_status mr_catalog_newest(const char *dir, const char *job, mr_catalog_report report,
                             void *context, mr_catalog_entry *out_entry) {
     int dir_fd = -1;
-    MR_TRY(mr_file_open_folder(dir, true, &dir_fd));
+    mr_status status = mr_file_open_folder(dir, true, &dir_fd);
+    if (!mr_status_is_ok(status))
+        return mr_status_prefix(status, "no committed checkpoint");
     catalog_scan scan = {.job = job, .report = report, .context = context};
-    mr_status status = catalog_list_at(dir_fd, dir, &scan);
+    status = catalog_list_at(dir_fd, dir, &scan);
     if (mr_status_is_ok(status)) {
         status = MR_ERROR(NOT_FOUND, "no committed checkpoint%s%s in %s", job == NULL ? "" : " of ",
                           job == NULL ? "" : job, dir);

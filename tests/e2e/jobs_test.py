@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of jobs, from outside: the queue when members are too few, the checkpoints that stay and
+the ones that go, resuming from a tag, and what an inference job leaves behind."""
+
+import os
+import unittest
+
+from cluster import CORPUS, Cluster, job_text
+
+SLOW = dict(dim=128, heads=4, length=64, batch=4, micro_batches=8, layers=4)
+
+
+class Jobs(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = Cluster(stages=2)
+        cls.cluster.__enter__()
+        cls.cluster.write("corpus.txt", CORPUS)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.cluster.__exit__(None, None, None)
+
+    def job(self, name):
+        return self.cluster.client("-o", "json", "job", "get", name).check().json()["job"]
+
+    def tags(self, directory):
+        listed = self.cluster.client("-o", "json", "checkpoint", "list", directory).check().json()
+        return [c["tag"] for c in listed["checkpoints"]]
+
+    def test_jobs_wait_in_order_when_members_are_too_few(self):
+        running = self.cluster.write("first.yaml", job_text(name="first", steps=200, **SLOW))
+        process = self.cluster.client_start("-o", "jsonl", "train", running)
+        process.stdout.readline()
+        for name in ("second", "third"):
+            path = self.cluster.write(name + ".yaml", job_text(name=name, steps=1))
+            self.cluster.client("job", "submit", path).check()
+        second, third = self.job("second"), self.job("third")
+        self.assertEqual((second["state"], second["queue_position"]), ("QUEUED", 1))
+        self.assertEqual((third["state"], third["queue_position"]), ("QUEUED", 2))
+        self.assertIn("2", second["reason"])
+        self.cluster.client("job", "cancel", "first").check()
+        process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 9)
+        # The second takes the members that the first gives back; a job that waits can be cancelled.
+        watch = self.cluster.client_start("job", "watch", "second")
+        said = []
+        for line in watch.stderr:
+            said.append(line)
+            if "RUNNING" in line:
+                break
+        self.assertIn("RUNNING", said[-1])
+        watch.kill()
+        watch.communicate()
+        for name in ("third", "second"):
+            self.cluster.client("job", "cancel", name).check()
+            self.assertEqual(self.job(name)["state"], "CANCELLED")
+
+    def test_a_job_that_needs_more_stages_than_there_are_says_so(self):
+        path = self.cluster.write("wide.yaml", job_text(name="wide", stages=4, steps=1))
+        self.cluster.client("job", "submit", path).check()
+        job = self.job("wide")
+        self.assertEqual(job["state"], "QUEUED")
+        self.assertIn("needs 4", job["reason"])
+        self.cluster.client("job", "cancel", "wide").check()
+
+    def test_only_the_newest_checkpoints_are_kept_and_the_first_is_saved_when_asked(self):
+        directory = os.path.join(self.cluster.folder, "kept")
+        text = job_text(name="keeper", steps=9, directory=directory, every=2)
+        path = self.cluster.write("keeper.yaml", text.replace("keep: 0", "keep: 2"))
+        self.cluster.train(path).check()
+        self.assertEqual(self.tags(directory), ["step-000000000008", "step-000000000009"])
+        self.assertEqual(sorted(os.listdir(directory)),
+                         ["latest", "step-000000000008", "step-000000000009"])
+        with open(os.path.join(directory, "latest")) as latest:
+            self.assertEqual(latest.read().strip(), "step-000000000009")
+        directory = os.path.join(self.cluster.folder, "initial")
+        text = job_text(name="initial", steps=2, directory=directory)
+        path = self.cluster.write("initial.yaml", text.replace("keep: 0", "initial: true"))
+        self.cluster.train(path).check()
+        self.assertEqual(self.tags(directory), ["step-000000000000", "step-000000000002"])
+
+    def test_a_run_goes_on_from_a_named_checkpoint(self):
+        directory = os.path.join(self.cluster.folder, "named")
+        path = self.cluster.write("named.yaml", job_text(name="named", steps=6,
+                                                         directory=directory, every=2))
+        whole = self.cluster.train(path).check().steps()
+        again = self.cluster.train(path, "--resume=step-000000000004").check().steps()
+        self.assertEqual([(s["step"], s["loss"]) for s in again],
+                         [(s["step"], s["loss"]) for s in whole[4:]])
+        run = self.cluster.train(path, "--resume=step-000000000005").check(3)
+        self.assertIn("step-000000000005", run.err)
+
+    def test_generating_needs_a_checkpoint_and_leaves_the_members_free(self):
+        directory = os.path.join(self.cluster.folder, "empty")
+        path = self.cluster.write("empty.yaml", job_text(name="empty", steps=2,
+                                                         directory=directory))
+        run = self.cluster.client("generate", path, "--tokens", "4").check(3)
+        self.assertIn("checkpoint", run.err)
+        self.cluster.train(path).check()
+        run = self.cluster.client("generate", path, "--tokens", "4", "--temperature", "0").check()
+        self.assertTrue(run.out)
+        members = self.cluster.client("-o", "json", "stage", "list").check().json()["stages"]
+        self.assertEqual({m["job_id"] for m in members}, {None})
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
