@@ -87,7 +87,8 @@ class Daemon:
             raise AssertionError("%s did not end within %s s of signal %d"
                                  % (self.name, seconds, signal_number))
         self._reader.join(STOP_SECONDS)
-        self.process.stderr.close()
+        if not self.process.stderr.closed:
+            self.process.stderr.close()
         return code
 
 

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two rounds of torture.py: daemons and clients killed at random, the same bits in the end."""
+
+import unittest
+
+from torture import torture
+
+
+class Kills(unittest.TestCase):
+    def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(self):
+        faults = torture(rounds=2, seed=2)
+        self.assertEqual(len(faults), 2)
+        self.assertTrue(any(faults), "no fault struck: the rounds show nothing")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
