@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* arguments.h: gRPC's channel arguments for both ends: every limit that core would otherwise
- * choose, set here next to its counterpart (reference/reliability.md 5.2).
+ * choose, set here next to its counterpart.
  * Owner: rpc. Plain data. Internal to this folder. */
 #ifndef MR_RPC_ARGUMENTS_H
 #define MR_RPC_ARGUMENTS_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* wire.h: protobuf's wire format, read field by field. Used to check a message before protobuf-c
  * unpacks it: protobuf-c names no reason for a refusal, cuts strings at an embedded NUL and takes
- * any bytes for UTF-8 (reference/grpc-core.md item 26).
+ * any bytes for UTF-8.
  * Format: protobuf.dev/programming-guides/encoding.
  * Owner: rpc. Thread: any. Internal to this folder. */
 #ifndef MR_RPC_WIRE_H

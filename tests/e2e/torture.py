@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kills whatever there is, again and again, and demands the bits of an undisturbed run.
 
-    tests/e2e/python.sh tests/e2e/torture.py [--rounds N] [--seed S]     (a heavy sweep, run by hand)
+    tests/e2e/python.sh tests/e2e/torture.py [--rounds N] [--seed S]   (a heavy sweep, run by hand)
 
 Method: one job, trained once without disturbance. Then rounds of the same job with a seeded random
-fault at a random step: SIGKILL, SIGTERM or SIGSTOP to a stage, the coordinator or the client, chosen
-by the seed. After each fault the missing daemons are started again and the job is resumed from its
-newest checkpoint, until it ends. The digests of the last checkpoint's layer files must equal the
-undisturbed run's, every committed checkpoint must verify, and nothing may hang: each wait is bounded.
-tests/e2e/torture_test.py runs a few rounds of it.
+fault at a random step: SIGKILL, SIGTERM or SIGSTOP to a stage, the coordinator or the client,
+chosen by the seed. After each fault the missing daemons are started again and the job is resumed
+from its newest checkpoint, until it ends. The digests of the last checkpoint's layer files must
+equal the undisturbed run's, every committed checkpoint must verify, and nothing may hang: each wait
+is bounded. tests/e2e/torture_test.py runs a few rounds of it.
 """
 
 import argparse
