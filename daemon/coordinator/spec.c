@@ -115,6 +115,8 @@ mr_status mr_job_spec_make(const char *job_file, const char *base_directory, boo
                         base_directory);
     MR_TRY_GOTO(status, mr_job_parse(job_file, strlen(job_file), &job, NULL), out);
     MR_TRY_GOTO(status, mr_job_check_runnable(job, !inference), out);
+    if (inference)
+        mr_job_become_inference(job);
     MR_TRY_GOTO(status, mr_plan_make(job, inference, &plan), out);
     MR_TRY_GOTO(status, mr_job_spec_ended(job->name, job_file, base_directory, inference, &spec),
                 out);

@@ -3,11 +3,12 @@
  * checks, because such a job can still be validated and planned. */
 #include "daemon/model/job.h"
 
+void mr_job_become_inference(mr_job *job) {
+    job->data = 1;
+    job->micro_batches = 1;
+}
+
 mr_status mr_job_check_runnable(const mr_job *job, bool training) {
-    if (job->data > 1)
-        return MR_ERROR(UNIMPLEMENTED,
-                        "pipeline.topology.data is %zu; this version runs one replica, 1",
-                        job->data);
     if (job->model > 1)
         return MR_ERROR(UNIMPLEMENTED,
                         "pipeline.topology.model is %zu; this version does not cut layers, 1",

@@ -91,7 +91,7 @@ static mr_status plan_make_bounds(mr_plan *plan) {
 
 static mr_verify_shape plan_shape(const mr_plan *plan) {
     return (mr_verify_shape){.stage_count = plan->stage_count,
-                             .micro_batches = plan->micro_batches,
+                             .micro_batches = plan->job->micro_batches,
                              .chunks = 1,
                              .training = !plan->inference};
 }
@@ -100,7 +100,7 @@ static mr_verify_shape plan_shape(const mr_plan *plan) {
 static mr_status plan_make_schedules(mr_plan *plan) {
     mr_schedule_kind kind = plan->inference ? MR_SCHEDULE_INFERENCE : plan->job->schedule;
     for (size_t stage = 0; stage < plan->stage_count; stage++)
-        MR_TRY(mr_schedule_generate(kind, stage, plan->stage_count, plan->micro_batches,
+        MR_TRY(mr_schedule_generate(kind, stage, plan->stage_count, plan->job->micro_batches,
                                     &plan->schedules[stage]));
     size_t *peaks = mr_alloc_array(plan->stage_count, sizeof(*peaks));
     if (peaks == NULL)
@@ -202,7 +202,6 @@ mr_status mr_plan_make(const mr_job *job, bool inference, mr_plan **out_plan) {
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a plan");
     plan->job = job;
     plan->inference = inference || job->loss == MR_LOSS_NONE;
-    plan->micro_batches = inference ? 1 : job->micro_batches;
     mr_status status = plan_fill(plan);
     if (mr_status_is_ok(status))
         *out_plan = plan;

@@ -41,7 +41,6 @@ typedef struct mr_plan {
     const mr_job *job; /* borrowed */
     mr_topology topology;
     bool inference; /* forward only: no gradients, no optimizer */
-    size_t micro_batches; /* of one step; a run for inference takes one at a time */
     size_t stage_count;
     size_t *bounds; /* stage_count + 1 */
     mr_stage_plan *stages;

@@ -152,7 +152,7 @@ static mr_status stage_fill(mr_plan *plan, size_t index, const bool *repeated) {
         double flops = description->flops_forward;
         if (!plan->inference)
             flops += description->flops_backward_input + description->flops_backward_weight;
-        stage->flops += flops * (double)plan->micro_batches;
+        stage->flops += flops * (double)plan->job->micro_batches;
     }
     stage_sum weights = {0};
     stage_sum gradients = {0};

@@ -41,6 +41,8 @@ static mr_status assignment_take_peers(mr_assignment *assignment,
 static mr_status assignment_take_plan(mr_assignment *assignment,
                                       const Millrace__V1__Prepare *order) {
     MR_TRY(mr_job_parse(order->job_file, strlen(order->job_file), &assignment->job, NULL));
+    if (assignment->inference)
+        mr_job_become_inference(assignment->job);
     MR_TRY(mr_plan_make(assignment->job, assignment->inference, &assignment->plan));
     assignment->rank_count = assignment->plan->topology.world_size;
     if (order->rank >= assignment->rank_count)
@@ -54,6 +56,7 @@ static mr_status assignment_take_plan(mr_assignment *assignment,
     size_t coordinates[MR_AXES_MAX];
     MR_TRY(mr_topology_coordinates(&assignment->plan->topology, order->rank, coordinates));
     assignment->stage = (uint32_t)coordinates[0]; /* axes are pipe, data, model */
+    assignment->replica = (uint32_t)coordinates[1];
     return MR_OK;
 }
 

@@ -18,6 +18,7 @@ typedef struct mr_assignment {
     bool inference;
     uint32_t rank;
     uint32_t stage;
+    uint32_t replica; /* data coordinate */
     size_t rank_count;
     char (*addresses)[MR_ADDRESS_BYTES]; /* by rank */
     mr_job *job;

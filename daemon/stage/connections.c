@@ -87,10 +87,31 @@ static size_t tied_bytes(const mr_assignment *assignment, const char *key) {
     return 0;
 }
 
+/* Largest parameter of this stage, in bytes: what replicas sum at once. */
+static size_t largest_parameter_bytes(const mr_assignment *assignment) {
+    const mr_stage_plan *stage = mr_assignment_stage(assignment);
+    size_t largest = 0;
+    for (size_t l = stage->layer_first; l < stage->layer_end; l++) {
+        const mr_layer_description *layer = &assignment->plan->layers[l];
+        for (size_t i = 0; i < layer->parameter_count; i++) {
+            size_t bytes = 0;
+            MR_ASSERT(mr_shape_bytes(&layer->parameters[i].shape, &bytes));
+            largest = bytes > largest ? bytes : largest;
+        }
+    }
+    return largest;
+}
+
 static mr_group_options group_options(const mr_assignment *assignment, const mr_group_plan *group,
                                       size_t bytes_max, char id[CONNECTIONS_GROUP_ID_BYTES]) {
-    (void)snprintf(id, CONNECTIONS_GROUP_ID_BYTES, "%s/%s",
-                   group->kind == MR_GROUP_TIED ? "tied" : "pipe", group->key);
+    static const char *const kinds[MR_GROUP_KIND_COUNT] = {
+        [MR_GROUP_TIED] = "tied",
+        [MR_GROUP_DATA] = "data",
+        [MR_GROUP_MODEL] = "model",
+        [MR_GROUP_PIPE] = "pipe",
+    };
+    (void)snprintf(id, CONNECTIONS_GROUP_ID_BYTES, "%s/%s/%u", kinds[group->kind], group->key,
+                   group->ranks[0]);
     return (mr_group_options){
         .job_id = assignment->job_id,
         .epoch = assignment->epoch,
@@ -137,6 +158,11 @@ static mr_status connections_groups(mr_connections *connections, const mr_assign
             slot->plan = group;
             MR_TRY(connections_group(assignment, transport, group,
                                      tied_bytes(assignment, group->key), listening, &slot->group));
+        } else if (group->kind == MR_GROUP_DATA) {
+            size_t bytes = largest_parameter_bytes(assignment);
+            MR_TRY(connections_group(assignment, transport, group,
+                                     bytes > gather_bytes ? bytes : gather_bytes, listening,
+                                     &connections->data));
         }
     }
     connections->tied_count = tied;
@@ -208,6 +234,8 @@ void mr_connections_interrupt(mr_connections *connections, const char *reason) {
             mr_link_interrupt(links[i], reason);
     if (connections->pipe != NULL)
         mr_group_interrupt(connections->pipe, reason);
+    if (connections->data != NULL)
+        mr_group_interrupt(connections->data, reason);
     for (size_t i = 0; i < connections->tied_count; i++)
         if (connections->tied[i].group != NULL)
             mr_group_interrupt(connections->tied[i].group, reason);
@@ -219,6 +247,7 @@ void mr_connections_close(mr_connections *connections) {
     for (size_t i = 0; i < 4; i++)
         mr_link_close(links[i]);
     mr_group_close(connections->pipe);
+    mr_group_close(connections->data);
     for (size_t i = 0; i < connections->tied_count; i++)
         mr_group_close(connections->tied[i].group);
     mr_free(connections->tied);

@@ -30,6 +30,7 @@ typedef struct mr_connections {
     mr_link *gradient_in;
     mr_link *gradient_out;
     mr_group *pipe;
+    mr_group *data; /* NULL with one replica */
     size_t tied_count;
     mr_tied_group *tied;
 } mr_connections;

@@ -219,8 +219,30 @@ static mr_status executor_report_result(mr_executor *executor, mr_executor_repor
     return MR_OK;
 }
 
+/* The first stage of another replica: rank 0 has its microbatches, this one's may still come. */
+static mr_status executor_await_feed(mr_executor *executor) {
+    uint64_t step = mr_session_next_step(executor->session);
+    int64_t end_ms = mr_clock_now_ms() + MR_STEP_WAIT_TIMEOUT_MS;
+    while (!mr_feed_ready(executor->options.feed, step)) {
+        mr_executor_event event;
+        int64_t left_ms = end_ms - mr_clock_now_ms();
+        if (left_ms <= 0)
+            return MR_ERROR(DEADLINE_EXCEEDED, "step %llu: the feed of replica %u is late",
+                            (unsigned long long)step + 1,
+                            mr_session_assignment(executor->session)->replica);
+        mr_status waited = mr_queue_pop(executor->events, &event, left_ms);
+        bool over = mr_status_is_ok(waited) ? !wishes_take(executor, &event)
+                                            : waited.code == MR_CODE_CANCELLED;
+        if (over)
+            return MR_ERROR(CANCELLED, "the run is over");
+    }
+    return MR_OK;
+}
+
 static mr_status executor_step(mr_executor *executor) {
     const mr_assignment *assignment = mr_session_assignment(executor->session);
+    if (assignment->stage == 0 && assignment->replica > 0)
+        MR_TRY(executor_await_feed(executor));
     mr_executor_report report = {
         .kind = MR_EXECUTOR_STEP_DONE,
         .step = mr_session_next_step(executor->session),
@@ -230,7 +252,7 @@ static mr_status executor_step(mr_executor *executor) {
     uint64_t done = mr_session_next_step(executor->session);
     executor->wishes.periodic = !assignment->inference && assignment->checkpoint_dir[0] != 0 &&
                                 every > 0 && done % every == 0;
-    if (assignment->rank != 0)
+    if (assignment->stage != 0)
         return MR_OK;
     if (assignment->inference)
         return executor_report_result(executor, &report);
@@ -270,8 +292,7 @@ static mr_status executor_run(mr_executor *executor) {
         boundary_record record = {0};
         if (assignment->rank == 0)
             MR_TRY(executor_choose(executor, &record));
-        MR_TRY(mr_group_broadcast(mr_session_pipe(executor->session), &record, sizeof(record), 0,
-                                  assignment->rank == 0 ? MR_STEP_WAIT_TIMEOUT_MS : -1));
+        MR_TRY(mr_session_agree(executor->session, &record, sizeof(record)));
         MR_TRY(executor_follow(executor, &record, &finished));
     }
     return MR_OK;

@@ -43,7 +43,7 @@ typedef struct mr_executor_event {
 typedef enum mr_executor_report_kind {
     MR_EXECUTOR_PREPARED,
     MR_EXECUTOR_CONNECTED,
-    MR_EXECUTOR_STEP_DONE, /* rank 0 */
+    MR_EXECUTOR_STEP_DONE, /* first stages */
     MR_EXECUTOR_SAVED,     /* status: OK, or why not; owns files */
     MR_EXECUTOR_PAUSED,
     MR_EXECUTOR_FINISHED,

@@ -74,7 +74,7 @@ static mr_status window_fill(mr_feed_window *window, const mr_assignment *assign
     memcpy(window->job_id, assignment->job_id, sizeof(window->job_id));
     window->epoch = assignment->epoch;
     window->step_end = assignment->inference ? UINT64_MAX : assignment->job->total_steps;
-    window->micro_batches = (uint32_t)assignment->plan->micro_batches;
+    window->micro_batches = (uint32_t)assignment->job->micro_batches;
     window->next_step = next_step;
     MR_TRY(window_expect_all(window, assignment));
     size_t slots = (size_t)MR_FEED_WINDOW_STEPS * window->micro_batches;

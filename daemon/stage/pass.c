@@ -11,7 +11,8 @@ static mr_layer_call pass_call(const mr_pass *pass, size_t layer) {
         .training = !pass->assignment->inference,
         .seed = pass->assignment->job->seed,
         .step = pass->step,
-        .micro_batch = pass->micro_batch,
+        .micro_batch = pass->assignment->replica * pass->assignment->job->micro_batches +
+                       pass->micro_batch,
         .saved = mr_activations_saved(pass->activations, pass_slot(pass), layer),
         .retained = mr_activations_retained(pass->activations),
         .scratch = mr_activations_scratch(pass->activations),

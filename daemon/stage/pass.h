@@ -8,7 +8,8 @@
 #include "daemon/stage/activations.h"
 #include "daemon/stage/parameters.h"
 
-/* Everything borrowed. micro_batch: its number in the whole step. */
+/* Everything borrowed. micro_batch: its number within the replica, which chooses the slot; random
+ * numbers are keyed by its number in the whole step, which counts through the replicas. */
 typedef struct mr_pass {
     mr_device *device;
     const mr_assignment *assignment;

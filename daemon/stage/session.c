@@ -43,6 +43,8 @@ struct mr_session {
     size_t *gather_bytes; /* [stage_count] */
     double *gathered;     /* all ranks' parts, in rank order */
     double *mine;
+    size_t *replica_bytes;  /* [data]: one double each */
+    double *replica_losses; /* [data] */
     float *logits; /* inference: [logit_count] */
     size_t logit_count;
     /* of the step in work */
@@ -89,6 +91,13 @@ static mr_status session_size_gather(mr_session *session) {
         session->gather_bytes[s] = (GATHER_HEAD + owned) * sizeof(double);
         total += session->gather_bytes[s];
     }
+    size_t replicas = session->assignment->job->data;
+    session->replica_bytes = mr_alloc_array(replicas, sizeof(size_t));
+    session->replica_losses = mr_alloc_array(replicas, sizeof(double));
+    if (session->replica_bytes == NULL || session->replica_losses == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu replicas", replicas);
+    for (size_t i = 0; i < replicas; i++)
+        session->replica_bytes[i] = sizeof(double);
     session->gathered = mr_alloc(total);
     session->mine = mr_alloc(session->gather_bytes[session->assignment->stage]);
     if (session->gathered == NULL || session->mine == NULL)
@@ -210,6 +219,8 @@ void mr_session_destroy(mr_session *session) {
     mr_activations_destroy(session->activations);
     mr_parameters_destroy(session->parameters);
     mr_free(session->logits);
+    mr_free(session->replica_losses);
+    mr_free(session->replica_bytes);
     mr_free(session->mine);
     mr_free(session->gathered);
     mr_free(session->gather_bytes);
@@ -356,13 +367,41 @@ static mr_status session_reduce_tied(mr_session *session) {
     return MR_OK;
 }
 
+/* Gradients of all replicas, each parameter in one piece, summed in rank order. */
+static mr_status session_reduce_data(mr_session *session) {
+    mr_group *data = session->connections.data;
+    for (size_t i = 0; data != NULL && i < mr_parameters_count(session->parameters); i++) {
+        const mr_tensor *gradient = &mr_parameters_at(session->parameters, i)->gradient;
+        const float *part = gradient->data;
+        size_t elements = 0;
+        MR_ASSERT(mr_shape_elements(&gradient->shape, &elements));
+        MR_TRY(mr_group_sum(data, &part, 1, gradient->data, elements, MR_STEP_WAIT_TIMEOUT_MS));
+    }
+    return MR_OK;
+}
+
+/* The loss sums of all replicas' last stages, added in rank order. */
+static mr_status session_sum_loss(mr_session *session, double *loss) {
+    mr_group *data = session->connections.data;
+    if (data == NULL)
+        return MR_OK;
+    MR_TRY(mr_group_gather(data, loss, session->replica_bytes, session->replica_losses,
+                           MR_STEP_WAIT_TIMEOUT_MS));
+    *loss = 0;
+    for (size_t i = 0; i < data->member_count; i++)
+        *loss += session->replica_losses[i];
+    return MR_OK;
+}
+
 /* Puts loss, busy time and squares of all ranks into gathered; the same bytes on every rank. */
 static mr_status session_gather(mr_session *session) {
     mr_device *device = session->options.device;
     session->mine[GATHER_LOSS] = 0;
-    if (session_is_last(session))
+    if (session_is_last(session)) {
         device->ops->copy_out(device, &session->mine[GATHER_LOSS], session->loss.base,
                               sizeof(double));
+        MR_TRY(session_sum_loss(session, &session->mine[GATHER_LOSS]));
+    }
     session->mine[GATHER_BUSY] = (double)session->busy_ns;
     mr_optimizer_sums(session->parameters, &session->mine[GATHER_HEAD]);
     MR_TRY(device->ops->check(device));
@@ -435,7 +474,7 @@ static mr_status session_instruction(mr_session *session, const mr_instruction *
     case MR_OPCODE_REDUCE_TIED:
         return session_reduce_tied(session);
     case MR_OPCODE_REDUCE_DATA:
-        return MR_OK; /* one replica: its sum is its own */
+        return session_reduce_data(session);
     case MR_OPCODE_OPTIMIZER:
         return session_optimizer(session);
     case MR_OPCODE_BACKWARD_INPUT:
@@ -497,7 +536,8 @@ mr_status mr_session_step(mr_session *session, mr_step_result *out_result) {
     uint64_t allocations = mr_alloc_count();
     int64_t start_ns = mr_clock_now_ns();
     session->result = (mr_step_result){
-        .tokens = job->micro_batches * job->micro_batch_size * job->sequence_length,
+        .tokens =
+            job->data * job->micro_batches * job->micro_batch_size * job->sequence_length,
     };
     session->busy_ns = 0;
     session->transport_ns = 0;
@@ -519,13 +559,24 @@ mr_status mr_session_step(mr_session *session, mr_step_result *out_result) {
     return MR_OK;
 }
 
+/* Replicas hold the same bits; the first one writes them. */
 mr_status mr_session_save(mr_session *session, const char *tag, mr_layer_store_files *out_files) {
+    if (session->assignment->replica > 0) {
+        *out_files = (mr_layer_store_files){0};
+        return MR_OK;
+    }
     return mr_layer_store_save(session->assignment, session->parameters, tag, session->next_step,
                                session->options.stop, out_files);
 }
 
-mr_group *mr_session_pipe(mr_session *session) {
-    return session->connections.pipe;
+mr_status mr_session_agree(mr_session *session, void *record, size_t bytes) {
+    const mr_assignment *assignment = session->assignment;
+    bool decides = assignment->rank == 0;
+    if (session->connections.data != NULL && assignment->stage == 0)
+        MR_TRY(mr_group_broadcast(session->connections.data, record, bytes, 0,
+                                  decides ? MR_STEP_WAIT_TIMEOUT_MS : -1));
+    return mr_group_broadcast(session->connections.pipe, record, bytes, 0,
+                              assignment->stage == 0 ? MR_STEP_WAIT_TIMEOUT_MS : -1);
 }
 
 const mr_assignment *mr_session_assignment(const mr_session *session) {

@@ -272,7 +272,7 @@ static void stage_detached(void *context, mr_status why) {
 static void stage_prepared(stage *self, const mr_executor_report *report) {
     mr_status status = MR_OK;
     self->job.next_step = report->step;
-    if (self->job.rank == 0)
+    if (self->job.assignment->stage == 0)
         status = mr_feed_start(self->feed, self->job.assignment, report->step);
     if (mr_status_is_ok(status))
         mr_report_prepared(self->control, stage_subject(self), self->job.schedule_hash,
@@ -284,8 +284,10 @@ static void stage_prepared(stage *self, const mr_executor_report *report) {
 static void stage_step_done(stage *self, const mr_executor_report *report) {
     self->job.next_step = report->step + 1;
     self->job.result = report->result;
-    mr_report_step(self->control, stage_subject(self), report);
     mr_feed_send_applied(self->feed, report->step, report->result.loss);
+    if (self->job.rank != 0)
+        return;
+    mr_report_step(self->control, stage_subject(self), report);
     mr_stage_metrics_step(self->metrics, &report->result);
 }
 
@@ -347,8 +349,8 @@ static void stage_feed_ready(void *context, uint64_t step) {
 
 static void stage_feed_state(void *context, bool open) {
     stage *self = context;
-    if (!stage_holds_job(self))
-        return;
+    if (!stage_holds_job(self) || self->job.rank != 0)
+        return; /* the other replicas' feeds are waited for at each step */
     mr_report_feed(self->control, stage_subject(self), open);
     if (!open && self->job.inference)
         stage_post(self, &(mr_executor_event){.kind = MR_EXECUTOR_FEED_CLOSED});

@@ -365,7 +365,6 @@ static void test_jobs_beyond_this_version_are_planned_but_not_run(void **state) 
         const char *to;
         const char *text;
     } cases[] = {
-        {"data: 1, model: 1", "data: 2, model: 1", "pipeline.topology.data is 2"},
         {"data: 1, model: 1", "data: 1, model: 4", "pipeline.topology.model is 4"},
         {"activation_checkpoint_interval: 0", "activation_checkpoint_interval: 2",
          "pipeline.activation_checkpoint_interval is 2"},

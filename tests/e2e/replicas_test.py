@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replicas (the data axis) across real processes. With the same data width every number of stages
+gives the same bits; another width takes the same samples in the same steps, with the same dropout,
+and gives the same losses within rounding (law 7: 2 x 4 microbatches are 1 x 8). A checkpoint does
+not know the width, and a stage of another replica that is killed fails the job by name."""
+
+import json
+import os
+import shutil
+import signal
+import unittest
+
+from cluster import CORPUS, Cluster, job_text
+
+TOLERANCE = 1e-5  # relative, over all steps: sums of gradients are taken in another order
+
+
+def text(name, pipe, data, micro_batches, **options):
+    """A job of pipe x data ranks."""
+    return job_text(name=name, stages=1, micro_batches=micro_batches, dropout=0.1,
+                    **options).replace(
+                        "{stages: 1,", "{topology: {pipe: %d, data: %d}," % (pipe, data))
+
+
+class Replicas(unittest.TestCase):
+    def losses(self, cluster, name, *arguments, resume=False, **options):
+        path = cluster.write(name + ".yaml", text(name, *arguments, **options))
+        steps = cluster.train(path, *(["--resume"] if resume else [])).check().steps()
+        return [(s["step"], s["loss"], s["grad_norm"], s["tokens"]) for s in steps]
+
+    def assert_close(self, got, wanted):
+        self.assertEqual([g[0] for g in got], [w[0] for w in wanted])
+        for one, other in zip(got, wanted):
+            self.assertEqual(one[3], other[3])
+            for i in (1, 2):
+                self.assertLess(abs(one[i] - other[i]), TOLERANCE * abs(other[i]), (one, other))
+
+    def test_every_topology_gives_the_same_training(self):
+        with Cluster(stages=4) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            alone = self.losses(cluster, "alone", 1, 1, 8, steps=12)
+            wide = self.losses(cluster, "wide", 1, 2, 4, steps=12)
+            square = self.losses(cluster, "square", 2, 2, 4, steps=12)
+            four = self.losses(cluster, "four", 1, 4, 2, steps=12)
+            self.assertEqual(wide, square)
+            self.assert_close(wide, alone)
+            self.assert_close(four, alone)
+
+    def test_a_checkpoint_is_resumed_at_another_width(self):
+        with Cluster(stages=4) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            directory = os.path.join(cluster.folder, "checkpoints")
+            whole = self.losses(cluster, "resized", 1, 1, 8, steps=10)
+            self.losses(cluster, "resized", 2, 2, 4, steps=10, directory=directory, every=5)
+            shutil.rmtree(os.path.join(directory, "step-%012d" % 10))
+            rest = self.losses(cluster, "resized", 3, 1, 8, steps=10, directory=directory,
+                               resume=True)
+            self.assertEqual(len(rest), 5)
+            self.assert_close(rest, whole[5:])
+            # Inference takes one replica of whatever the file says.
+            path = cluster.write("two.yaml", text("resized", 2, 2, 4, steps=10,
+                                                  directory=directory))
+            run = cluster.client("generate", path, "--tokens", "5", "--temperature", "0").check()
+            self.assertTrue(run.out)
+
+    def test_a_killed_replica_is_named(self):
+        with Cluster(stages=4) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            path = cluster.write("victim.yaml", text(
+                "victim", 2, 2, 4, steps=400, dim=64, heads=4))
+            process = cluster.client_start("-o", "jsonl", "train", path)
+            for line in process.stdout:
+                if json.loads(line)["step"] == 3:
+                    break
+            cluster.stages[3].stop(signal.SIGKILL)
+            _, err = process.communicate(timeout=30)
+            self.assertEqual(process.returncode, 8)
+            self.assertIn("rank 3", err)
+            small = cluster.write("after.yaml", text("after", 1, 2, 2, steps=2))
+            self.assertEqual(len(cluster.train(small).check().steps()), 2)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
