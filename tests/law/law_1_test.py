@@ -67,6 +67,16 @@ class Law1(unittest.TestCase):
                             self.assertEqual(other_bits, bits)
                             self.assertEqual(other_files, files)
 
+    def test_every_number_of_threads_gives_the_same_bits(self):
+        seen = []
+        for threads in (1, 2, 3):
+            with Cluster(stages=2, threads=threads) as cluster:
+                cluster.write("corpus.txt", CORPUS)
+                bits, files, _ = self.run_job(cluster, "threads", 2)
+                seen.append((bits, files))
+        self.assertEqual(seen[1], seen[0])
+        self.assertEqual(seen[2], seen[0])
+
     def test_a_run_stopped_and_resumed_at_another_stage_count_gives_the_same_bits(self):
         with Cluster(stages=3, threads=2) as cluster:
             cluster.write("corpus.txt", CORPUS)
