@@ -6,6 +6,14 @@
  * on good arguments, and what can go wrong underneath (a library, a card) latches in the device and
  * is read by mr_device_check. Letters: B batch, T sequence, C width, R = B T rows, V vocabulary, NH
  * heads. Gradients of parameters accumulate (+=); gradients of activations overwrite unless said.
+ * Types: an activation (x, y, dy, dx, branch, residual, sum, qkv, dqkv, out, dout, logits, dlogits,
+ * and a, b, out of add) is f32 or bf16, all activations of one call the same; so is a weight matrix
+ * that an activation is multiplied by or looked up in (w of linear_*, wte, wpe), and it has the
+ * activations' type. Everything else is f32 always: biases, norm weights, statistics (mean, rstd,
+ * lse), gradients of parameters, targets, and all that the optimizer touches. In bf16 the
+ * arithmetic inside an operation runs in f32 (products in at least that), and each element of an
+ * output is rounded once, to nearest even. An activation that one call writes and reads again is
+ * read rounded.
  * Determinism (law 1): the same call gives the same bits for any number of threads.
  * Not here: layers (layers/), what to compute when (stage/). */
 #ifndef MR_DEVICE_DEVICE_H
@@ -70,13 +78,14 @@ typedef struct mr_device_ops {
     void (*copy)(mr_device *device, void *to, const void *from, size_t bytes);
     void (*zero)(mr_device *device, void *at, size_t bytes);
 
-    /* y [R, OUT] = x [R, IN] w^T + bias; w [OUT, IN]; bias [OUT] or NULL. */
+    /* y [R, OUT] = x [R, IN] w^T + bias; w [OUT, IN]; bias f32 [OUT] or NULL. */
     void (*linear_forward)(mr_device *device, const mr_tensor *x, const mr_tensor *w,
                            const mr_tensor *bias, mr_tensor *y);
     /* dx [R, IN] = dy [R, OUT] w. */
     void (*linear_backward_input)(mr_device *device, const mr_tensor *dy, const mr_tensor *w,
                                   mr_tensor *dx);
-    /* dw [OUT, IN] += dy^T x; dbias [OUT] += column sums of dy; dbias NULL: none. */
+    /* dw [OUT, IN] += dy^T x; dbias [OUT] += column sums of dy; dbias NULL: none. dw and dbias are
+     * f32: a microbatch's sum over R is not rounded before it is added. */
     void (*linear_backward_weight)(mr_device *device, const mr_tensor *dy, const mr_tensor *x,
                                    mr_tensor *dw, mr_tensor *dbias);
 
@@ -84,15 +93,17 @@ typedef struct mr_device_ops {
      * [0, V) latches INVALID_ARGUMENT naming position, id and V. */
     void (*embedding_forward)(mr_device *device, const mr_tensor *tokens, const mr_tensor *wte,
                               const mr_tensor *wpe, mr_tensor *y);
-    /* dwte, dwpe += ; rows in ascending position order. dwpe NULL: none. */
+    /* dwte, dwpe (f32) += ; rows in ascending position order. dwpe NULL: none. */
     void (*embedding_backward)(mr_device *device, const mr_tensor *tokens, const mr_tensor *dy,
                                mr_tensor *dwte, mr_tensor *dwpe);
 
-    /* Over the last dimension, biased variance (arXiv:1607.06450). x [R, C], mean and rstd [R]. */
+    /* Over the last dimension, biased variance (arXiv:1607.06450). x [R, C], mean and rstd [R]; w
+     * and b, their gradients, mean and rstd are f32. */
     void (*layernorm_forward)(mr_device *device, const mr_tensor *x, const mr_tensor *w,
                               const mr_tensor *b, float eps, mr_tensor *y, mr_tensor *mean,
                               mr_tensor *rstd);
-    /* sum = x + dropout(branch), y = layernorm(sum): one pass over the rows. */
+    /* sum = x + dropout(branch), y = layernorm(sum): one pass over the rows. In bf16 the norm is
+     * that of the rounded sum, which is what backward will see. */
     void (*residual_layernorm_forward)(mr_device *device, const mr_tensor *x,
                                        const mr_tensor *branch, const mr_dropout *dropout,
                                        const mr_tensor *w, const mr_tensor *b, float eps,
@@ -108,7 +119,7 @@ typedef struct mr_device_ops {
                                       mr_tensor *db);
 
     /* out [B, T, C] from qkv [B, T, 3C] (all of Q, then K, then V, each NH heads of C/NH); scale
-     * 1/sqrt(C/NH); lse [B, NH, T]: log-sum-exp of each row. dropout acts on the probabilities,
+     * 1/sqrt(C/NH); lse f32 [B, NH, T]: log-sum-exp of each row. dropout acts on the probabilities,
      * element ((b NH + h) T + i) T + j. */
     void (*attention_forward)(mr_device *device, const mr_tensor *qkv, size_t heads, bool causal,
                               const mr_dropout *dropout, mr_tensor *out, mr_tensor *lse);
@@ -133,15 +144,20 @@ typedef struct mr_device_ops {
      * -1 counts as nothing; any other outside [0, V) latches INVALID_ARGUMENT. */
     void (*cross_entropy)(mr_device *device, const mr_tensor *logits, const mr_tensor *labels,
                           float scale, mr_tensor *dlogits, double *loss);
-    /* Adds the sum of (y - target)^2 to *loss; dy = 2 scale (y - target), may be y or NULL. */
+    /* target is f32. Adds the sum of (y - target)^2 to *loss; dy = 2 scale (y - target), may be y
+     * or NULL. */
     void (*mean_squared_error)(mr_device *device, const mr_tensor *y, const mr_tensor *target,
                                float scale, mr_tensor *dy, double *loss);
 
-    /* *out (device memory) = sum of squares, in blocks of a fixed size added in order. */
+    /* x f32. *out (device memory) = sum of squares, in blocks of a fixed size added in order. */
     void (*sum_of_squares)(mr_device *device, const mr_tensor *x, double *out);
-    /* a += b, elementwise. */
+    /* a += b, elementwise, f32. */
     void (*accumulate)(mr_device *device, mr_tensor *a, const mr_tensor *b);
-    /* Decoupled decay (arXiv:1711.05101): p -= lr wd p; then p -= lr mhat / (sqrt(vhat) + eps). */
+    /* y = x in y's type, f32 or bf16: rounded to nearest even, infinities kept, not-a-number stays
+     * one. y does not overlap x. */
+    void (*cast)(mr_device *device, const mr_tensor *x, mr_tensor *y);
+    /* All f32. Decoupled decay (arXiv:1711.05101): p -= lr wd p; then
+     * p -= lr mhat / (sqrt(vhat) + eps). */
     void (*adamw)(mr_device *device, const mr_adamw *options, const mr_tensor *gradient,
                   mr_tensor *parameter, mr_tensor *exp_avg, mr_tensor *exp_avg_sq);
 } mr_device_ops;

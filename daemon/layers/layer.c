@@ -53,11 +53,25 @@ static const mr_layer_functions *layer_functions(const mr_layer *layer) {
     return functions;
 }
 
+/* What the layer's own functions see of its input: x, or the copy of it in the layer's type that
+ * forward keeps among the saved bytes. */
+static mr_tensor layer_input(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x) {
+    mr_tensor input = *x;
+    if (!layer->description->casts_input)
+        return input;
+    input.shape.dtype = mr_layer_spec_activation(layer->spec);
+    input.data = (unsigned char *)call->saved + layer->description->input_cast;
+    return input;
+}
+
 void mr_layer_forward(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
                       mr_tensor *y) {
     MR_ASSERT(mr_shape_equal(&x->shape, &layer->input));
     MR_ASSERT(mr_shape_equal(&y->shape, &layer->description->output));
-    layer_functions(layer)->forward(layer, call, x, y);
+    mr_tensor input = layer_input(layer, call, x);
+    if (input.data != x->data)
+        call->device->ops->cast(call->device, x, &input);
+    layer_functions(layer)->forward(layer, call, &input, y);
 }
 
 void mr_layer_backward_input(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
@@ -65,14 +79,17 @@ void mr_layer_backward_input(const mr_layer *layer, const mr_layer_call *call, c
     MR_ASSERT(mr_shape_equal(&dy->shape, &layer->description->output));
     MR_ASSERT(dx == NULL || mr_shape_equal(&dx->shape, &layer->input));
     MR_ASSERT(dx == NULL || dx->data != dy->data);
-    layer_functions(layer)->backward_input(layer, call, x, dy, dx);
+    MR_ASSERT(dx == NULL || !layer->description->casts_input);
+    mr_tensor input = layer_input(layer, call, x);
+    layer_functions(layer)->backward_input(layer, call, &input, dy, dx);
 }
 
 void mr_layer_backward_weight(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
                               const mr_tensor *dy) {
     MR_ASSERT(layer->description->parameter_count == 0 || layer->gradients != NULL);
     MR_ASSERT(mr_shape_equal(&dy->shape, &layer->description->output));
-    layer_functions(layer)->backward_weight(layer, call, x, dy);
+    mr_tensor input = layer_input(layer, call, x);
+    layer_functions(layer)->backward_weight(layer, call, &input, dy);
 }
 
 void mr_layer_no_weight(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
@@ -116,10 +133,10 @@ mr_tensor mr_layer_rows(const mr_tensor *tensor) {
     return matrix;
 }
 
-mr_tensor mr_layer_slice(void *buffer, size_t offset, size_t rows, size_t columns) {
+mr_tensor mr_layer_slice(void *buffer, size_t offset, mr_dtype dtype, size_t rows, size_t columns) {
     return (mr_tensor){
         .data = (unsigned char *)buffer + offset,
-        .shape = {.dtype = MR_DTYPE_F32,
+        .shape = {.dtype = dtype,
                   .dim_count = columns == 0 ? 1 : 2,
                   .dims = {rows, columns}},
     };

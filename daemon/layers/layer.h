@@ -11,7 +11,9 @@
 #include "daemon/model/description.h"
 
 /* One layer of a stage, built once. parameters and gradients: description->parameter_count tensors
- * in the description's order; gradients NULL for inference. */
+ * in the description's order; gradients NULL for inference. parameters are what calls compute with:
+ * in another precision than f32 matrices are rounded copies of the masters that the optimizer keeps
+ * (mr_parameter_compute_dtype says which). gradients are f32 always. */
 typedef struct mr_layer {
     const mr_layer_spec *spec;               /* borrowed from the job */
     const mr_layer_description *description; /* borrowed from the plan */
@@ -40,8 +42,8 @@ MR_MUST_CHECK mr_status mr_layer_check(const mr_layer_spec *spec);
 void mr_layer_forward(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
                       mr_tensor *y);
 /* dx = gradient of x from dy; fills call->retained with what backward-weight needs. dx NULL: the
- * input needs no gradient (tokens), but retained is still filled. x, dy and saved must stay until
- * backward_weight. dx never overlaps dy. */
+ * input needs no gradient (tokens, or numbers of the feed), but retained is still filled. x, dy and
+ * saved must stay until backward_weight. dx never overlaps dy. */
 void mr_layer_backward_input(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
                              const mr_tensor *dy, mr_tensor *dx);
 /* layer->gradients += gradients of the parameters; after backward_input of the same microbatch. */

@@ -38,8 +38,8 @@ mr_tensor *mr_layer_gradient(const mr_layer *layer, const char *name);
 
 /* The same elements as a matrix: all dimensions but the last are rows. */
 mr_tensor mr_layer_rows(const mr_tensor *tensor);
-/* An f32 tensor at offset bytes of a buffer: [rows, columns], or [rows] where columns is 0. */
-mr_tensor mr_layer_slice(void *buffer, size_t offset, size_t rows, size_t columns);
+/* A tensor at offset bytes of a buffer: [rows, columns], or [rows] where columns is 0. */
+mr_tensor mr_layer_slice(void *buffer, size_t offset, mr_dtype dtype, size_t rows, size_t columns);
 
 /* Where dropout acts; part of the key, so that no two masks of a layer are related. */
 typedef enum mr_dropout_site {

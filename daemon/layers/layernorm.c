@@ -15,8 +15,8 @@ static layernorm_views layernorm_bind(const mr_layer *layer, const mr_layer_call
     mr_status status = mr_norm_layout_make(layer->spec, &layer->input, &layout);
     MR_ASSERT(mr_status_is_ok(status)); /* the description was made from the same sizes */
     return (layernorm_views){
-        .mean = mr_layer_slice(call->saved, layout.mean, layout.rows, 0),
-        .rstd = mr_layer_slice(call->saved, layout.rstd, layout.rows, 0),
+        .mean = mr_layer_slice(call->saved, layout.mean, MR_DTYPE_F32, layout.rows, 0),
+        .rstd = mr_layer_slice(call->saved, layout.rstd, MR_DTYPE_F32, layout.rows, 0),
     };
 }
 

@@ -28,37 +28,38 @@ typedef struct block {
     mr_tensor d_ln_1_out;
 } block;
 
-static mr_tensor block_cube(void *buffer, size_t offset, size_t d0, size_t d1, size_t d2) {
+static mr_tensor block_cube(void *buffer, size_t offset, mr_dtype dtype, size_t d0, size_t d1,
+                            size_t d2) {
     return (mr_tensor){
         .data = (unsigned char *)buffer + offset,
-        .shape = {.dtype = MR_DTYPE_F32, .dim_count = 3, .dims = {d0, d1, d2}},
+        .shape = {.dtype = dtype, .dim_count = 3, .dims = {d0, d1, d2}},
     };
 }
 
 static void block_bind_saved(block *v, const mr_transformer_block_layout *l, void *saved) {
-    v->ln_1_out = mr_layer_slice(saved, l->ln_1_out, l->N, l->C);
-    v->ln_1_mean = mr_layer_slice(saved, l->ln_1_mean, l->N, 0);
-    v->ln_1_rstd = mr_layer_slice(saved, l->ln_1_rstd, l->N, 0);
-    v->qkv = block_cube(saved, l->qkv, l->B, l->T, l->qkv_width);
-    v->attn_out = block_cube(saved, l->attn_out, l->B, l->T, l->C);
-    v->attn_lse = block_cube(saved, l->attn_lse, l->B, l->NH, l->T);
-    v->residual = mr_layer_slice(saved, l->residual, l->N, l->C);
-    v->ln_2_out = mr_layer_slice(saved, l->ln_2_out, l->N, l->C);
-    v->ln_2_mean = mr_layer_slice(saved, l->ln_2_mean, l->N, 0);
-    v->ln_2_rstd = mr_layer_slice(saved, l->ln_2_rstd, l->N, 0);
-    v->fc = mr_layer_slice(saved, l->fc, l->N, l->fc_width);
-    v->activated = mr_layer_slice(saved, l->activated, l->N, l->F);
+    v->ln_1_out = mr_layer_slice(saved, l->ln_1_out, l->dtype, l->N, l->C);
+    v->ln_1_mean = mr_layer_slice(saved, l->ln_1_mean, MR_DTYPE_F32, l->N, 0);
+    v->ln_1_rstd = mr_layer_slice(saved, l->ln_1_rstd, MR_DTYPE_F32, l->N, 0);
+    v->qkv = block_cube(saved, l->qkv, l->dtype, l->B, l->T, l->qkv_width);
+    v->attn_out = block_cube(saved, l->attn_out, l->dtype, l->B, l->T, l->C);
+    v->attn_lse = block_cube(saved, l->attn_lse, MR_DTYPE_F32, l->B, l->NH, l->T);
+    v->residual = mr_layer_slice(saved, l->residual, l->dtype, l->N, l->C);
+    v->ln_2_out = mr_layer_slice(saved, l->ln_2_out, l->dtype, l->N, l->C);
+    v->ln_2_mean = mr_layer_slice(saved, l->ln_2_mean, MR_DTYPE_F32, l->N, 0);
+    v->ln_2_rstd = mr_layer_slice(saved, l->ln_2_rstd, MR_DTYPE_F32, l->N, 0);
+    v->fc = mr_layer_slice(saved, l->fc, l->dtype, l->N, l->fc_width);
+    v->activated = mr_layer_slice(saved, l->activated, l->dtype, l->N, l->F);
 }
 
 static void block_bind_retained(block *v, const mr_transformer_block_layout *l, void *retained) {
-    v->d_mlp_proj = mr_layer_slice(retained, l->d_mlp_proj, l->N, l->C);
-    v->d_fc = mr_layer_slice(retained, l->d_fc, l->N, l->fc_width);
-    v->d_ln_2_out = mr_layer_slice(retained, l->d_ln_2_out, l->N, l->C);
-    v->d_residual = mr_layer_slice(retained, l->d_residual, l->N, l->C);
-    v->d_attn_proj = mr_layer_slice(retained, l->d_attn_proj, l->N, l->C);
-    v->d_qkv = block_cube(retained, l->d_qkv, l->B, l->T, l->qkv_width);
-    v->d_ln_1_out = mr_layer_slice(retained, l->d_ln_1_out, l->N, l->C);
-    v->d_attn_out = block_cube(retained, l->d_ln_1_out, l->B, l->T, l->C);
+    v->d_mlp_proj = mr_layer_slice(retained, l->d_mlp_proj, l->dtype, l->N, l->C);
+    v->d_fc = mr_layer_slice(retained, l->d_fc, l->dtype, l->N, l->fc_width);
+    v->d_ln_2_out = mr_layer_slice(retained, l->d_ln_2_out, l->dtype, l->N, l->C);
+    v->d_residual = mr_layer_slice(retained, l->d_residual, l->dtype, l->N, l->C);
+    v->d_attn_proj = mr_layer_slice(retained, l->d_attn_proj, l->dtype, l->N, l->C);
+    v->d_qkv = block_cube(retained, l->d_qkv, l->dtype, l->B, l->T, l->qkv_width);
+    v->d_ln_1_out = mr_layer_slice(retained, l->d_ln_1_out, l->dtype, l->N, l->C);
+    v->d_attn_out = block_cube(retained, l->d_ln_1_out, l->dtype, l->B, l->T, l->C);
 }
 
 /* retained NULL: forward, which has none. */

@@ -41,11 +41,12 @@ typedef struct mr_describe_parameter {
 /* Appends a parameter. INVALID_ARGUMENT: more elements than MR_PARAMETER_ELEMENTS_MAX. */
 MR_MUST_CHECK mr_status mr_describe_add(const mr_describe_input *in, mr_layer_description *out,
                                         mr_describe_parameter parameter);
-/* The input must be f32 with field's value as its last dimension. */
+/* The input must be f32, or of the layer's activations, with field's value as its last
+ * dimension. */
 MR_MUST_CHECK mr_status mr_describe_check_width(const mr_describe_input *in, const char *field,
                                                 size_t width);
-/* The output: the input with another last dimension; it needs a gradient when the input does or the
- * layer has parameters. INVALID_ARGUMENT: too many elements. */
+/* The output: the input with another last dimension, in the layer's precision; it needs a gradient
+ * when the input does or the layer has parameters. INVALID_ARGUMENT: too many elements. */
 MR_MUST_CHECK mr_status mr_describe_output(const mr_describe_input *in, mr_layer_description *out,
                                            size_t width);
 /* Flops of y = x w^T: 2 M N K forward and for each half of backward. */

@@ -7,6 +7,7 @@
 
 #include "daemon/base/alloc.h"
 #include "daemon/model/describe.h"
+#include "daemon/model/slices.h"
 
 /* The deviation of initial weights (GPT-2's). */
 static const double INIT_DEVIATION = 0.02;
@@ -40,6 +41,27 @@ static mr_status describe_sizes(mr_describe_input *in) {
     return MR_OK;
 }
 
+/* Room for the input in the layer's own type, where the feed gives it in f32. */
+static mr_status describe_input_cast(const mr_describe_input *in, mr_layer_description *out) {
+    char text[MR_SHAPE_TEXT_BYTES];
+    mr_dtype activation = mr_layer_spec_activation(in->spec);
+    mr_slices slices = {.bytes = out->saved_bytes};
+    if (in->input->dtype != MR_DTYPE_F32 || activation == MR_DTYPE_F32)
+        return MR_OK;
+    out->casts_input = true;
+    out->input_cast = mr_slices_take(&slices, activation, in->elements, 1);
+    out->saved_bytes = slices.bytes;
+    if (slices.overflowed)
+        return MR_ERROR(INVALID_ARGUMENT, "the input %s has more bytes than can be counted",
+                        mr_shape_text(in->input, text));
+    return MR_OK;
+}
+
+mr_dtype mr_parameter_compute_dtype(const mr_parameter *parameter, mr_dtype activation) {
+    bool matrix = parameter->shape.dim_count >= 2;
+    return matrix && activation == MR_DTYPE_BF16 ? MR_DTYPE_BF16 : MR_DTYPE_F32;
+}
+
 mr_status mr_layer_describe(const mr_layer_spec *spec, const mr_shape *input, size_t block_count,
                             mr_layer_description *out_description) {
     MR_ASSERT((unsigned)spec->type < MR_LAYER_TYPE_COUNT);
@@ -52,6 +74,7 @@ mr_status mr_layer_describe(const mr_layer_spec *spec, const mr_shape *input, si
     memset(&description, 0, sizeof(description));
     MR_TRY(describe_sizes(&in));
     MR_TRY(describe_table[spec->type](&in, &description));
+    MR_TRY(describe_input_cast(&in, &description));
     *out_description = description;
     return MR_OK;
 }
@@ -96,9 +119,11 @@ mr_status mr_describe_add(const mr_describe_input *in, mr_layer_description *out
 mr_status mr_describe_check_width(const mr_describe_input *in, const char *field, size_t width) {
     char text[MR_SHAPE_TEXT_BYTES];
     const mr_shape *input = in->input;
-    if (input->dtype != MR_DTYPE_F32)
-        return MR_ERROR(INVALID_ARGUMENT, "the input is %s; a %s needs f32",
-                        mr_shape_text(input, text), mr_layer_type_name(in->spec->type));
+    mr_dtype activation = mr_layer_spec_activation(in->spec);
+    if (input->dtype != MR_DTYPE_F32 && input->dtype != activation)
+        return MR_ERROR(INVALID_ARGUMENT, "the input is %s; a %s needs %s",
+                        mr_shape_text(input, text), mr_layer_type_name(in->spec->type),
+                        activation == MR_DTYPE_F32 ? "f32" : "bf16, or f32 of a feed");
     if (width == 0 || width != input->dims[input->dim_count - 1])
         return MR_ERROR(INVALID_ARGUMENT, "%s is %zu but the input is %s; it must be %zu", field,
                         width, mr_shape_text(input, text), input->dims[input->dim_count - 1]);
@@ -109,7 +134,7 @@ mr_status mr_describe_output(const mr_describe_input *in, mr_layer_description *
     char text[MR_SHAPE_TEXT_BYTES];
     size_t bytes = 0;
     out->output = *in->input;
-    out->output.dtype = MR_DTYPE_F32;
+    out->output.dtype = mr_layer_spec_activation(in->spec);
     out->output.dims[in->input->dim_count - 1] = width;
     out->output.needs_gradient = in->input->needs_gradient || out->parameter_count > 0;
     if (!mr_shape_bytes(&out->output, &bytes))

@@ -34,6 +34,12 @@ typedef struct mr_parameter {
     double init_deviation; /* of the two normal inits, block_count applied; 0 for the others */
 } mr_parameter;
 
+/* The element type that layers read a parameter in, given the type of their activations: matrices
+ * are read in it, vectors (norm weights and biases) in f32 always. Vectors are few, and they enter
+ * sums that run in f32 anyway; rounding a norm weight near 1 to bf16 would hide its first hundreds
+ * of updates. */
+mr_dtype mr_parameter_compute_dtype(const mr_parameter *parameter, mr_dtype activation);
+
 /* All byte counts are for one microbatch.
  * saved: kept from forward until the weight half of backward, besides the layer's input, which the
  * executor keeps. retained: from backward-input until backward-weight, besides the output gradient.
@@ -50,6 +56,10 @@ typedef struct mr_layer_description {
     size_t saved_bytes;
     size_t retained_bytes;
     size_t scratch_bytes;
+    /* The input is f32 (a feed's numbers) but the layer computes in another type: forward keeps a
+     * cast copy of it among the saved bytes, at input_cast. Such an input gets no gradient. */
+    bool casts_input;
+    size_t input_cast;
     double flops_forward;
     double flops_backward_input;
     double flops_backward_weight;

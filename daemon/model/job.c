@@ -123,6 +123,7 @@ mr_status mr_job_label_shape(const mr_job *job, mr_shape *out_shape) {
         return MR_ERROR(FAILED_PRECONDITION, "model.loss is none, so the job has no labels");
     MR_TRY(job_describe(job, NULL, &output));
     output.needs_gradient = false;
+    output.dtype = MR_DTYPE_F32;
     if (job->loss == MR_LOSS_CROSS_ENTROPY) {
         output.dtype = MR_DTYPE_I32; /* one class for each row of logits */
         output.dims[--output.dim_count] = 0;

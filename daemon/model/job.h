@@ -67,7 +67,7 @@ typedef struct mr_job {
     uint64_t warmup_steps;
     uint64_t total_steps;
     double min_lr;
-    mr_dtype precision;
+    mr_dtype precision; /* F32 or BF16; every layer's spec has it, too */
     /* data */
     mr_data_format data_format;
     char data_train[MR_PATH_BYTES]; /* "": the submitter feeds by itself */
@@ -109,8 +109,8 @@ MR_MUST_CHECK mr_status mr_job_check_runnable(const mr_job *job, bool training);
 /* The shape that enters layer 0 for one microbatch: tokens i32 [B, T], or f32 [B, in] for a model
  * that starts with another layer than an embedding. */
 mr_shape mr_job_input_shape(const mr_job *job);
-/* The labels' shape: i32 [B, T] for cross_entropy (one class for each row of logits), the last
- * layer's output for mse. FAILED_PRECONDITION: the loss is none. */
+/* The labels' shape: i32 [B, T] for cross_entropy (one class for each row of logits), f32 of the
+ * last layer's sizes for mse, in every precision. FAILED_PRECONDITION: the loss is none. */
 MR_MUST_CHECK mr_status mr_job_label_shape(const mr_job *job, mr_shape *out_shape);
 /* Descriptions of all layers, in order: layer_count of them, written to out (caller's array). */
 MR_MUST_CHECK mr_status mr_job_describe(const mr_job *job, mr_layer_description *out);

@@ -52,7 +52,7 @@ static const mr_field_choice lr_choices[] = {
 };
 static const mr_field_choice precision_choices[] = {
     {"fp32", MR_DTYPE_F32, false},
-    {"bf16", MR_DTYPE_BF16, true},
+    {"bf16", MR_DTYPE_BF16, false},
     {"fp16", MR_DTYPE_F16, true},
     {NULL, 0, false},
 };
@@ -376,6 +376,8 @@ bool mr_job_read(const mr_yaml_node *root, mr_job_draft *draft, mr_job_errors *e
     if (mr_job_draft_line(draft, "pipeline.stages") != 0 &&
         mr_job_draft_line(draft, "pipeline.topology.pipe") == 0)
         draft->job.pipe = draft->stages;
+    for (size_t i = 0; i < draft->job.layer_count; i++)
+        draft->job.layers[i].precision = draft->job.precision;
     return errors->count == errors_before;
 }
 

@@ -13,3 +13,7 @@ const char *mr_layer_type_name(mr_layer_type type) {
     MR_ASSERT((unsigned)type < MR_LAYER_TYPE_COUNT);
     return layer_type_names[type];
 }
+
+mr_dtype mr_layer_spec_activation(const mr_layer_spec *spec) {
+    return spec->precision == MR_DTYPE_BF16 ? MR_DTYPE_BF16 : MR_DTYPE_F32;
+}

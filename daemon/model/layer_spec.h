@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "daemon/base/dtype.h"
 #include "daemon/base/limits.h"
 
 /* X(NAME, "text in the job file") */
@@ -66,7 +67,14 @@ typedef struct mr_layer_spec {
     double dropout; /* probability of zero, [0, 1) */
     double eps;
     mr_parallel parallel; /* linear */
+    /* The job's precision, BF16 or F32 (NONE counts as F32): the type of what the layer gives,
+     * keeps and multiplies. Not part of the model's identity, and no matter of its parameters:
+     * masters and checkpoints are f32 in every precision. */
+    mr_dtype precision;
 } mr_layer_spec;
+
+/* The type of the layer's activations and of their gradients: MR_DTYPE_BF16 or MR_DTYPE_F32. */
+mr_dtype mr_layer_spec_activation(const mr_layer_spec *spec);
 
 /* "transformer_block"; never NULL for a valid type. */
 const char *mr_layer_type_name(mr_layer_type type);

@@ -12,8 +12,9 @@ mr_status mr_norm_layout_make(const mr_layer_spec *spec, const mr_shape *input,
     mr_slices slices = {0};
     for (size_t i = 0; i + 1 < input->dim_count; i++)
         slices.overflowed |= !mr_size_mul(layout.rows, input->dims[i], &layout.rows);
-    layout.mean = mr_slices_take(&slices, layout.rows, spec->type == MR_LAYER_TYPE_LAYERNORM);
-    layout.rstd = mr_slices_take(&slices, layout.rows, 1);
+    layout.mean = mr_slices_take(&slices, MR_DTYPE_F32, layout.rows,
+                                 spec->type == MR_LAYER_TYPE_LAYERNORM);
+    layout.rstd = mr_slices_take(&slices, MR_DTYPE_F32, layout.rows, 1);
     layout.saved_bytes = slices.bytes;
     if (slices.overflowed)
         return MR_ERROR(INVALID_ARGUMENT,

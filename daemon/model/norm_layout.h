@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* norm_layout.h: what a layernorm or rmsnorm layer keeps from forward for its backward: per row the
- * mean (layernorm only) and the reciprocal deviation. Nothing is retained between the halves of
- * backward, and no scratch is needed.
+ * mean (layernorm only) and the reciprocal deviation, both f32 in every precision. Nothing is
+ * retained between the halves of backward, and no scratch is needed.
  * The rule for the other layers, by type: embedding, lm_head, linear, relu, gelu, silu, dropout and
  * identity save, retain and need no bytes beyond the input and the output gradient that the
  * executor keeps (a dropout mask is drawn again from the counter-based generator).
- * transformer_block: see transformer_block_layout.h.
+ * transformer_block: see transformer_block_layout.h. Any layer whose input comes from the feed in
+ * f32 and is computed in another type saves a cast copy of it behind the rest (description.h).
  * Owner: model. Pure, any thread. */
 #ifndef MR_MODEL_NORM_LAYOUT_H
 #define MR_MODEL_NORM_LAYOUT_H

@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "daemon/base/dtype.h"
+
 enum { MR_SLICE_ALIGN = 64 };
 
 typedef struct mr_slices {
@@ -16,8 +18,8 @@ typedef struct mr_slices {
     bool overflowed; /* a size did not fit size_t; bytes is then meaningless */
 } mr_slices;
 
-/* Takes a slice of rows x columns f32 elements and returns its offset in bytes. A slice without
- * elements takes no room. After an overflow every call returns 0. */
-size_t mr_slices_take(mr_slices *slices, size_t rows, size_t columns);
+/* Takes a slice of rows x columns elements of a type and returns its offset in bytes. A slice
+ * without elements takes no room. After an overflow every call returns 0. */
+size_t mr_slices_take(mr_slices *slices, mr_dtype dtype, size_t rows, size_t columns);
 
 #endif

@@ -6,6 +6,7 @@
 
 static bool layout_sizes(const mr_layer_spec *spec, const mr_shape *input,
                          mr_transformer_block_layout *l) {
+    l->dtype = mr_layer_spec_activation(spec);
     l->B = input->dims[0];
     l->T = input->dims[1];
     l->C = spec->dim;
@@ -21,18 +22,18 @@ static bool layout_sizes(const mr_layer_spec *spec, const mr_shape *input,
 static mr_slices layout_saved(const mr_layer_spec *spec, mr_transformer_block_layout *l) {
     size_t mean = spec->norm == MR_NORM_LAYERNORM ? 1 : 0;
     mr_slices s = {0};
-    l->ln_1_out = mr_slices_take(&s, l->N, l->C);
-    l->ln_1_mean = mr_slices_take(&s, l->N, mean);
-    l->ln_1_rstd = mr_slices_take(&s, l->N, 1);
-    l->qkv = mr_slices_take(&s, l->N, l->qkv_width);
-    l->attn_out = mr_slices_take(&s, l->N, l->C);
-    l->attn_lse = mr_slices_take(&s, l->N, l->NH);
-    l->residual = mr_slices_take(&s, l->N, l->C);
-    l->ln_2_out = mr_slices_take(&s, l->N, l->C);
-    l->ln_2_mean = mr_slices_take(&s, l->N, mean);
-    l->ln_2_rstd = mr_slices_take(&s, l->N, 1);
-    l->fc = mr_slices_take(&s, l->N, l->fc_width);
-    l->activated = mr_slices_take(&s, l->N, l->F);
+    l->ln_1_out = mr_slices_take(&s, l->dtype, l->N, l->C);
+    l->ln_1_mean = mr_slices_take(&s, MR_DTYPE_F32, l->N, mean);
+    l->ln_1_rstd = mr_slices_take(&s, MR_DTYPE_F32, l->N, 1);
+    l->qkv = mr_slices_take(&s, l->dtype, l->N, l->qkv_width);
+    l->attn_out = mr_slices_take(&s, l->dtype, l->N, l->C);
+    l->attn_lse = mr_slices_take(&s, MR_DTYPE_F32, l->N, l->NH);
+    l->residual = mr_slices_take(&s, l->dtype, l->N, l->C);
+    l->ln_2_out = mr_slices_take(&s, l->dtype, l->N, l->C);
+    l->ln_2_mean = mr_slices_take(&s, MR_DTYPE_F32, l->N, mean);
+    l->ln_2_rstd = mr_slices_take(&s, MR_DTYPE_F32, l->N, 1);
+    l->fc = mr_slices_take(&s, l->dtype, l->N, l->fc_width);
+    l->activated = mr_slices_take(&s, l->dtype, l->N, l->F);
     l->saved_bytes = s.bytes;
     return s;
 }
@@ -40,13 +41,13 @@ static mr_slices layout_saved(const mr_layer_spec *spec, mr_transformer_block_la
 static mr_slices layout_retained(const mr_layer_spec *spec, mr_transformer_block_layout *l) {
     bool dropout = spec->dropout > 0;
     mr_slices s = {0};
-    l->d_mlp_proj = mr_slices_take(&s, dropout ? l->N : 0, l->C);
-    l->d_fc = mr_slices_take(&s, l->N, l->fc_width);
-    l->d_ln_2_out = mr_slices_take(&s, l->N, l->C);
-    l->d_residual = mr_slices_take(&s, l->N, l->C);
-    l->d_attn_proj = dropout ? mr_slices_take(&s, l->N, l->C) : l->d_residual;
-    l->d_qkv = mr_slices_take(&s, l->N, l->qkv_width);
-    l->d_ln_1_out = mr_slices_take(&s, l->N, l->C);
+    l->d_mlp_proj = mr_slices_take(&s, l->dtype, dropout ? l->N : 0, l->C);
+    l->d_fc = mr_slices_take(&s, l->dtype, l->N, l->fc_width);
+    l->d_ln_2_out = mr_slices_take(&s, l->dtype, l->N, l->C);
+    l->d_residual = mr_slices_take(&s, l->dtype, l->N, l->C);
+    l->d_attn_proj = dropout ? mr_slices_take(&s, l->dtype, l->N, l->C) : l->d_residual;
+    l->d_qkv = mr_slices_take(&s, l->dtype, l->N, l->qkv_width);
+    l->d_ln_1_out = mr_slices_take(&s, l->dtype, l->N, l->C);
     l->retained_bytes = s.bytes;
     return s;
 }

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* transformer_block_layout.h: where a transformer block keeps what its backward needs. The
  * description takes its byte counts from here and layers/ cuts its buffers by it.
- * All tensors are f32; N = B x T rows, row r = b T + t. Offsets are bytes from the start of the
- * buffer named by the struct's section and multiples of MR_SLICE_ALIGN. A tensor that a form of the
- * block does not have takes no bytes; its offset is then not to be used.
- * Dropout keeps no masks: they are drawn again from the counter-based generator (base/random.h).
- * Attention's own working memory (tiles of scores) belongs to the device, not to the layer.
- * There is no scratch: forward computes both branches in y, and backward-input keeps the gradient
- * of attn_out in d_ln_1_out's place until that is due.
- * Owner: model. Pure, any thread. */
+ * Tensors have the type of the layer's activations (dtype), but for the statistics of norms and of
+ * attention, which are always f32; N = B x T rows, row r = b T + t. Offsets are bytes from the
+ * start of the buffer named by the struct's section and multiples of MR_SLICE_ALIGN. A tensor that
+ * a form of the block does not have takes no bytes; its offset is then not to be used. Dropout
+ * keeps no masks: they are drawn again from the counter-based generator (base/random.h).
+ * Attention's own working memory (tiles of scores) belongs to the device, not to the layer. There
+ * is no scratch: forward computes both branches in y, and backward-input keeps the gradient of
+ * attn_out in d_ln_1_out's place until that is due. Owner: model. Pure, any thread. */
 #ifndef MR_MODEL_TRANSFORMER_BLOCK_LAYOUT_H
 #define MR_MODEL_TRANSFORMER_BLOCK_LAYOUT_H
 
@@ -19,6 +19,7 @@
 #include "daemon/model/shape.h"
 
 typedef struct mr_transformer_block_layout {
+    mr_dtype dtype; /* of activations and of their gradients */
     /* sizes, from spec and shape */
     size_t B;
     size_t T;
@@ -57,7 +58,7 @@ typedef struct mr_transformer_block_layout {
     size_t scratch_bytes; /* 0 */
 } mr_transformer_block_layout;
 
-/* input: f32 [B, T, C] with C = spec->dim, checked by the caller (mr_layer_describe does).
+/* input: [B, T, C] with C = spec->dim, checked by the caller (mr_layer_describe does).
  * INVALID_ARGUMENT: a size whose products overflow. */
 MR_MUST_CHECK mr_status mr_transformer_block_layout_make(
     const mr_layer_spec *spec, const mr_shape *input, mr_transformer_block_layout *out_layout);

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Memory of one rank of a stage, in bytes, from descriptions alone (law 6):
- *   weights      4 for each element that the stage holds, a tied parameter once
+ *   weights      4 for each element that the stage holds, a tied parameter once; in bf16 2 more for
+ *                each element of a matrix: the copy that layers compute with
  *   gradients    4 for each element of each use: every use of a tied parameter has an accumulator
  *   optimizer    8 for each element that the stage holds: two moments
- *   activations  peak_in_flight times what a microbatch keeps from F to B or W (each layer's saved
- *                bytes and input, and on the last stage the output that the loss keeps), plus the
- *                boundary buffers (towards each neighbour one tensor that comes and one that goes),
- *                plus the work space (the largest layer's scratch and retained bytes, and two
- *                tensors of the largest size for what passes from layer to layer)
+ *   activations  in the job's precision, statistics in f32: peak_in_flight times what a microbatch
+ *                keeps from F to B or W (each layer's saved bytes and input, and on the last stage
+ *                the output that the loss keeps), plus the boundary buffers (towards each neighbour
+ *                one tensor that comes and one that goes), plus the work space (the largest layer's
+ *                scratch and retained bytes, and two tensors of the largest size for what passes
+ *                from layer to layer)
  * With activation_checkpoint_interval k a microbatch keeps only the input of every k-th layer, and
  * the work space grows by what the largest such run of layers keeps while it is computed again. In
  * inference nothing is kept: gradients and optimizer are 0, saved bytes count as work space.
@@ -124,6 +126,7 @@ typedef struct stage_elements {
     stage_sum whole;
     stage_sum share;
     stage_sum uses;
+    stage_sum compute; /* bytes: copies that layers compute with */
 } stage_elements;
 
 static void elements_add_layer(const mr_plan *plan, size_t layer, bool tied_is_there,
@@ -137,6 +140,9 @@ static void elements_add_layer(const mr_plan *plan, size_t layer, bool tied_is_t
             continue;
         sum_add(&elements->whole, parameter_elements(parameter), 1);
         sum_add(&elements->share, share, 1);
+        mr_dtype compute = mr_parameter_compute_dtype(parameter, plan->job->precision);
+        if (compute == MR_DTYPE_BF16)
+            sum_add(&elements->compute, share, mr_dtype_bytes(compute));
     }
 }
 
@@ -158,11 +164,13 @@ static mr_status stage_fill(mr_plan *plan, size_t index, const bool *repeated) {
     stage_sum gradients = {0};
     stage_sum optimizer = {0};
     sum_add(&weights, elements.share.total, STAGE_ELEMENT_BYTES);
+    sum_add(&weights, elements.compute.total, 1);
     sum_add(&gradients, plan->inference ? 0 : elements.uses.total, STAGE_ELEMENT_BYTES);
     sum_add(&optimizer, plan->inference ? 0 : elements.share.total, STAGE_OPTIMIZER_BYTES);
     stage_sum activations = stage_activations(plan, stage);
     if (elements.whole.overflow || elements.share.overflow || elements.uses.overflow ||
-        weights.overflow || gradients.overflow || optimizer.overflow || activations.overflow)
+        elements.compute.overflow || weights.overflow || gradients.overflow ||
+        optimizer.overflow || activations.overflow)
         return MR_ERROR(INVALID_ARGUMENT,
                         "stage %zu, layers %zu to %zu, needs more than %zu bytes of memory", index,
                         stage->layer_first, stage->layer_end - 1, SIZE_MAX);

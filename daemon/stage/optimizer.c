@@ -55,4 +55,5 @@ void mr_optimizer_step(mr_parameters *parameters, uint64_t step, double clip_fac
         options.weight_decay = parameter->description->decay ? (float)job->weight_decay : 0;
         device->ops->adamw(device, &options, &parameter->gradient, &weight, &exp_avg, &exp_avg_sq);
     }
+    mr_parameters_refresh(parameters);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How the objects of a stage's parameters hang together:
  *
- *   layers[i].parameters -> bound[layer_offset[i] + p]      views of item's weight
+ *   layers[i].parameters -> bound[layer_offset[i] + p]      views of item's compute tensor
  *   layers[i].gradients  -> accumulators[layer_offset[i] + p]
  *   item_of[layer_offset[i] + p] -> items[k]                the held parameter behind that use
  *   items[k].gradients   -> uses[...]                       its accumulators, in layer order
@@ -21,7 +21,7 @@ struct mr_parameters {
     size_t layer_count;
     mr_layer *layers;
     size_t *layer_offset;    /* [layer_count + 1] into the flat arrays */
-    mr_tensor *bound;        /* flat: weight of each use */
+    mr_tensor *bound;        /* flat: compute tensor of each use */
     mr_tensor *accumulators; /* flat: gradient of each use */
     size_t *item_of;         /* flat: item of each use */
     mr_tensor *uses;         /* the accumulators again, grouped by item */
@@ -29,6 +29,7 @@ struct mr_parameters {
     size_t item_count;
     size_t owned_count;
     mr_device_memory weights;
+    mr_device_memory compute; /* of the matrices, in another precision than f32 */
     mr_device_memory gradients;
     mr_device_memory exp_avg;
     mr_device_memory exp_avg_sq;
@@ -169,7 +170,8 @@ static mr_status parameters_bind_items(mr_parameters *p) {
     mr_device *device = p->options.device;
     mr_slices slices = {0};
     for (size_t k = 0; k < p->item_count; k++)
-        (void)mr_slices_take(&slices, parameters_elements(&p->items[k].description->shape), 1);
+        (void)mr_slices_take(&slices, MR_DTYPE_F32,
+                             parameters_elements(&p->items[k].description->shape), 1);
     MR_TRY(parameters_memory(device, "weights", &slices, &p->weights));
     if (p->options.training) {
         MR_TRY(parameters_memory(device, "first moments", &slices, &p->exp_avg));
@@ -179,10 +181,38 @@ static mr_status parameters_bind_items(mr_parameters *p) {
     for (size_t k = 0; k < p->item_count; k++) {
         mr_stage_parameter *item = &p->items[k];
         const mr_shape *shape = &item->description->shape;
-        size_t offset = mr_slices_take(&slices, parameters_elements(shape), 1);
+        size_t offset = mr_slices_take(&slices, MR_DTYPE_F32, parameters_elements(shape), 1);
         item->weight = parameters_tensor(&p->weights, offset, shape);
         item->exp_avg = parameters_tensor(&p->exp_avg, offset, shape);
         item->exp_avg_sq = parameters_tensor(&p->exp_avg_sq, offset, shape);
+    }
+    return MR_OK;
+}
+
+static mr_shape parameters_compute_shape(const mr_parameters *p, const mr_stage_parameter *item) {
+    mr_shape shape = item->description->shape;
+    shape.dtype = mr_parameter_compute_dtype(item->description, p->options.job->precision);
+    return shape;
+}
+
+/* Compute tensors: one slice for each item that is computed with in another type than f32. */
+static mr_status parameters_bind_compute(mr_parameters *p) {
+    mr_slices slices = {0};
+    for (size_t k = 0; k < p->item_count; k++) {
+        mr_shape shape = parameters_compute_shape(p, &p->items[k]);
+        if (shape.dtype != MR_DTYPE_F32)
+            (void)mr_slices_take(&slices, shape.dtype, parameters_elements(&shape), 1);
+    }
+    MR_TRY(parameters_memory(p->options.device, "compute copies", &slices, &p->compute));
+    slices = (mr_slices){0};
+    for (size_t k = 0; k < p->item_count; k++) {
+        mr_stage_parameter *item = &p->items[k];
+        mr_shape shape = parameters_compute_shape(p, item);
+        item->compute = item->weight;
+        if (shape.dtype == MR_DTYPE_F32)
+            continue;
+        size_t offset = mr_slices_take(&slices, shape.dtype, parameters_elements(&shape), 1);
+        item->compute = parameters_tensor(&p->compute, offset, &shape);
     }
     return MR_OK;
 }
@@ -192,7 +222,7 @@ static mr_status parameters_bind_gradients(mr_parameters *p) {
     size_t uses = p->layer_offset[p->layer_count];
     mr_slices slices = {0};
     for (size_t u = 0; u < uses; u++)
-        (void)mr_slices_take(&slices,
+        (void)mr_slices_take(&slices, MR_DTYPE_F32,
                              parameters_elements(&p->items[p->item_of[u]].description->shape), 1);
     if (p->options.training)
         MR_TRY(parameters_memory(p->options.device, "gradients", &slices, &p->gradients));
@@ -207,8 +237,8 @@ static mr_status parameters_bind_gradients(mr_parameters *p) {
     for (size_t u = 0; u < uses; u++) {
         mr_stage_parameter *item = &p->items[p->item_of[u]];
         const mr_shape *shape = &item->description->shape;
-        size_t offset = mr_slices_take(&slices, parameters_elements(shape), 1);
-        p->bound[u] = item->weight;
+        size_t offset = mr_slices_take(&slices, MR_DTYPE_F32, parameters_elements(shape), 1);
+        p->bound[u] = item->compute;
         p->accumulators[u] = parameters_tensor(&p->gradients, offset, shape);
         item->gradients[item->use_count++] = p->accumulators[u];
     }
@@ -241,9 +271,10 @@ static mr_status parameters_init(mr_parameters *p) {
     MR_TRY(parameters_allocate(p));
     MR_TRY(parameters_find_items(p));
     MR_TRY(parameters_bind_items(p));
+    MR_TRY(parameters_bind_compute(p));
     MR_TRY(parameters_bind_gradients(p));
     mr_slices sums = {0};
-    (void)mr_slices_take(&sums, p->owned_count, sizeof(double) / sizeof(float));
+    (void)mr_slices_take(&sums, MR_DTYPE_F32, p->owned_count, sizeof(double) / sizeof(float));
     if (p->options.training)
         MR_TRY(parameters_memory(p->options.device, "sums of squares", &sums, &p->sums));
     parameters_bind_layers(p);
@@ -280,6 +311,7 @@ void mr_parameters_destroy(mr_parameters *parameters) {
     parameters_memory_destroy(device, &parameters->exp_avg_sq);
     parameters_memory_destroy(device, &parameters->exp_avg);
     parameters_memory_destroy(device, &parameters->gradients);
+    parameters_memory_destroy(device, &parameters->compute);
     parameters_memory_destroy(device, &parameters->weights);
     mr_free(parameters->items);
     mr_free(parameters->uses);
@@ -330,7 +362,17 @@ mr_status mr_parameters_draw(mr_parameters *parameters) {
     if (p->exp_avg_sq.base != NULL)
         device->ops->zero(device, p->exp_avg_sq.base, p->exp_avg_sq.bytes);
     mr_free(host);
+    mr_parameters_refresh(p);
     return MR_OK;
+}
+
+void mr_parameters_refresh(mr_parameters *parameters) {
+    mr_device *device = parameters->options.device;
+    for (size_t k = 0; k < parameters->item_count; k++) {
+        mr_stage_parameter *item = &parameters->items[k];
+        if (item->compute.data != item->weight.data)
+            device->ops->cast(device, &item->weight, &item->compute);
+    }
 }
 
 /* ---- access -------------------------------------------------------------------------------- */
@@ -384,7 +426,7 @@ bool mr_parameters_training(const mr_parameters *parameters) {
 
 mr_parameters_bytes mr_parameters_bytes_held(const mr_parameters *parameters) {
     return (mr_parameters_bytes){
-        .weights = parameters->weights.bytes,
+        .weights = parameters->weights.bytes + parameters->compute.bytes,
         .gradients = parameters->gradients.bytes,
         .optimizer = parameters->exp_avg.bytes + parameters->exp_avg_sq.bytes,
     };

@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* parameters.h: the parameters that one stage holds, with their gradients and optimizer state, in
- * four device memories that are sized from the layers' descriptions and made once; and the stage's
+ * a few device memories that are sized from the layers' descriptions and made once; and the stage's
  * mr_layer objects with tensors bound to them.
+ *
+ * Master weights, gradients and moments are f32 in every precision; checkpoints and sums over ranks
+ * know nothing else. In bf16 each matrix has a rounded copy besides, its compute tensor, which is
+ * all that layers see of it; whoever changes weights (draw and the optimizer step do it themselves)
+ * ends with mr_parameters_refresh. Vectors (norm weights, biases) and everything in fp32 are
+ * computed with as they are: there compute is the weight itself.
  *
  * A tied parameter is held once per stage however many layers of the stage use it; each use has its
  * own gradient accumulator. It is *owned* by the stage that has the tie's first layer: only there
@@ -31,7 +37,8 @@ typedef struct mr_parameters_options {
     bool training; /* false: weights only; gradients and moments are absent (data NULL) */
 } mr_parameters_options;
 
-/* One parameter that the stage holds. Tensors are f32 of description->shape in device memory. */
+/* One parameter that the stage holds. Tensors are of description->shape in device memory, and f32
+ * but for compute. */
 typedef struct mr_stage_parameter {
     size_t layer;                    /* global index of the first layer of the stage that uses it */
     size_t parameter;                /* its index in that layer's description */
@@ -42,7 +49,8 @@ typedef struct mr_stage_parameter {
     bool owned;                      /* counts towards the norm on this stage */
     size_t use_count;                /* layers of this stage that use it */
     mr_tensor *gradients;            /* [use_count] accumulators, ascending by layer */
-    mr_tensor weight;
+    mr_tensor weight;  /* the master */
+    mr_tensor compute; /* what layers read; the weight itself where no other type is asked for */
     mr_tensor gradient; /* what the optimizer reads: the first accumulator, which a sum over uses
                            and ranks overwrites */
     mr_tensor exp_avg;
@@ -61,6 +69,10 @@ void mr_parameters_destroy(mr_parameters *parameters);
  * function of (job seed, l, p, e), a tied one drawn as its tie's first layer, so every cut of the
  * model into stages starts with the same bits (law 1). RESOURCE_EXHAUSTED: no host memory. */
 MR_MUST_CHECK mr_status mr_parameters_draw(mr_parameters *parameters);
+
+/* Rounds the masters into their compute tensors; after every change of weights, before the next
+ * forward. Nothing to do in fp32. */
+void mr_parameters_refresh(mr_parameters *parameters);
 
 /* The stage's layers, in order; index < layer_end - layer_first. */
 size_t mr_parameters_layer_count(const mr_parameters *parameters);
@@ -82,7 +94,7 @@ const mr_stage_parameter *mr_parameters_find_tie(const mr_parameters *parameters
 mr_device *mr_parameters_device(const mr_parameters *parameters);
 const mr_job *mr_parameters_job(const mr_parameters *parameters);
 bool mr_parameters_training(const mr_parameters *parameters);
-/* Bytes of device memory in use: weights, gradients, moments. */
+/* Bytes of device memory in use: weights with their compute copies, gradients, moments. */
 typedef struct mr_parameters_bytes {
     size_t weights;
     size_t gradients;

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/base/bf16.h"
 #include "daemon/base/clock.h"
 #include "daemon/layers/loss.h"
 #include "daemon/stage/optimizer.h"
@@ -207,6 +208,7 @@ mr_status mr_session_connect(mr_session *session) {
         MR_TRY(mr_group_broadcast(tied->group, held->weight.data, bytes, 0,
                                   MR_STEP_WAIT_TIMEOUT_MS));
     }
+    mr_parameters_refresh(session->parameters); /* after the load and the broadcasts */
     return MR_OK;
 }
 
@@ -261,10 +263,18 @@ static mr_status session_take_logits(mr_session *session, const session_slot *sl
         return MR_ERROR(INVALID_ARGUMENT, "the microbatch carries no tensor named position");
     size_t row = (size_t)*(const int32_t *)position->data;
     MR_ASSERT(shape->dim_count < 2 || row < shape->dims[shape->dim_count - 2]);
-    session->options.device->ops->copy_out(
-        session->options.device, session->logits,
-        (const float *)slot->output.data + row * session->logit_count,
-        session->logit_count * sizeof(float));
+    size_t bytes = session->logit_count * mr_dtype_bytes(shape->dtype);
+    /* Shorter elements go to the end of the buffer and are widened from its start. */
+    unsigned char *host =
+        (unsigned char *)session->logits + session->logit_count * sizeof(float) - bytes;
+    session->options.device->ops->copy_out(session->options.device, host,
+                                           (const unsigned char *)slot->output.data + row * bytes,
+                                           bytes);
+    for (size_t i = 0; shape->dtype == MR_DTYPE_BF16 && i < session->logit_count; i++) {
+        uint16_t logit;
+        memcpy(&logit, host + i * sizeof(logit), sizeof(logit));
+        session->logits[i] = mr_bf16_widen(logit);
+    }
     return MR_OK;
 }
 

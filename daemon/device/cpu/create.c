@@ -16,23 +16,58 @@ void mr_device_cpu_latch(mr_device_cpu *cpu, mr_status status) {
         cpu->error = status;
 }
 
-void *mr_device_cpu_workspace(mr_device_cpu *cpu, size_t bytes) {
-    if (bytes > cpu->workspace.mapped) {
+static void *cpu_arena_grow(mr_device_cpu *cpu, mr_arena *arena, size_t bytes) {
+    if (bytes > arena->mapped) {
         mr_arena grown = {0};
         mr_status status = mr_arena_init(&grown, bytes);
         if (!mr_status_is_ok(status)) {
             mr_device_cpu_latch(cpu, status);
             return NULL;
         }
-        mr_arena_deinit(&cpu->workspace);
-        cpu->workspace = grown;
+        mr_arena_deinit(arena);
+        *arena = grown;
     }
-    return cpu->workspace.base;
+    return arena->base;
+}
+
+void *mr_device_cpu_workspace(mr_device_cpu *cpu, size_t bytes) {
+    return cpu_arena_grow(cpu, &cpu->workspace, bytes);
+}
+
+mr_device_cpu_stage mr_device_cpu_staging(mr_device_cpu *cpu, size_t floats) {
+    mr_device_cpu_stage stage = {0};
+    size_t bytes = 0;
+    size_t all = 0;
+    if (!mr_size_mul(floats, sizeof(float), &bytes) || mr_arena_rounded(bytes) < bytes ||
+        !mr_size_mul(mr_arena_rounded(bytes), (size_t)mr_pool_threads(cpu->pool), &all)) {
+        mr_device_cpu_latch(cpu, MR_ERROR(RESOURCE_EXHAUSTED,
+                                          "an operation asks for %zu floats of staging for each "
+                                          "thread",
+                                          floats));
+        return stage;
+    }
+    stage.base = cpu_arena_grow(cpu, &cpu->staging, all);
+    stage.stride = mr_arena_rounded(bytes) / sizeof(float);
+    return stage;
+}
+
+float *mr_device_cpu_stage_of(const mr_device_cpu_stage *stage, int thread) {
+    return stage->base + (size_t)thread * stage->stride;
 }
 
 float *mr_device_cpu_floats(const mr_tensor *tensor) {
     MR_ASSERT(tensor->shape.dtype == MR_DTYPE_F32);
     return tensor->data;
+}
+
+uint16_t *mr_device_cpu_halves(const mr_tensor *tensor) {
+    MR_ASSERT(tensor->shape.dtype == MR_DTYPE_BF16);
+    return tensor->data;
+}
+
+bool mr_device_cpu_is_bf16(const mr_tensor *tensor) {
+    MR_ASSERT(tensor->shape.dtype == MR_DTYPE_F32 || tensor->shape.dtype == MR_DTYPE_BF16);
+    return tensor->shape.dtype == MR_DTYPE_BF16;
 }
 
 size_t mr_device_cpu_count(const mr_tensor *tensor) {
@@ -91,6 +126,7 @@ static void cpu_destroy(mr_device *device) {
     mr_pool_destroy(cpu->pool);
     mr_onednn_destroy(cpu->onednn);
     mr_arena_deinit(&cpu->workspace);
+    mr_arena_deinit(&cpu->staging);
     mr_processors_release(&cpu->processors);
     mr_free(cpu);
 }
@@ -124,6 +160,7 @@ static const mr_device_ops cpu_ops = {
     .mean_squared_error = mr_device_cpu_mean_squared_error,
     .sum_of_squares = mr_device_cpu_sum_of_squares,
     .accumulate = mr_device_cpu_accumulate,
+    .cast = mr_device_cpu_cast,
     .adamw = mr_device_cpu_adamw,
 };
 
@@ -149,6 +186,8 @@ static mr_status cpu_create(const mr_device_options *options, const mr_cpu_kerne
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a CPU device");
     cpu->base.ops = &cpu_ops;
     cpu->kernels = kernels;
+    /* Kernels of a lesser set mean that the processor is to be taken for a lesser one. */
+    cpu->bf16_products = kernels == mr_cpu_kernels_choose() && mr_onednn_has_bf16();
     mr_status status = cpu_fill(cpu, threads, options->pin);
     if (!mr_status_is_ok(status)) {
         cpu_destroy(&cpu->base);

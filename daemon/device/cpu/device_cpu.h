@@ -17,6 +17,8 @@ typedef struct mr_device_cpu {
     mr_onednn *onednn;
     const mr_cpu_kernels *kernels;
     mr_arena workspace; /* of the operation that runs */
+    mr_arena staging;   /* of its tasks: floats of bf16 tensors, a part for each thread */
+    bool bf16_products; /* oneDNN multiplies bf16; else products of it run in f32 */
     mr_processors processors;
     mr_status error; /* the first */
 } mr_device_cpu;
@@ -36,8 +38,23 @@ void mr_device_cpu_latch(mr_device_cpu *cpu, mr_status status);
  * NULL (and an error latched) when there is none. */
 void *mr_device_cpu_workspace(mr_device_cpu *cpu, size_t bytes);
 
-/* A tensor's f32 elements; asserts the type. */
+/* The same for tasks: room for `floats` of each thread, thread t's at t times the returned
+ * stride. */
+typedef struct mr_device_cpu_stage {
+    float *base; /* NULL when there is none; the error is latched */
+    size_t stride;
+} mr_device_cpu_stage;
+mr_device_cpu_stage mr_device_cpu_staging(mr_device_cpu *cpu, size_t floats);
+float *mr_device_cpu_stage_of(const mr_device_cpu_stage *stage, int thread);
+
+/* A tensor's f32 elements, or its bf16 elements; each asserts the type. */
 float *mr_device_cpu_floats(const mr_tensor *tensor);
+uint16_t *mr_device_cpu_halves(const mr_tensor *tensor);
+/* Is it bf16? Asserts that it is f32 otherwise. */
+bool mr_device_cpu_is_bf16(const mr_tensor *tensor);
+/* Whole tensors: to = from, widened or rounded. */
+void mr_device_cpu_widen(mr_device_cpu *cpu, const uint16_t *from, float *to, size_t n);
+void mr_device_cpu_narrow(mr_device_cpu *cpu, const float *from, uint16_t *to, size_t n);
 /* Elements; of the last dimension; and of all before it. */
 size_t mr_device_cpu_count(const mr_tensor *tensor);
 size_t mr_device_cpu_width(const mr_tensor *tensor);
@@ -97,6 +114,7 @@ void mr_device_cpu_mean_squared_error(mr_device *device, const mr_tensor *y,
 void mr_device_cpu_sum_of_squares(mr_device *device, const mr_tensor *x, double *out);
 void mr_device_cpu_adamw(mr_device *device, const mr_adamw *options, const mr_tensor *gradient,
                          mr_tensor *parameter, mr_tensor *exp_avg, mr_tensor *exp_avg_sq);
+void mr_device_cpu_cast(mr_device *device, const mr_tensor *x, mr_tensor *y);
 void mr_device_cpu_copy(mr_device *device, void *to, const void *from, size_t bytes);
 void mr_device_cpu_zero(mr_device *device, void *at, size_t bytes);
 

@@ -15,10 +15,11 @@ typedef struct embedding_work {
     size_t C;
     size_t V;
     size_t task_rows;
-    const float *wte;
-    const float *wpe; /* NULL: none */
-    float *y;
-    const float *dy;
+    const mr_tensor *wte;
+    const mr_tensor *wpe; /* NULL: none */
+    mr_tensor *y;
+    const mr_tensor *dy;
+    mr_device_cpu_stage stage; /* bf16: two rows */
     float *dwte;
     float *dwpe; /* NULL: none */
 } embedding_work;
@@ -58,24 +59,44 @@ static embedding_work embedding_work_make(mr_device_cpu *cpu, const mr_tensor *t
     return work;
 }
 
-static void embedding_forward_task(void *context, size_t task, int thread) {
-    (void)thread;
-    const embedding_work *work = context;
+/* y [row r] in f32, and the same in bf16. The token is good. */
+static void embedding_row(const embedding_work *work, size_t r) {
     size_t C = work->C;
+    float *y = mr_device_cpu_floats(work->y) + r * C;
+    const float *row = mr_device_cpu_floats(work->wte) + (size_t)work->tokens[r] * C;
+    if (work->wpe == NULL)
+        memcpy(y, row, C * sizeof(float));
+    else
+        work->kernels->add(row, mr_device_cpu_floats(work->wpe) + r % work->T * C, NULL, 0, y, C);
+}
+
+static void embedding_row_staged(const embedding_work *work, size_t r, float *stage) {
+    size_t C = work->C;
+    uint16_t *y = mr_device_cpu_halves(work->y) + r * C;
+    const uint16_t *row = mr_device_cpu_halves(work->wte) + (size_t)work->tokens[r] * C;
+    if (work->wpe == NULL) {
+        memcpy(y, row, C * sizeof(*y));
+        return;
+    }
+    work->kernels->widen(row, stage, C);
+    work->kernels->widen(mr_device_cpu_halves(work->wpe) + r % work->T * C, stage + C, C);
+    work->kernels->add(stage, stage + C, NULL, 0, stage, C);
+    work->kernels->narrow(stage, y, C);
+}
+
+static void embedding_forward_task(void *context, size_t task, int thread) {
+    const embedding_work *work = context;
+    size_t row_bytes = work->C * mr_dtype_bytes(work->y->shape.dtype);
     size_t rows = work->B * work->T;
     size_t first = task * work->task_rows;
     size_t last = rows - first < work->task_rows ? rows : first + work->task_rows;
     for (size_t r = first; r < last; r++) {
-        float *y = work->y + r * C;
-        if (!embedding_is_token(work, work->tokens[r])) {
-            memset(y, 0, C * sizeof(float));
-            continue;
-        }
-        const float *row = work->wte + (size_t)work->tokens[r] * C;
-        if (work->wpe == NULL)
-            memcpy(y, row, C * sizeof(float));
+        if (!embedding_is_token(work, work->tokens[r]))
+            memset((unsigned char *)work->y->data + r * row_bytes, 0, row_bytes);
+        else if (work->stage.base == NULL)
+            embedding_row(work, r);
         else
-            work->kernels->add(row, work->wpe + r % work->T * C, NULL, 0, y, C);
+            embedding_row_staged(work, r, mr_device_cpu_stage_of(&work->stage, thread));
     }
 }
 
@@ -84,9 +105,14 @@ void mr_device_cpu_embedding_forward(mr_device *device, const mr_tensor *tokens,
     mr_device_cpu *cpu = mr_device_cpu_of(device);
     embedding_work work = embedding_work_make(cpu, tokens, wte, wpe);
     MR_ASSERT(mr_device_cpu_count(y) == work.B * work.T * work.C);
-    work.wte = mr_device_cpu_floats(wte);
-    work.wpe = wpe == NULL ? NULL : mr_device_cpu_floats(wpe);
-    work.y = mr_device_cpu_floats(y);
+    work.wte = wte;
+    work.wpe = wpe;
+    work.y = y;
+    if (mr_device_cpu_is_bf16(y)) {
+        work.stage = mr_device_cpu_staging(cpu, 2 * work.C);
+        if (work.stage.base == NULL)
+            return;
+    }
     mr_pool_run(cpu->pool, mr_device_cpu_parts(work.B * work.T, work.task_rows),
                 embedding_forward_task, &work);
 }
@@ -94,11 +120,17 @@ void mr_device_cpu_embedding_forward(mr_device *device, const mr_tensor *tokens,
 static void embedding_backward_task(void *context, size_t task, int thread) {
     (void)thread;
     const embedding_work *work = context;
+    float wide[EMBEDDING_COLUMNS];
+    bool staged = work->dy->shape.dtype == MR_DTYPE_BF16;
     size_t C = work->C;
     size_t column = task * EMBEDDING_COLUMNS;
     size_t n = C - column < EMBEDDING_COLUMNS ? C - column : EMBEDDING_COLUMNS;
     for (size_t r = 0; r < work->B * work->T; r++) {
-        const float *dy = work->dy + r * C + column;
+        const float *dy = wide;
+        if (staged)
+            work->kernels->widen(mr_device_cpu_halves(work->dy) + r * C + column, wide, n);
+        else
+            dy = mr_device_cpu_floats(work->dy) + r * C + column;
         if (embedding_is_token(work, work->tokens[r]))
             work->kernels->accumulate(work->dwte + (size_t)work->tokens[r] * C + column, dy, n);
         if (work->dwpe != NULL)
@@ -111,7 +143,7 @@ void mr_device_cpu_embedding_backward(mr_device *device, const mr_tensor *tokens
     mr_device_cpu *cpu = mr_device_cpu_of(device);
     embedding_work work = embedding_work_make(cpu, tokens, dwte, dwpe);
     MR_ASSERT(mr_device_cpu_count(dy) == work.B * work.T * work.C);
-    work.dy = mr_device_cpu_floats(dy);
+    work.dy = dy;
     work.dwte = mr_device_cpu_floats(dwte);
     work.dwpe = dwpe == NULL ? NULL : mr_device_cpu_floats(dwpe);
     mr_pool_run(cpu->pool, mr_device_cpu_parts(work.C, EMBEDDING_COLUMNS),

@@ -4,7 +4,10 @@
  * the number of threads nor their timing can change a bit. The largest sizes of blocks were
  * measured: small enough that every thread gets several, large enough that copying the operands
  * into oneDNN's own layout, once per block, stays below a few percent.
- * A bias gradient is summed in rows of CPU_SUM_ROWS, whose sums are added in order. */
+ * bf16 is multiplied as it is where the processor can, C rounded or, for gradients of weights,
+ * added in f32. Elsewhere the operands are widened first and C is rounded last, so that the product
+ * is the one of f32: the same to the last bits, slower. A bias gradient is summed in rows of
+ * CPU_SUM_ROWS, whose sums are added in order. */
 #include <stdatomic.h>
 #include <string.h>
 
@@ -22,10 +25,10 @@ enum {
  * [last row of blocks][last column of blocks]. */
 typedef struct linear_product {
     mr_onednn_shape shape;
-    const float *a;
-    const float *b;
+    const void *a;
+    const void *b;
     const float *bias;
-    float *c;
+    void *c;
     size_t block_rows;
     size_t block_columns;
     size_t row_blocks;
@@ -41,6 +44,11 @@ static size_t linear_block(size_t n, size_t max) {
     return mr_device_cpu_parts(size, LINEAR_GRAIN) * LINEAR_GRAIN;
 }
 
+static const void *linear_at(const void *base, size_t element, bool bf16) {
+    size_t bytes = mr_dtype_bytes(bf16 ? MR_DTYPE_BF16 : MR_DTYPE_F32);
+    return (const unsigned char *)base + element * bytes;
+}
+
 static void linear_task(void *context, size_t task, int thread) {
     linear_product *product = context;
     const mr_onednn_shape *shape = &product->shape;
@@ -50,11 +58,12 @@ static void linear_task(void *context, size_t task, int thread) {
     size_t j = column * product->block_columns;
     mr_onednn_plan *plan = product->plans[row + 1 == product->row_blocks]
                                          [column + 1 == product->column_blocks];
-    const char *failure =
-        mr_onednn_run(plan, thread, product->a + (shape->a_transposed ? i : i * shape->a_stride),
-                      product->b + (shape->b_transposed ? j * shape->b_stride : j),
-                      product->bias == NULL ? NULL : product->bias + j,
-                      product->c + i * shape->c_stride + j);
+    size_t a = shape->a_transposed ? i : i * shape->a_stride;
+    size_t b = shape->b_transposed ? j * shape->b_stride : j;
+    void *c = (void *)linear_at(product->c, i * shape->c_stride + j, shape->bf16_out);
+    const char *failure = mr_onednn_run(plan, thread, linear_at(product->a, a, shape->bf16),
+                                        linear_at(product->b, b, shape->bf16),
+                                        product->bias == NULL ? NULL : product->bias + j, c);
     if (failure != NULL)
         atomic_store(&product->failure, failure);
 }
@@ -96,6 +105,41 @@ static void linear_run(mr_device_cpu *cpu, linear_product *product, size_t rows,
                                           shape->m, shape->n, shape->k, failure));
 }
 
+/* The product of bf16 on a processor that has none: in f32 between copies. A, B and C are packed,
+ * so their elements count as one row. */
+static void linear_run_wide(mr_device_cpu *cpu, linear_product *product, size_t rows,
+                            size_t columns) {
+    mr_onednn_shape *shape = &product->shape;
+    size_t a = shape->m * shape->k;
+    size_t b = shape->k * shape->n;
+    size_t c = shape->bf16_out ? shape->m * shape->n : 0;
+    uint16_t *rounded = product->c;
+    float *wide = mr_device_cpu_workspace(cpu, (a + b + c) * sizeof(float));
+    if (wide == NULL)
+        return;
+    mr_device_cpu_widen(cpu, product->a, wide, a);
+    mr_device_cpu_widen(cpu, product->b, wide + a, b);
+    product->a = wide;
+    product->b = wide + a;
+    if (shape->bf16_out)
+        product->c = wide + a + b;
+    bool round = shape->bf16_out;
+    shape->bf16 = false;
+    shape->bf16_out = false;
+    linear_run(cpu, product, rows, columns);
+    if (round)
+        mr_device_cpu_narrow(cpu, wide + a + b, rounded, c);
+}
+
+/* Runs a product whose shape says bf16 by what the processor has. */
+static void linear_multiply(mr_device_cpu *cpu, linear_product *product, size_t rows,
+                            size_t columns) {
+    if (product->shape.bf16 && !cpu->bf16_products)
+        linear_run_wide(cpu, product, rows, columns);
+    else
+        linear_run(cpu, product, rows, columns);
+}
+
 void mr_device_cpu_linear_forward(mr_device *device, const mr_tensor *x, const mr_tensor *w,
                                   const mr_tensor *bias, mr_tensor *y) {
     size_t R = mr_device_cpu_rows(x);
@@ -104,15 +148,17 @@ void mr_device_cpu_linear_forward(mr_device *device, const mr_tensor *x, const m
     MR_ASSERT(mr_device_cpu_width(w) == IN);
     MR_ASSERT(mr_device_cpu_count(y) == R * OUT);
     MR_ASSERT(bias == NULL || mr_device_cpu_count(bias) == OUT);
+    bool bf16 = mr_device_cpu_is_bf16(x);
+    MR_ASSERT(mr_device_cpu_is_bf16(w) == bf16 && mr_device_cpu_is_bf16(y) == bf16);
     linear_product product = {
         .shape = {.m = R, .n = OUT, .k = IN, .a_stride = IN, .b_stride = IN, .c_stride = OUT,
-                  .b_transposed = true, .bias = bias != NULL},
-        .a = mr_device_cpu_floats(x),
-        .b = mr_device_cpu_floats(w),
+                  .b_transposed = true, .bias = bias != NULL, .bf16 = bf16, .bf16_out = bf16},
+        .a = x->data,
+        .b = w->data,
         .bias = bias == NULL ? NULL : mr_device_cpu_floats(bias),
-        .c = mr_device_cpu_floats(y),
+        .c = y->data,
     };
-    linear_run(mr_device_cpu_of(device), &product, LINEAR_ROWS, LINEAR_COLUMNS);
+    linear_multiply(mr_device_cpu_of(device), &product, LINEAR_ROWS, LINEAR_COLUMNS);
 }
 
 void mr_device_cpu_linear_backward_input(mr_device *device, const mr_tensor *dy,
@@ -122,35 +168,58 @@ void mr_device_cpu_linear_backward_input(mr_device *device, const mr_tensor *dy,
     size_t IN = mr_device_cpu_width(w);
     MR_ASSERT(mr_device_cpu_rows(w) == OUT);
     MR_ASSERT(mr_device_cpu_count(dx) == R * IN);
+    bool bf16 = mr_device_cpu_is_bf16(dy);
+    MR_ASSERT(mr_device_cpu_is_bf16(w) == bf16 && mr_device_cpu_is_bf16(dx) == bf16);
     linear_product product = {
-        .shape = {.m = R, .n = IN, .k = OUT, .a_stride = OUT, .b_stride = IN, .c_stride = IN},
-        .a = mr_device_cpu_floats(dy),
-        .b = mr_device_cpu_floats(w),
-        .c = mr_device_cpu_floats(dx),
+        .shape = {.m = R, .n = IN, .k = OUT, .a_stride = OUT, .b_stride = IN, .c_stride = IN,
+                  .bf16 = bf16, .bf16_out = bf16},
+        .a = dy->data,
+        .b = w->data,
+        .c = dx->data,
     };
-    linear_run(mr_device_cpu_of(device), &product, LINEAR_ROWS, LINEAR_COLUMNS);
+    linear_multiply(mr_device_cpu_of(device), &product, LINEAR_ROWS, LINEAR_COLUMNS);
 }
 
 /* ---- Gradient of a bias. */
 
 typedef struct linear_sums {
     const mr_cpu_kernels *kernels;
-    const float *dy;
+    const mr_tensor *dy;
     size_t R;
     size_t OUT;
     float *partial; /* [tasks, OUT] */
+    mr_device_cpu_stage stage; /* bf16: [CPU_SUM_ROWS, LINEAR_SUM_COLUMNS] */
 } linear_sums;
 
+enum { LINEAR_SUM_COLUMNS = 256 }; /* staged at once */
+
+/* The sums of rows [first, first + rows) of bf16, strip by strip of columns. */
+static void linear_sums_staged(const linear_sums *sums, size_t first, size_t rows, float *out,
+                               float *stage) {
+    const uint16_t *dy = mr_device_cpu_halves(sums->dy) + first * sums->OUT;
+    for (size_t column = 0; column < sums->OUT; column += LINEAR_SUM_COLUMNS) {
+        size_t left = sums->OUT - column;
+        size_t columns = left < LINEAR_SUM_COLUMNS ? left : LINEAR_SUM_COLUMNS;
+        for (size_t r = 0; r < rows; r++)
+            sums->kernels->widen(dy + r * sums->OUT + column, stage + r * columns, columns);
+        sums->kernels->column_sums(stage, rows, columns, out + column);
+    }
+}
+
 static void linear_sums_task(void *context, size_t task, int thread) {
-    (void)thread;
     const linear_sums *sums = context;
     size_t first = task * CPU_SUM_ROWS;
     size_t rows = sums->R - first < CPU_SUM_ROWS ? sums->R - first : CPU_SUM_ROWS;
-    sums->kernels->column_sums(sums->dy + first * sums->OUT, rows, sums->OUT,
-                               sums->partial + task * sums->OUT);
+    float *out = sums->partial + task * sums->OUT;
+    if (sums->stage.base != NULL)
+        linear_sums_staged(sums, first, rows, out, mr_device_cpu_stage_of(&sums->stage, thread));
+    else
+        sums->kernels->column_sums(mr_device_cpu_floats(sums->dy) + first * sums->OUT, rows,
+                                   sums->OUT, out);
 }
 
-static void linear_bias(mr_device_cpu *cpu, const float *dy, size_t R, size_t OUT, float *dbias) {
+static void linear_bias(mr_device_cpu *cpu, const mr_tensor *dy, size_t R, size_t OUT,
+                        float *dbias) {
     size_t tasks = mr_device_cpu_parts(R, CPU_SUM_ROWS);
     linear_sums sums = {
         .kernels = cpu->kernels,
@@ -161,6 +230,11 @@ static void linear_bias(mr_device_cpu *cpu, const float *dy, size_t R, size_t OU
     };
     if (sums.partial == NULL)
         return;
+    if (mr_device_cpu_is_bf16(dy)) {
+        sums.stage = mr_device_cpu_staging(cpu, CPU_SUM_ROWS * LINEAR_SUM_COLUMNS);
+        if (sums.stage.base == NULL)
+            return;
+    }
     mr_pool_run(cpu->pool, tasks, linear_sums_task, &sums);
     float *total = sums.partial + tasks * OUT;
     cpu->kernels->column_sums(sums.partial, tasks, OUT, total);
@@ -176,14 +250,16 @@ void mr_device_cpu_linear_backward_weight(mr_device *device, const mr_tensor *dy
     MR_ASSERT(mr_device_cpu_rows(x) == R);
     MR_ASSERT(mr_device_cpu_count(dw) == OUT * IN);
     MR_ASSERT(dbias == NULL || mr_device_cpu_count(dbias) == OUT);
+    bool bf16 = mr_device_cpu_is_bf16(dy);
+    MR_ASSERT(mr_device_cpu_is_bf16(x) == bf16);
     linear_product product = {
         .shape = {.m = OUT, .n = IN, .k = R, .a_stride = OUT, .b_stride = IN, .c_stride = IN,
-                  .a_transposed = true, .accumulate = true},
-        .a = mr_device_cpu_floats(dy),
-        .b = mr_device_cpu_floats(x),
+                  .a_transposed = true, .accumulate = true, .bf16 = bf16},
+        .a = dy->data,
+        .b = x->data,
         .c = mr_device_cpu_floats(dw),
     };
-    linear_run(cpu, &product, LINEAR_WEIGHT_ROWS, LINEAR_WEIGHT_COLUMNS);
+    linear_multiply(cpu, &product, LINEAR_WEIGHT_ROWS, LINEAR_WEIGHT_COLUMNS);
     if (dbias != NULL)
-        linear_bias(cpu, mr_device_cpu_floats(dy), R, OUT, mr_device_cpu_floats(dbias));
+        linear_bias(cpu, dy, R, OUT, mr_device_cpu_floats(dbias));
 }

@@ -44,6 +44,12 @@ void mr_onednn_thread_start(void) {
     omp_set_num_threads(1);
 }
 
+/* The sets of instructions are masks of bits: one that contains another has its bits. */
+bool mr_onednn_has_bf16(void) {
+    dnnl_cpu_isa_t wanted = dnnl_cpu_isa_avx512_core_bf16;
+    return (dnnl_get_effective_cpu_isa() & wanted) == wanted;
+}
+
 #define ONEDNN_TRY(expression)                                                                     \
     do {                                                                                           \
         dnnl_status_t onednn_status_ = (expression);                                               \
@@ -59,9 +65,9 @@ typedef const_dnnl_memory_desc_t onednn_view;
 #define ONEDNN_BY(layout) (layout)
 #define ONEDNN_NO_LAYOUT NULL
 
-static dnnl_status_t onednn_layout_make(int dims, const dnnl_dims_t sizes,
+static dnnl_status_t onednn_layout_make(const dnnl_dims_t sizes, dnnl_data_type_t type,
                                         const dnnl_dims_t strides, onednn_layout *out_layout) {
-    return dnnl_memory_desc_create_with_strides(out_layout, dims, sizes, dnnl_f32, strides);
+    return dnnl_memory_desc_create_with_strides(out_layout, 2, sizes, type, strides);
 }
 
 static void onednn_layout_drop(onednn_layout layout) {
@@ -85,9 +91,9 @@ typedef const dnnl_memory_desc_t *onednn_view;
 #define ONEDNN_BY(layout) (&(layout))
 #define ONEDNN_NO_LAYOUT ((dnnl_memory_desc_t){0})
 
-static dnnl_status_t onednn_layout_make(int dims, const dnnl_dims_t sizes,
+static dnnl_status_t onednn_layout_make(const dnnl_dims_t sizes, dnnl_data_type_t type,
                                         const dnnl_dims_t strides, onednn_layout *out_layout) {
-    return dnnl_memory_desc_init_by_strides(out_layout, dims, sizes, dnnl_f32, strides);
+    return dnnl_memory_desc_init_by_strides(out_layout, 2, sizes, type, strides);
 }
 
 static void onednn_layout_drop(onednn_layout layout) {
@@ -112,6 +118,8 @@ static dnnl_status_t onednn_matmul_describe(const onednn_layout layouts[4], bool
 
 /* Of A, B, bias and C, in this order. */
 static dnnl_status_t onednn_layouts_make(const mr_onednn_shape *shape, onednn_layout layouts[4]) {
+    dnnl_data_type_t in = shape->bf16 ? dnnl_bf16 : dnnl_f32;
+    dnnl_data_type_t out = shape->bf16_out ? dnnl_bf16 : dnnl_f32;
     dnnl_dim_t m = (dnnl_dim_t)shape->m;
     dnnl_dim_t n = (dnnl_dim_t)shape->n;
     dnnl_dim_t k = (dnnl_dim_t)shape->k;
@@ -125,10 +133,10 @@ static dnnl_status_t onednn_layouts_make(const mr_onednn_shape *shape, onednn_la
     const dnnl_dims_t bias_strides = {n, 1};
     const dnnl_dims_t c_sizes = {m, n};
     const dnnl_dims_t c_strides = {(dnnl_dim_t)shape->c_stride, 1};
-    ONEDNN_TRY(onednn_layout_make(2, a_sizes, a_strides, &layouts[0]));
-    ONEDNN_TRY(onednn_layout_make(2, b_sizes, b_strides, &layouts[1]));
-    ONEDNN_TRY(onednn_layout_make(2, bias_sizes, bias_strides, &layouts[2]));
-    return onednn_layout_make(2, c_sizes, c_strides, &layouts[3]);
+    ONEDNN_TRY(onednn_layout_make(a_sizes, in, a_strides, &layouts[0]));
+    ONEDNN_TRY(onednn_layout_make(b_sizes, in, b_strides, &layouts[1]));
+    ONEDNN_TRY(onednn_layout_make(bias_sizes, dnnl_f32, bias_strides, &layouts[2]));
+    return onednn_layout_make(c_sizes, out, c_strides, &layouts[3]);
 }
 
 static dnnl_status_t onednn_attributes_fill(const mr_onednn_shape *shape,
@@ -272,7 +280,8 @@ static bool onednn_shape_equal(const mr_onednn_shape *x, const mr_onednn_shape *
     return x->m == y->m && x->n == y->n && x->k == y->k && x->a_stride == y->a_stride &&
            x->b_stride == y->b_stride && x->c_stride == y->c_stride &&
            x->a_transposed == y->a_transposed && x->b_transposed == y->b_transposed &&
-           x->bias == y->bias && x->accumulate == y->accumulate;
+           x->bias == y->bias && x->accumulate == y->accumulate && x->bf16 == y->bf16 &&
+           x->bf16_out == y->bf16_out;
 }
 
 /* Where a new plan goes: behind the others, or in place of the one unused for longest. */
@@ -306,8 +315,8 @@ static dnnl_status_t onednn_handle(dnnl_memory_t memory, const void *data) {
     return dnnl_memory_set_data_handle(memory, (void *)data); /* inputs are only read */
 }
 
-static dnnl_status_t onednn_execute(mr_onednn_plan *plan, int thread, const float *a,
-                                    const float *b, const float *bias, float *c) {
+static dnnl_status_t onednn_execute(mr_onednn_plan *plan, int thread, const void *a,
+                                    const void *b, const float *bias, void *c) {
     mr_onednn *onednn = plan->owner;
     onednn_arguments *one = &plan->arguments[thread];
     dnnl_exec_arg_t arguments[5] = {
@@ -329,8 +338,8 @@ static dnnl_status_t onednn_execute(mr_onednn_plan *plan, int thread, const floa
     return dnnl_stream_wait(onednn->streams[thread]);
 }
 
-const char *mr_onednn_run(mr_onednn_plan *plan, int thread, const float *a, const float *b,
-                          const float *bias, float *c) {
+const char *mr_onednn_run(mr_onednn_plan *plan, int thread, const void *a, const void *b,
+                          const float *bias, void *c) {
     MR_ASSERT(thread >= 0 && thread < plan->owner->threads);
     dnnl_status_t status = onednn_execute(plan, thread, a, b, bias, c);
     return status == dnnl_success ? NULL : dnnl_status2str(status);

@@ -21,7 +21,7 @@
 typedef struct mr_onednn mr_onednn;
 typedef struct mr_onednn_plan mr_onednn_plan;
 
-/* C [m, n] (+)= A [m, k] B [k, n] (+ bias [n]), f32, rows at the given strides (in floats). A
+/* C [m, n] (+)= A [m, k] B [k, n] (+ bias [n]), rows at the given strides (in elements). A
  * transposed matrix is stored with its sides exchanged: A as [k, m], B as [n, k]. */
 typedef struct mr_onednn_shape {
     size_t m;
@@ -34,6 +34,8 @@ typedef struct mr_onednn_shape {
     bool b_transposed;
     bool bias;
     bool accumulate; /* add into C */
+    bool bf16;       /* A and B are bf16, else f32; sums and bias are f32 in any case */
+    bool bf16_out;   /* C is bf16, else f32 */
 } mr_onednn_shape;
 
 /* Run once by every thread of the pool, EXEC too: keeps oneDNN single-threaded there. */
@@ -43,13 +45,17 @@ void mr_onednn_thread_start(void);
 MR_MUST_CHECK mr_status mr_onednn_create(int threads, int inner_threads, mr_onednn **out_onednn);
 void mr_onednn_destroy(mr_onednn *onednn);
 
+/* Does this processor multiply bf16 by itself? Where it does not, oneDNN has slow products of it or
+ * none, and the caller widens the operands. */
+bool mr_onednn_has_bf16(void);
+
 /* The plan for a shape; valid until MR_DEVICE_PLANS_MAX - 1 others were asked for.
  * INTERNAL: oneDNN refuses, with its own name for why. RESOURCE_EXHAUSTED. */
 MR_MUST_CHECK mr_status mr_onednn_plan_get(mr_onednn *onednn, const mr_onednn_shape *shape,
                                            mr_onednn_plan **out_plan);
 /* Thread: thread of the pool. bias is read only by a plan that has one. Returns NULL, or oneDNN's
  * name for what went wrong. */
-const char *mr_onednn_run(mr_onednn_plan *plan, int thread, const float *a, const float *b,
-                          const float *bias, float *c);
+const char *mr_onednn_run(mr_onednn_plan *plan, int thread, const void *a, const void *b,
+                          const float *bias, void *c);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pointwise.c: operations on each element alone, and copies, in chunks of CPU_CHUNK elements. */
+/* pointwise.c: operations on each element alone, and copies, in chunks of CPU_CHUNK elements. bf16
+ * is staged in pieces that stay in the first cache. */
 #include <string.h>
 
 #include "daemon/device/cpu/device_cpu.h"
@@ -17,32 +18,31 @@ typedef struct pointwise_work {
     pointwise_what what;
     mr_pointwise kind;
     const mr_dropout *dropout;
-    const float *a;
-    const float *b;
-    float *out;
+    const mr_tensor *a;
+    const mr_tensor *b; /* NULL: none */
+    mr_tensor *out;
     size_t n;
+    mr_device_cpu_stage stage; /* bf16: two pieces */
 } pointwise_work;
 
-static void pointwise_task(void *context, size_t task, int thread) {
-    (void)thread;
-    const pointwise_work *work = context;
+enum { POINTWISE_PIECE = 2048 };
+
+/* n elements from number `at` on, in f32. */
+static void pointwise_piece(const pointwise_work *work, size_t at, size_t n, const float *a,
+                            const float *b, float *out) {
     const mr_cpu_kernels *kernels = work->kernels;
-    size_t at = task * CPU_CHUNK;
-    size_t n = work->n - at < CPU_CHUNK ? work->n - at : CPU_CHUNK;
-    const float *a = work->a + at;
-    float *out = work->out + at;
     switch (work->what) {
     case POINTWISE_FORWARD:
         kernels->pointwise_forward(work->kind, a, out, n);
         break;
     case POINTWISE_BACKWARD:
-        kernels->pointwise_backward(work->kind, a, work->b + at, out, n);
+        kernels->pointwise_backward(work->kind, a, b, out, n);
         break;
     case POINTWISE_DROPOUT:
         kernels->dropout(a, work->dropout, at, out, n);
         break;
     case POINTWISE_ADD:
-        kernels->add(a, work->b + at, work->dropout, at, out, n);
+        kernels->add(a, b, work->dropout, at, out, n);
         break;
     case POINTWISE_ACCUMULATE:
         kernels->accumulate(out, a, n);
@@ -50,10 +50,45 @@ static void pointwise_task(void *context, size_t task, int thread) {
     }
 }
 
+static void pointwise_task(void *context, size_t task, int thread) {
+    (void)thread;
+    const pointwise_work *work = context;
+    size_t at = task * CPU_CHUNK;
+    size_t n = work->n - at < CPU_CHUNK ? work->n - at : CPU_CHUNK;
+    const float *b = work->b == NULL ? NULL : mr_device_cpu_floats(work->b) + at;
+    pointwise_piece(work, at, n, mr_device_cpu_floats(work->a) + at, b,
+                    mr_device_cpu_floats(work->out) + at);
+}
+
+/* The result goes over b's floats where there is a b: a kernel may write over dy, or over either
+ * summand, but not over the x of a derivative. */
+static void pointwise_staged_task(void *context, size_t task, int thread) {
+    const pointwise_work *work = context;
+    float *a = mr_device_cpu_stage_of(&work->stage, thread);
+    float *b = a + POINTWISE_PIECE;
+    size_t left = work->n - task * CPU_CHUNK;
+    size_t end = task * CPU_CHUNK + (left < CPU_CHUNK ? left : CPU_CHUNK);
+    for (size_t at = task * CPU_CHUNK; at < end; at += POINTWISE_PIECE) {
+        size_t n = end - at < POINTWISE_PIECE ? end - at : POINTWISE_PIECE;
+        float *out = work->b == NULL ? a : b;
+        work->kernels->widen(mr_device_cpu_halves(work->a) + at, a, n);
+        if (work->b != NULL)
+            work->kernels->widen(mr_device_cpu_halves(work->b) + at, b, n);
+        pointwise_piece(work, at, n, a, b, out);
+        work->kernels->narrow(out, mr_device_cpu_halves(work->out) + at, n);
+    }
+}
+
 static void pointwise_run(mr_device *device, pointwise_work *work) {
     mr_device_cpu *cpu = mr_device_cpu_of(device);
+    bool staged = mr_device_cpu_is_bf16(work->a);
+    MR_ASSERT(mr_device_cpu_is_bf16(work->out) == staged);
     work->kernels = cpu->kernels;
-    mr_pool_run(cpu->pool, mr_device_cpu_parts(work->n, CPU_CHUNK), pointwise_task, work);
+    if (staged)
+        work->stage = mr_device_cpu_staging(cpu, 2 * POINTWISE_PIECE);
+    if (!staged || work->stage.base != NULL)
+        mr_pool_run(cpu->pool, mr_device_cpu_parts(work->n, CPU_CHUNK),
+                    staged ? pointwise_staged_task : pointwise_task, work);
 }
 
 void mr_device_cpu_pointwise_forward(mr_device *device, mr_pointwise kind, const mr_tensor *x,
@@ -61,8 +96,8 @@ void mr_device_cpu_pointwise_forward(mr_device *device, mr_pointwise kind, const
     pointwise_work work = {
         .what = POINTWISE_FORWARD,
         .kind = kind,
-        .a = mr_device_cpu_floats(x),
-        .out = mr_device_cpu_floats(y),
+        .a = x,
+        .out = y,
         .n = mr_device_cpu_count(x),
     };
     MR_ASSERT(kind < MR_POINTWISE_COUNT);
@@ -75,9 +110,9 @@ void mr_device_cpu_pointwise_backward(mr_device *device, mr_pointwise kind, cons
     pointwise_work work = {
         .what = POINTWISE_BACKWARD,
         .kind = kind,
-        .a = mr_device_cpu_floats(x),
-        .b = mr_device_cpu_floats(dy),
-        .out = mr_device_cpu_floats(dx),
+        .a = x,
+        .b = dy,
+        .out = dx,
         .n = mr_device_cpu_count(x),
     };
     MR_ASSERT(kind < MR_POINTWISE_COUNT);
@@ -90,8 +125,8 @@ void mr_device_cpu_dropout(mr_device *device, const mr_dropout *dropout, const m
     pointwise_work work = {
         .what = POINTWISE_DROPOUT,
         .dropout = dropout,
-        .a = mr_device_cpu_floats(x),
-        .out = mr_device_cpu_floats(y),
+        .a = x,
+        .out = y,
         .n = mr_device_cpu_count(x),
     };
     MR_ASSERT(mr_device_cpu_count(y) == work.n);
@@ -103,9 +138,9 @@ void mr_device_cpu_add(mr_device *device, const mr_tensor *a, const mr_tensor *b
     pointwise_work work = {
         .what = POINTWISE_ADD,
         .dropout = dropout,
-        .a = mr_device_cpu_floats(a),
-        .b = mr_device_cpu_floats(b),
-        .out = mr_device_cpu_floats(out),
+        .a = a,
+        .b = b,
+        .out = out,
         .n = mr_device_cpu_count(a),
     };
     MR_ASSERT(mr_device_cpu_count(b) == work.n && mr_device_cpu_count(out) == work.n);
@@ -115,11 +150,12 @@ void mr_device_cpu_add(mr_device *device, const mr_tensor *a, const mr_tensor *b
 void mr_device_cpu_accumulate(mr_device *device, mr_tensor *a, const mr_tensor *b) {
     pointwise_work work = {
         .what = POINTWISE_ACCUMULATE,
-        .a = mr_device_cpu_floats(b),
-        .out = mr_device_cpu_floats(a),
+        .a = b,
+        .out = a,
         .n = mr_device_cpu_count(a),
     };
     MR_ASSERT(mr_device_cpu_count(b) == work.n);
+    MR_ASSERT(!mr_device_cpu_is_bf16(a) && !mr_device_cpu_is_bf16(b));
     pointwise_run(device, &work);
 }
 

@@ -127,7 +127,7 @@ static void test_wrong_types_are_refused(void **state) {
         {"train: corpus.txt", "train: ''", 22, "data.train is the text \"\"; it must be a text of"},
         {"{type: layernorm, dim: 64}", "layernorm", 8,
          "model.layers[2] is layernorm; it must be a mapping such as {type: layernorm, dim: 64}"},
-        {"precision: fp32", "precision: [fp32]", 21, "precision is a list; it must be fp32"},
+        {"precision: fp32", "precision: [fp32]", 21, "precision is a list; it must be fp32 or bf16"},
         {"partition: parameters", "partition: {a: 1}", 14,
          "pipeline.partition is a mapping; it must be uniform, parameters or weights, or a list "
          "of bounds such as [0, 4, 9]"},
@@ -201,8 +201,8 @@ static void test_words_of_later_versions_list_what_exists(void **state) {
         {"partition: parameters", "partition: type:block", 14,
          "pipeline.partition type:block is not supported by this version"},
         {"partition: parameters", "partition: best", 14, "pipeline.partition is best; it must be"},
-        {"precision: fp32", "precision: bf16", 21,
-         "precision bf16 is not supported by this version; it must be fp32"},
+        {"precision: fp32", "precision: fp16", 21,
+         "precision fp16 is not supported by this version; it must be fp32 or bf16"},
         {"format: bytes", "format: npy", 22,
          "data.format npy is not supported by this version; it must be bytes or llmc"},
         {"type: adamw", "type: sgd", 19, "optimizer.type is sgd; it must be adamw"},
@@ -342,7 +342,7 @@ static void test_all_mistakes_are_listed_in_file_order(void **state) {
     assert_int_equal(errors.count, 5);
     for (size_t i = 0; i < 5; i++)
         assert_int_equal(errors.items[i].line, lines[i]);
-    assert_string_equal(status.text, "line 3: precision is fp64; it must be fp32");
+    assert_string_equal(status.text, "line 3: precision is fp64; it must be fp32 or bf16");
 }
 
 static void test_errors_stop_at_their_maximum(void **state) {

@@ -1,12 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* elementwise.c: sums, dropout, activations and their derivatives, element by element. A tail
- * shorter than a vector runs through the same expressions in a padded vector.
- * GELU is the tanh form (arXiv:1606.08415): with u = sqrt(2/pi) (x + 0.044715 x^3),
- * (1 + tanh u) / 2 = sigmoid(2u), so y = x s with s = sigmoid(2u), y' = s + x s (1 - s) 2u'. */
+/* elementwise.c: conversions, sums, dropout, activations and their derivatives, element by element.
+ * A tail shorter than a vector runs through the same expressions in a padded vector. GELU is the
+ * tanh form (arXiv:1606.08415): with u = sqrt(2/pi) (x + 0.044715 x^3), (1 + tanh u) / 2 =
+ * sigmoid(2u), so y = x s with s = sigmoid(2u), y' = s + x s (1 - s) 2u'. */
 #include "daemon/device/cpu/kernels/declare.h"
 
 #include "daemon/device/cpu/kernels/mask.h"
 #include "daemon/device/cpu/kernels/vector.h"
+
+void MR_KERNEL(widen)(const uint16_t *x, float *y, size_t n) {
+    vh part = {0};
+    size_t i = 0;
+    for (; i + V_LANES <= n; i += V_LANES) {
+        memcpy(&part, x + i, sizeof(part));
+        v_store(y + i, v_widen(part));
+    }
+    if (i < n) {
+        memcpy(&part, x + i, (n - i) * sizeof(*x));
+        v_store_n(y + i, v_widen(part), n - i);
+    }
+}
+
+void MR_KERNEL(narrow)(const float *x, uint16_t *y, size_t n) {
+    vh part;
+    size_t i = 0;
+    for (; i + V_LANES <= n; i += V_LANES) {
+        part = v_narrow(v_load(x + i));
+        memcpy(y + i, &part, sizeof(part));
+    }
+    if (i < n) {
+        part = v_narrow(v_load_n(x + i, n - i));
+        memcpy(y + i, &part, (n - i) * sizeof(*y));
+    }
+}
 
 void MR_KERNEL(accumulate)(float *a, const float *b, size_t n) {
     size_t i = 0;

@@ -9,6 +9,8 @@ extern const mr_cpu_kernels MR_KERNEL(table);
 
 const mr_cpu_kernels MR_KERNEL(table) = {
     .name = TABLE_TEXT(MR_ISA_NAME),
+    .widen = MR_KERNEL(widen),
+    .narrow = MR_KERNEL(narrow),
     .accumulate = MR_KERNEL(accumulate),
     .add = MR_KERNEL(add),
     .dropout = MR_KERNEL(dropout),

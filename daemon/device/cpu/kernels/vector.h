@@ -53,6 +53,20 @@ V_INLINE vf v_load(const float *p) {
 V_INLINE void v_store(float *p, vf x) {
     memcpy(p, &x, sizeof(x));
 }
+/* bf16, V_LANES of them: the upper halves of as many floats' bits. */
+typedef uint16_t vh __attribute__((vector_size(V_LANES * 2)));
+
+V_INLINE vf v_widen(vh x) {
+    return (vf)(__builtin_convertvector(x, vu) << 16);
+}
+/* To nearest even. Not a number stays so: its upper half is kept and made quiet. */
+V_INLINE vh v_narrow(vf x) {
+    vu bits = (vu)x;
+    vu rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    vu quiet = (bits >> 16) | 0x40u;
+    vu is_nan = (vu)((bits & 0x7fffffffu) > 0x7f800000u);
+    return __builtin_convertvector((quiet & is_nan) | (rounded & ~is_nan), vh);
+}
 V_INLINE vf v_set(float x) {
     return x - (vf){0};
 }
