@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/base/bf16.h"
 #include "daemon/device/cpu/create.h"
 
 const bench_row bench_rows[] = {
@@ -13,12 +14,19 @@ const bench_row bench_rows[] = {
     {.kind = "cpu", .threads = 2, .tolerance = 4e-6},
     {.kind = "cpu", .instruction_set = "avx2", .threads = 2, .tolerance = 4e-6},
     {.kind = "cpu", .instruction_set = "plain", .threads = 1, .tolerance = 4e-6},
+    {.kind = "cpu", .threads = 1, .dtype = MR_DTYPE_BF16, .tolerance = 4e-6},
+    {.kind = "cpu", .threads = 2, .dtype = MR_DTYPE_BF16, .tolerance = 4e-6},
+    {.kind = "cpu", .instruction_set = "avx2", .threads = 2, .dtype = MR_DTYPE_BF16,
+     .tolerance = 4e-6},
+    {.kind = "cpu", .instruction_set = "plain", .threads = 1, .dtype = MR_DTYPE_BF16,
+     .tolerance = 4e-6},
 };
 const size_t bench_row_count = sizeof(bench_rows) / sizeof(bench_rows[0]);
 
 bool bench_open(bench *b, const bench_row *row) {
     mr_device_options options = {.kind = row->kind, .threads = row->threads};
     *b = (bench){.tolerance = row->tolerance};
+    b->dtype = row->dtype == MR_DTYPE_BF16 ? MR_DTYPE_BF16 : MR_DTYPE_F32;
     mr_status status =
         row->instruction_set == NULL
             ? mr_device_create(&options, &b->device)
@@ -65,28 +73,62 @@ static bench_tensor bench_tensor_make(bench *b, mr_dtype dtype, size_t d0, size_
     return t;
 }
 
+size_t bench_bytes(const bench_tensor *t) {
+    return t->n * mr_dtype_bytes(t->on.shape.dtype);
+}
+
+/* bf16 lies in the first half of the host's copy while it is moved. */
 void bench_fetch(bench *b, bench_tensor *t) {
-    b->ops->copy_out(b->device, t->host, t->on.data, t->n * 4);
+    b->ops->copy_out(b->device, t->host, t->on.data, bench_bytes(t));
+    for (size_t i = t->n; t->on.shape.dtype == MR_DTYPE_BF16 && i-- > 0;) {
+        uint16_t half;
+        memcpy(&half, (const unsigned char *)t->host + i * sizeof(half), sizeof(half));
+        t->host[i] = mr_bf16_widen(half);
+    }
 }
 
 void bench_push(bench *b, bench_tensor *t) {
-    b->ops->copy_in(b->device, t->on.data, t->host, t->n * 4);
+    bool bf16 = t->on.shape.dtype == MR_DTYPE_BF16;
+    for (size_t i = 0; bf16 && i < t->n; i++) {
+        uint16_t half = mr_bf16_round(t->host[i]);
+        memcpy((unsigned char *)t->host + i * sizeof(half), &half, sizeof(half));
+    }
+    b->ops->copy_in(b->device, t->on.data, t->host, bench_bytes(t));
+    if (bf16)
+        bench_fetch(b, t);
 }
 
-bench_tensor bench_poison(bench *b, size_t d0, size_t d1, size_t d2) {
-    bench_tensor t = bench_tensor_make(b, MR_DTYPE_F32, d0, d1, d2);
+static bench_tensor bench_poison_of(bench *b, mr_dtype dtype, size_t d0, size_t d1, size_t d2) {
+    bench_tensor t = bench_tensor_make(b, dtype, d0, d1, d2);
     for (size_t i = 0; i < t.n; i++)
         t.host[i] = NAN;
     bench_push(b, &t);
     return t;
 }
 
-bench_tensor bench_random(bench *b, float scale, size_t d0, size_t d1, size_t d2) {
-    bench_tensor t = bench_tensor_make(b, MR_DTYPE_F32, d0, d1, d2);
+bench_tensor bench_poison(bench *b, size_t d0, size_t d1, size_t d2) {
+    return bench_poison_of(b, b->dtype, d0, d1, d2);
+}
+
+bench_tensor bench_poison_f32(bench *b, size_t d0, size_t d1, size_t d2) {
+    return bench_poison_of(b, MR_DTYPE_F32, d0, d1, d2);
+}
+
+static bench_tensor bench_random_of(bench *b, mr_dtype dtype, float scale, size_t d0, size_t d1,
+                                    size_t d2) {
+    bench_tensor t = bench_tensor_make(b, dtype, d0, d1, d2);
     for (size_t i = 0; i < t.n; i++)
         t.host[i] = scale * bench_draw(b);
     bench_push(b, &t);
     return t;
+}
+
+bench_tensor bench_random(bench *b, float scale, size_t d0, size_t d1, size_t d2) {
+    return bench_random_of(b, b->dtype, scale, d0, d1, d2);
+}
+
+bench_tensor bench_random_f32(bench *b, float scale, size_t d0, size_t d1, size_t d2) {
+    return bench_random_of(b, MR_DTYPE_F32, scale, d0, d1, d2);
 }
 
 bench_tensor bench_integers(bench *b, int32_t below, size_t d0, size_t d1) {
@@ -110,10 +152,13 @@ void bench_expect(bench *b, bench_tensor *t, const double *expected, const char 
     for (size_t i = 0; i < t->n; i++)
         squares += expected[i] * expected[i];
     double typical = sqrt(squares / (double)t->n);
+    double tolerance = b->tolerance;
+    if (t->on.shape.dtype == MR_DTYPE_BF16 && tolerance < BENCH_TOLERANCE_BF16)
+        tolerance = BENCH_TOLERANCE_BF16;
     bench_fetch(b, t);
     for (size_t i = 0; i < t->n; i++) {
         double error = fabs((double)t->host[i] - expected[i]);
-        double bound = b->tolerance * (typical + fabs(expected[i]));
+        double bound = tolerance * (typical + fabs(expected[i]));
         if (!(error <= bound))
             fail_msg("%s[%zu] is %.9g; it must be %.9g within %.3g", what, i, (double)t->host[i],
                      expected[i], bound);

@@ -2,7 +2,7 @@
 /* Goal (law 1): every operation gives the same bits for any number of threads, at any address, and
  * when it is run again.
  * Method: one script runs every operation once, on sizes that give several tasks and tails, and
- * gathers every output; its bytes are compared between 1, 2, 3 and 5 threads, and between aligned
+ * gathers every output, once with f32 and once with bf16 activations; its bytes are compared between 1, 2, 3 and 5 threads, and between aligned
  * tensors and tensors off by one float. */
 #include "tests/contract/device/bench.h"
 
@@ -27,11 +27,11 @@ static bench_tensor *keep(outputs *o, bench_tensor t) {
 
 static void script_linear(bench *b, outputs *o, bench_tensor *x) {
     bench_tensor w = bench_random(b, 1.0f, F, C, 0);
-    bench_tensor bias = bench_random(b, 1.0f, F, 0, 0);
+    bench_tensor bias = bench_random_f32(b, 1.0f, F, 0, 0);
     bench_tensor *y = keep(o, bench_poison(b, R, F, 0));
     bench_tensor *dx = keep(o, bench_poison(b, R, C, 0));
-    bench_tensor *dw = keep(o, bench_random(b, 1.0f, F, C, 0));
-    bench_tensor *dbias = keep(o, bench_random(b, 1.0f, F, 0, 0));
+    bench_tensor *dw = keep(o, bench_random_f32(b, 1.0f, F, C, 0));
+    bench_tensor *dbias = keep(o, bench_random_f32(b, 1.0f, F, 0, 0));
     b->ops->linear_forward(b->device, &x->on, &w.on, &bias.on, &y->on);
     b->ops->linear_backward_input(b->device, &y->on, &w.on, &dx->on);
     b->ops->linear_backward_weight(b->device, &y->on, &x->on, &dw->on, &dbias->on);
@@ -39,15 +39,15 @@ static void script_linear(bench *b, outputs *o, bench_tensor *x) {
 
 static void script_norm(bench *b, outputs *o, const mr_dropout *dropout, bench_tensor *x) {
     bench_tensor branch = bench_random(b, 1.0f, R, C, 0);
-    bench_tensor w = bench_random(b, 1.0f, C, 0, 0);
-    bench_tensor shift = bench_random(b, 1.0f, C, 0, 0);
+    bench_tensor w = bench_random_f32(b, 1.0f, C, 0, 0);
+    bench_tensor shift = bench_random_f32(b, 1.0f, C, 0, 0);
     bench_tensor *sum = keep(o, bench_poison(b, R, C, 0));
     bench_tensor *y = keep(o, bench_poison(b, R, C, 0));
-    bench_tensor *mean = keep(o, bench_poison(b, R, 0, 0));
-    bench_tensor *rstd = keep(o, bench_poison(b, R, 0, 0));
+    bench_tensor *mean = keep(o, bench_poison_f32(b, R, 0, 0));
+    bench_tensor *rstd = keep(o, bench_poison_f32(b, R, 0, 0));
     bench_tensor *dx = keep(o, bench_poison(b, R, C, 0));
-    bench_tensor *dw = keep(o, bench_random(b, 1.0f, C, 0, 0));
-    bench_tensor *db = keep(o, bench_random(b, 1.0f, C, 0, 0));
+    bench_tensor *dw = keep(o, bench_random_f32(b, 1.0f, C, 0, 0));
+    bench_tensor *db = keep(o, bench_random_f32(b, 1.0f, C, 0, 0));
     b->ops->layernorm_forward(b->device, &x->on, &w.on, &shift.on, 1e-5f, &y->on, &mean->on,
                               &rstd->on);
     b->ops->residual_layernorm_forward(b->device, &y->on, &branch.on, dropout, &w.on, &shift.on,
@@ -63,7 +63,7 @@ static void script_attention(bench *b, outputs *o, const mr_dropout *dropout) {
     bench_tensor dout = bench_random(b, 1.0f, B, T, C);
     for (int causal = 0; causal <= 1; causal++) {
         bench_tensor *out = keep(o, bench_poison(b, B, T, C));
-        bench_tensor *lse = keep(o, bench_poison(b, B, NH, T));
+        bench_tensor *lse = keep(o, bench_poison_f32(b, B, NH, T));
         bench_tensor *dqkv = keep(o, bench_poison(b, B, T, 3 * C));
         b->ops->attention_forward(b->device, &qkv.on, NH, causal, dropout, &out->on, &lse->on);
         b->ops->attention_backward(b->device, &dout.on, &qkv.on, &out->on, &lse->on, NH, causal,
@@ -73,6 +73,7 @@ static void script_attention(bench *b, outputs *o, const mr_dropout *dropout) {
 
 static void script_elements(bench *b, outputs *o, const mr_dropout *dropout, bench_tensor *x) {
     bench_tensor other = bench_random(b, 1.0f, R, C, 0);
+    bench_tensor summand = bench_random_f32(b, 1.0f, R, C, 0);
     for (int kind = 0; kind < MR_POINTWISE_COUNT; kind++) {
         bench_tensor *y = keep(o, bench_poison(b, R, C, 0));
         bench_tensor *dx = keep(o, bench_poison(b, R, C, 0));
@@ -81,10 +82,12 @@ static void script_elements(bench *b, outputs *o, const mr_dropout *dropout, ben
     }
     bench_tensor *dropped = keep(o, bench_poison(b, R, C, 0));
     bench_tensor *sum = keep(o, bench_poison(b, R, C, 0));
-    bench_tensor *total = keep(o, bench_random(b, 1.0f, R, C, 0));
+    bench_tensor *total = keep(o, bench_random_f32(b, 1.0f, R, C, 0));
     b->ops->dropout(b->device, dropout, &x->on, &dropped->on);
     b->ops->add(b->device, &x->on, &other.on, dropout, &sum->on);
-    b->ops->accumulate(b->device, &total->on, &x->on);
+    bench_tensor *narrow = keep(o, bench_poison(b, R, C, 0));
+    b->ops->accumulate(b->device, &total->on, &summand.on);
+    b->ops->cast(b->device, &summand.on, &narrow->on);
 }
 
 static void script_loss(bench *b, outputs *o, bench_tensor *x) {
@@ -92,10 +95,10 @@ static void script_loss(bench *b, outputs *o, bench_tensor *x) {
     bench_tensor labels = bench_integers(b, C, R, 0);
     bench_tensor wte = bench_random(b, 1.0f, V, C, 0);
     bench_tensor wpe = bench_random(b, 1.0f, T, C, 0);
-    bench_tensor target = bench_random(b, 1.0f, R, C, 0);
+    bench_tensor target = bench_random_f32(b, 1.0f, R, C, 0);
     bench_tensor *y = keep(o, bench_poison(b, B, T, C));
-    bench_tensor *dwte = keep(o, bench_random(b, 1.0f, V, C, 0));
-    bench_tensor *dwpe = keep(o, bench_random(b, 1.0f, T, C, 0));
+    bench_tensor *dwte = keep(o, bench_random_f32(b, 1.0f, V, C, 0));
+    bench_tensor *dwpe = keep(o, bench_random_f32(b, 1.0f, T, C, 0));
     bench_tensor *dlogits = keep(o, bench_poison(b, R, C, 0));
     bench_tensor *dy = keep(o, bench_poison(b, R, C, 0));
     double *entropy = bench_scalar(b, 0.0);
@@ -105,16 +108,17 @@ static void script_loss(bench *b, outputs *o, bench_tensor *x) {
     b->ops->embedding_backward(b->device, &tokens.on, &y->on, &dwte->on, &dwpe->on);
     b->ops->cross_entropy(b->device, &x->on, &labels.on, 0.1f, &dlogits->on, entropy);
     b->ops->mean_squared_error(b->device, &x->on, &target.on, 0.1f, &dy->on, error);
-    b->ops->sum_of_squares(b->device, &x->on, squares);
+    b->ops->sum_of_squares(b->device, &target.on, squares);
     o->scalars[o->scalar_count++] = bench_scalar_fetch(b, entropy);
     o->scalars[o->scalar_count++] = bench_scalar_fetch(b, error);
     o->scalars[o->scalar_count++] = bench_scalar_fetch(b, squares);
 }
 
-static void script_adamw(bench *b, outputs *o, bench_tensor *x) {
-    bench_tensor *p = keep(o, bench_random(b, 1.0f, R, C, 0));
-    bench_tensor *m = keep(o, bench_random(b, 1.0f, R, C, 0));
-    bench_tensor *v = keep(o, bench_random(b, 0.0f, R, C, 0));
+static void script_adamw(bench *b, outputs *o) {
+    bench_tensor gradient = bench_random_f32(b, 1.0f, R, C, 0);
+    bench_tensor *p = keep(o, bench_random_f32(b, 1.0f, R, C, 0));
+    bench_tensor *m = keep(o, bench_random_f32(b, 1.0f, R, C, 0));
+    bench_tensor *v = keep(o, bench_random_f32(b, 0.0f, R, C, 0));
     mr_adamw options = {.lr = 1e-3f,
                         .beta1 = 0.9f,
                         .beta2 = 0.95f,
@@ -123,7 +127,7 @@ static void script_adamw(bench *b, outputs *o, bench_tensor *x) {
                         .gradient_scale = 0.7f,
                         .bias_correction1 = 0.1f,
                         .bias_correction2 = 0.05f};
-    b->ops->adamw(b->device, &options, &x->on, &p->on, &m->on, &v->on);
+    b->ops->adamw(b->device, &options, &gradient.on, &p->on, &m->on, &v->on);
 }
 
 static void script_run(bench *b, outputs *o) {
@@ -136,7 +140,7 @@ static void script_run(bench *b, outputs *o) {
     script_attention(b, o, &dropout);
     script_elements(b, o, &dropout, &x);
     script_loss(b, o, &x);
-    script_adamw(b, o, &x);
+    script_adamw(b, o);
     for (size_t i = 0; i < o->count; i++)
         bench_fetch(b, &o->tensors[i]);
 }

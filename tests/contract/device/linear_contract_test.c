@@ -23,7 +23,7 @@ typedef struct linear_case {
 static void forward_case(bench *b, linear_case s, bool with_bias) {
     bench_tensor x = bench_random(b, 1.0f, s.R, s.IN, 0);
     bench_tensor w = bench_random(b, 1.0f, s.OUT, s.IN, 0);
-    bench_tensor bias = bench_random(b, 1.0f, s.OUT, 0, 0);
+    bench_tensor bias = bench_random_f32(b, 1.0f, s.OUT, 0, 0);
     bench_tensor y = bench_poison(b, s.R, s.OUT, 0);
     double *expected = bench_doubles(&y);
     for (size_t r = 0; r < s.R; r++)
@@ -58,8 +58,8 @@ static void backward_input_case(bench *b, linear_case s) {
 static void backward_weight_case(bench *b, linear_case s, bool with_bias) {
     bench_tensor dy = bench_random(b, 1.0f, s.R, s.OUT, 0);
     bench_tensor x = bench_random(b, 1.0f, s.R, s.IN, 0);
-    bench_tensor dw = bench_random(b, 3.0f, s.OUT, s.IN, 0);
-    bench_tensor dbias = bench_random(b, 3.0f, s.OUT, 0, 0);
+    bench_tensor dw = bench_random_f32(b, 3.0f, s.OUT, s.IN, 0);
+    bench_tensor dbias = bench_random_f32(b, 3.0f, s.OUT, 0, 0);
     double *expected_w = bench_doubles(&dw);
     double *expected_bias = bench_doubles(&dbias);
     for (size_t r = 0; r < s.R; r++)
@@ -124,8 +124,8 @@ static void embedding_case(bench *b, size_t B, size_t T, size_t C, size_t V, boo
     bench_tensor wpe = bench_random(b, 1.0f, T + 1, C, 0);
     bench_tensor y = bench_poison(b, B, T, C);
     bench_tensor dy = bench_random(b, 1.0f, B, T, C);
-    bench_tensor dwte = bench_random(b, 1.0f, V, C, 0);
-    bench_tensor dwpe = bench_random(b, 1.0f, T + 1, C, 0);
+    bench_tensor dwte = bench_random_f32(b, 1.0f, V, C, 0);
+    bench_tensor dwpe = bench_random_f32(b, 1.0f, T + 1, C, 0);
     double *expected = bench_doubles(&y);
     double *expected_wte = bench_doubles(&dwte);
     double *expected_wpe = bench_doubles(&dwpe);
@@ -187,7 +187,7 @@ static void test_token_outside_the_vocabulary_latches_the_first_error(void **sta
         bench_tensor tokens = bench_integers(&b, 4, 2, 3);
         bench_tensor wte = bench_random(&b, 1.0f, 4, 5, 0);
         bench_tensor y = bench_poison(&b, 2, 3, 5);
-        bench_tensor dwte = bench_random(&b, 1.0f, 4, 5, 0);
+        bench_tensor dwte = bench_random_f32(&b, 1.0f, 4, 5, 0);
         tokens.host_i32[2] = 4;
         tokens.host_i32[5] = -7;
         bench_push(&b, &tokens);

@@ -76,7 +76,8 @@ static void test_cross_entropy_gradient_matches_finite_differences(void **state)
     (void)state;
     for (size_t row = 0; row < bench_row_count; row++) {
         bench b;
-        if (!bench_open(&b, &bench_rows[row]))
+        /* A step that bf16 can tell apart is too long for a slope. */
+        if (bench_rows[row].dtype == MR_DTYPE_BF16 || !bench_open(&b, &bench_rows[row]))
             continue;
         bench_tensor logits = bench_random(&b, 2.0f, 3, 7, 0);
         bench_tensor labels = bench_integers(&b, 7, 3, 0);
@@ -129,7 +130,8 @@ static void test_label_outside_the_vocabulary_latches(void **state) {
 
 static void squares_case(bench *b, size_t n, entropy_form form) {
     bench_tensor y = bench_random(b, 1.0f, n, 0, 0);
-    bench_tensor target = bench_random(b, 1.0f, n, 0, 0);
+    bench_tensor target = bench_random_f32(b, 1.0f, n, 0, 0);
+    bench_tensor x = bench_random_f32(b, 1.0f, n, 0, 0);
     bench_tensor own = bench_poison(b, n, 0, 0);
     bench_tensor *dy = form == ENTROPY_IN_PLACE ? &y : &own;
     double *loss = bench_scalar(b, 3.0);
@@ -138,12 +140,12 @@ static void squares_case(bench *b, size_t n, entropy_form form) {
     double expected_loss = 3.0;
     double expected_squares = 0.0;
     for (size_t i = 0; i < n; i++) {
-        expected_squares += expected[i] * expected[i];
+        expected_squares += (double)x.host[i] * (double)x.host[i];
         expected[i] -= (double)target.host[i];
         expected_loss += expected[i] * expected[i];
         expected[i] *= 2.0 * 0.25;
     }
-    b->ops->sum_of_squares(b->device, &y.on, squares);
+    b->ops->sum_of_squares(b->device, &x.on, squares);
     b->ops->mean_squared_error(b->device, &y.on, &target.on, 0.25f,
                                form == ENTROPY_NO_GRADIENT ? NULL : &dy->on, loss);
     double error = fabs(bench_scalar_fetch(b, squares) - expected_squares);
@@ -171,14 +173,14 @@ static void test_squares_of_any_size_match_double_loops(void **state) {
 }
 
 static void adamw_case(bench *b, size_t n, float decay) {
-    bench_tensor p = bench_random(b, 1.0f, n, 0, 0);
-    bench_tensor m = bench_random(b, 0.0f, n, 0, 0);
-    bench_tensor v = bench_random(b, 0.0f, n, 0, 0);
+    bench_tensor p = bench_random_f32(b, 1.0f, n, 0, 0);
+    bench_tensor m = bench_random_f32(b, 0.0f, n, 0, 0);
+    bench_tensor v = bench_random_f32(b, 0.0f, n, 0, 0);
     double *ep = bench_doubles(&p);
     double *em = bench_doubles(&m);
     double *ev = bench_doubles(&v);
     for (int step = 1; step <= 3; step++) {
-        bench_tensor g = bench_random(b, 1.0f, n, 0, 0);
+        bench_tensor g = bench_random_f32(b, 1.0f, n, 0, 0);
         mr_adamw options = {
             .lr = 1e-2f,
             .beta1 = 0.9f,

@@ -56,11 +56,11 @@ static bench_tensor draw_x(bench *b, size_t R, size_t C) {
 
 static void forward_case(bench *b, size_t R, size_t C) {
     bench_tensor x = draw_x(b, R, C);
-    bench_tensor w = bench_random(b, 1.0f, C, 0, 0);
-    bench_tensor shift = bench_random(b, 1.0f, C, 0, 0);
+    bench_tensor w = bench_random_f32(b, 1.0f, C, 0, 0);
+    bench_tensor shift = bench_random_f32(b, 1.0f, C, 0, 0);
     bench_tensor y = bench_poison(b, R, C, 0);
-    bench_tensor mean = bench_poison(b, R, 0, 0);
-    bench_tensor rstd = bench_poison(b, R, 0, 0);
+    bench_tensor mean = bench_poison_f32(b, R, 0, 0);
+    bench_tensor rstd = bench_poison_f32(b, R, 0, 0);
     double *values = bench_doubles(&x);
     norm_reference ref = reference_forward(values, &w, &shift, R, C);
     b->ops->layernorm_forward(b->device, &x.on, &w.on, &shift.on, eps, &y.on, &mean.on, &rstd.on);
@@ -74,12 +74,12 @@ static void forward_case(bench *b, size_t R, size_t C) {
 static void residual_case(bench *b, size_t R, size_t C, const mr_dropout *dropout) {
     bench_tensor x = draw_x(b, R, C);
     bench_tensor branch = bench_random(b, 1.0f, R, C, 0);
-    bench_tensor w = bench_random(b, 1.0f, C, 0, 0);
-    bench_tensor shift = bench_random(b, 1.0f, C, 0, 0);
+    bench_tensor w = bench_random_f32(b, 1.0f, C, 0, 0);
+    bench_tensor shift = bench_random_f32(b, 1.0f, C, 0, 0);
     bench_tensor sum = bench_poison(b, R, C, 0);
     bench_tensor y = bench_poison(b, R, C, 0);
-    bench_tensor mean = bench_poison(b, R, 0, 0);
-    bench_tensor rstd = bench_poison(b, R, 0, 0);
+    bench_tensor mean = bench_poison_f32(b, R, 0, 0);
+    bench_tensor rstd = bench_poison_f32(b, R, 0, 0);
     double *values = bench_doubles(&x);
     for (size_t i = 0; i < R * C; i++)
         values[i] += (double)branch.host[i] * bench_mask(dropout, i);
@@ -124,12 +124,12 @@ static void reference_backward(const bench_tensor *dy, const bench_tensor *x, co
 static void backward_case(bench *b, size_t R, size_t C, bool with_residual, int where) {
     bench_tensor x = draw_x(b, R, C);
     bench_tensor dy = bench_random(b, 1.0f, R, C, 0);
-    bench_tensor w = bench_random(b, 1.0f, C, 0, 0);
+    bench_tensor w = bench_random_f32(b, 1.0f, C, 0, 0);
     bench_tensor residual = bench_random(b, 1.0f, R, C, 0);
-    bench_tensor mean = bench_random(b, 1.0f, R, 0, 0);
-    bench_tensor rstd = bench_random(b, 1.0f, R, 0, 0);
-    bench_tensor dw = bench_random(b, 1.0f, C, 0, 0);
-    bench_tensor db = bench_random(b, 1.0f, C, 0, 0);
+    bench_tensor mean = bench_random_f32(b, 1.0f, R, 0, 0);
+    bench_tensor rstd = bench_random_f32(b, 1.0f, R, 0, 0);
+    bench_tensor dw = bench_random_f32(b, 1.0f, C, 0, 0);
+    bench_tensor db = bench_random_f32(b, 1.0f, C, 0, 0);
     bench_tensor own = bench_poison(b, R, C, 0);
     bench_tensor *dx = where == 0 ? &own : where == 1 ? &dy : &residual;
     double *expected = bench_doubles(&own);
@@ -192,15 +192,16 @@ static void test_norm_gradient_matches_finite_differences(void **state) {
     (void)state;
     for (size_t row = 0; row < bench_row_count; row++) {
         bench b;
-        if (!bench_open(&b, &bench_rows[row]))
+        /* A step that bf16 can tell apart is too long for a slope. */
+        if (bench_rows[row].dtype == MR_DTYPE_BF16 || !bench_open(&b, &bench_rows[row]))
             continue;
         bench_tensor x = bench_random(&b, 2.0f, 3, 19, 0);
-        bench_tensor w = bench_random(&b, 1.0f, 19, 0, 0);
-        bench_tensor shift = bench_random(&b, 1.0f, 19, 0, 0);
+        bench_tensor w = bench_random_f32(&b, 1.0f, 19, 0, 0);
+        bench_tensor shift = bench_random_f32(&b, 1.0f, 19, 0, 0);
         bench_tensor direction = bench_random(&b, 1.0f, 3, 19, 0);
         bench_tensor y = bench_poison(&b, 3, 19, 0);
-        bench_tensor mean = bench_poison(&b, 3, 0, 0);
-        bench_tensor rstd = bench_poison(&b, 3, 0, 0);
+        bench_tensor mean = bench_poison_f32(&b, 3, 0, 0);
+        bench_tensor rstd = bench_poison_f32(&b, 3, 0, 0);
         bench_tensor dx = bench_poison(&b, 3, 19, 0);
         (void)probe(&b, &x, &w, &shift, &direction, &y, &mean, &rstd);
         b.ops->layernorm_backward_input(b.device, &direction.on, &x.on, &w.on, &mean.on, &rstd.on,

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/base/bf16.h"
+
 static const size_t sizes[] = {1, 3, 17, 65, 1000, 40000};
 enum { SIZES = sizeof(sizes) / sizeof(sizes[0]) };
 
@@ -74,6 +76,7 @@ static void test_activations_are_accurate_over_their_range(void **state) {
         enum { N = 16001 };
         if (!bench_open(&b, &bench_rows[row]))
             continue;
+        double relative = b.dtype == MR_DTYPE_BF16 ? BENCH_TOLERANCE_BF16 : 2e-6;
         bench_tensor x = bench_poison(&b, N, 0, 0);
         bench_tensor y = bench_poison(&b, N, 0, 0);
         for (size_t i = 0; i < N; i++)
@@ -85,7 +88,8 @@ static void test_activations_are_accurate_over_their_range(void **state) {
             for (size_t i = 0; i < N; i++) {
                 double expected = activation((mr_pointwise)kind, (double)x.host[i]);
                 double error = fabs((double)y.host[i] - expected);
-                double bound = (double)x.host[i] > -4.0 ? 2e-6 * fabs(expected) : 1e-6;
+                double bound = (double)x.host[i] > -4.0 ? relative * fabs(expected) : 1e-6;
+                bound = fmax(bound, relative * fabs(expected));
                 assert_true(error <= bound);
             }
         }
@@ -190,20 +194,95 @@ static void test_sums_and_copies_match_double_loops(void **state) {
             for (size_t i = 0; i < n; i++)
                 expected[i] += expected_c[i];
             b.ops->add(b.device, &a.on, &c.on, NULL, &out.on);
-            b.ops->accumulate(b.device, &a.on, &c.on);
             bench_expect(&b, &out, expected, "sum");
-            bench_expect(&b, &a, expected, "a");
             b.ops->add(b.device, &out.on, &c.on, NULL, &c.on);
             for (size_t i = 0; i < n; i++)
-                expected_c[i] += expected[i];
+                expected_c[i] += (double)out.host[i]; /* rounded, as the device reads it */
             bench_expect(&b, &c, expected_c, "c");
-            b.ops->copy(b.device, out.on.data, a.on.data, n * 4);
+            b.ops->copy(b.device, out.on.data, a.on.data, bench_bytes(&a));
+            for (size_t i = 0; i < n; i++)
+                expected[i] = (double)a.host[i];
             bench_expect(&b, &out, expected, "copy");
-            b.ops->zero(b.device, out.on.data, n * 4);
+            b.ops->zero(b.device, out.on.data, bench_bytes(&out));
             memset(expected, 0, n * sizeof(double));
             bench_expect(&b, &out, expected, "zero");
             free(expected);
             free(expected_c);
+            bench_close(&b);
+        }
+}
+
+static void test_accumulated_gradients_match_double_loops(void **state) {
+    (void)state;
+    for (size_t row = 0; row < bench_row_count; row++)
+        for (size_t k = 0; k < SIZES; k++) {
+            bench b;
+            if (!bench_open(&b, &bench_rows[row]))
+                continue;
+            bench_tensor a = bench_random_f32(&b, 1.0f, sizes[k], 0, 0);
+            bench_tensor c = bench_random_f32(&b, 1.0f, sizes[k], 0, 0);
+            double *expected = bench_doubles(&a);
+            for (size_t i = 0; i < sizes[k]; i++)
+                expected[i] += (double)c.host[i];
+            b.ops->accumulate(b.device, &a.on, &c.on);
+            bench_expect(&b, &a, expected, "a");
+            free(expected);
+            bench_close(&b);
+        }
+}
+
+/* Numbers whose rounding is known, among them ties, the largest floats and what is no number. */
+static const struct {
+    uint32_t from;
+    uint32_t to; /* the bits of the f32 that bf16 stands for */
+} roundings[] = {
+    {0x3f800000, 0x3f800000}, /* 1 */
+    {0x3f808000, 0x3f800000}, /* a tie: to the even neighbour below */
+    {0x3f818000, 0x3f820000}, /* a tie: to the even neighbour above */
+    {0x3f808001, 0x3f810000}, {0x3f807fff, 0x3f800000}, {0xbf808001, 0xbf810000},
+    {0x00000000, 0x00000000}, {0x80000000, 0x80000000},
+    {0x7f7fffff, 0x7f800000}, /* the largest float: infinity is nearer */
+    {0x7f7f7fff, 0x7f7f0000}, {0x7f800000, 0x7f800000}, {0xff800000, 0xff800000},
+    {0x00800000, 0x00800000}, /* the smallest normal number */
+};
+enum { ROUNDINGS = sizeof(roundings) / sizeof(roundings[0]) };
+
+static void cast_case(bench *b, size_t n) {
+    bench_tensor x = bench_random_f32(b, 3.0f, n, 0, 0);
+    for (size_t i = 0; i < ROUNDINGS && i < n; i++)
+        memcpy(&x.host[i], &roundings[i].from, sizeof(float));
+    if (n > ROUNDINGS) {
+        uint32_t hidden = 0x7f800001; /* all of its payload is in the half that goes away */
+        memcpy(&x.host[ROUNDINGS], &hidden, sizeof(hidden));
+    }
+    bench_push(b, &x);
+    bench_tensor y = bench_poison(b, n, 0, 0);
+    bench_tensor back = bench_poison_f32(b, n, 0, 0);
+    b->ops->cast(b->device, &x.on, &y.on);
+    b->ops->cast(b->device, &y.on, &back.on);
+    bench_fetch(b, &y);
+    bench_fetch(b, &back);
+    assert_memory_equal(y.host, back.host, n * sizeof(float)); /* widening is exact */
+    for (size_t i = 0; i < n; i++) {
+        float expected = b->dtype == MR_DTYPE_F32 ? x.host[i]
+                                                  : mr_bf16_widen(mr_bf16_round(x.host[i]));
+        if (b->dtype == MR_DTYPE_BF16 && i < ROUNDINGS)
+            memcpy(&expected, &roundings[i].to, sizeof(expected));
+        if (isnan(x.host[i]))
+            assert_true(isnan(y.host[i]));
+        else
+            assert_memory_equal(&y.host[i], &expected, sizeof(expected));
+    }
+}
+
+static void test_cast_rounds_to_nearest_even_and_widens_exactly(void **state) {
+    (void)state;
+    for (size_t row = 0; row < bench_row_count; row++)
+        for (size_t k = 0; k < SIZES; k++) {
+            bench b;
+            if (!bench_open(&b, &bench_rows[row]))
+                continue;
+            cast_case(&b, sizes[k]);
             bench_close(&b);
         }
 }
@@ -239,6 +318,8 @@ int main(void) {
         cmocka_unit_test(test_dropout_draws_the_generators_words),
         cmocka_unit_test(test_dropout_zeroes_its_share),
         cmocka_unit_test(test_sums_and_copies_match_double_loops),
+        cmocka_unit_test(test_accumulated_gradients_match_double_loops),
+        cmocka_unit_test(test_cast_rounds_to_nearest_even_and_widens_exactly),
         cmocka_unit_test(test_memory_is_zeroed_and_aligned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
