@@ -6,6 +6,8 @@ GPipe, with uniform and parameters partitions, with one and two threads, and sto
 resumed at another number of stages. Each step's loss and gradient norm (9 significant digits), the
 last step's with all bits of the doubles, and the SHA-256 of each layer file of the last checkpoint,
 weights and moments, must equal the first run's.
+In bf16 the same holds among bf16 runs; their loss stays close to fp32's, and a checkpoint, which is
+fp32 in either precision, goes from one to the other.
 """
 
 import hashlib
@@ -16,6 +18,7 @@ import unittest
 from cluster import CORPUS, Cluster, job_text
 
 STEPS = 20
+BF16_LOSS_ERROR = 2e-2  # relative, each step
 
 
 def digests(folder):
@@ -76,6 +79,45 @@ class Law1(unittest.TestCase):
                 seen.append((bits, files))
         self.assertEqual(seen[1], seen[0])
         self.assertEqual(seen[2], seen[0])
+
+    def test_bf16_gives_the_same_bits_in_every_cut_and_stays_close_to_fp32(self):
+        with Cluster(stages=3) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            wide, wide_files, directory = self.run_job(cluster, "wide", 1, every=10)
+            bits, files, _ = self.run_job(cluster, "narrow", 1, precision="bf16")
+            self.assertNotEqual(bits, wide)
+            self.assertEqual(sorted(files), sorted(wide_files))
+            for (loss, _), (wide_loss, _) in list(zip(bits, wide))[:STEPS]:
+                self.assertLess(abs(loss - wide_loss), BF16_LOSS_ERROR * wide_loss)
+            for stages in (1, 2, 3):
+                for schedule in ("1f1b", "gpipe"):
+                    name = "narrow-s%d-%s" % (stages, schedule)
+                    with self.subTest(name):
+                        other_bits, other_files, _ = self.run_job(
+                            cluster, name, stages, schedule=schedule, precision="bf16")
+                        self.assertEqual(other_bits, bits)
+                        self.assertEqual(other_files, files)
+            with self.subTest("an fp32 checkpoint goes on in bf16"):
+                copy = os.path.join(cluster.folder, "stopped-wide")
+                os.mkdir(copy)
+                shutil.copytree(last_checkpoint(directory, 10), last_checkpoint(copy, 10))
+                resumed, _, _ = self.run_job(cluster, "wide", 2, resume_from=copy,
+                                             precision="bf16")
+                for (loss, _), (wide_loss, _) in list(zip(resumed, wide[10:]))[:STEPS - 10]:
+                    self.assertLess(abs(loss - wide_loss), BF16_LOSS_ERROR * wide_loss)
+
+    def test_bf16_stopped_and_resumed_at_another_stage_count_gives_the_same_bits(self):
+        with Cluster(stages=3, threads=2) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            bits, files, directory = self.run_job(cluster, "narrow", 2, every=10,
+                                                  precision="bf16")
+            copy = os.path.join(cluster.folder, "stopped")
+            os.mkdir(copy)
+            shutil.copytree(last_checkpoint(directory, 10), last_checkpoint(copy, 10))
+            other_bits, other_files, _ = self.run_job(cluster, "narrow", 3, resume_from=copy,
+                                                      precision="bf16")
+            self.assertEqual(other_bits, bits[10:])
+            self.assertEqual(other_files, files)
 
     def test_a_run_stopped_and_resumed_at_another_stage_count_gives_the_same_bits(self):
         with Cluster(stages=3, threads=2) as cluster:
