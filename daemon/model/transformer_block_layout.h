@@ -8,7 +8,8 @@
  * keeps no masks: they are drawn again from the counter-based generator (base/random.h).
  * Attention's own working memory (tiles of scores) belongs to the device, not to the layer. There
  * is no scratch: forward computes both branches in y, and backward-input keeps the gradient of
- * attn_out in d_ln_1_out's place until that is due. Owner: model. Pure, any thread. */
+ * attn_out in d_ln_1_out's place until that is due.
+ * Owner: model. Pure, any thread. */
 #ifndef MR_MODEL_TRANSFORMER_BLOCK_LAYOUT_H
 #define MR_MODEL_TRANSFORMER_BLOCK_LAYOUT_H
 

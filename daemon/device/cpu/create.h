@@ -14,7 +14,8 @@
  * either. What may differ in the last bits is the instruction set: plain, AVX2 and AVX-512 builds
  * of the kernels add rows in different numbers of lanes, and oneDNN picks other kernels, too; in
  * bf16 products also depend on whether the processor multiplies bf16 by itself (AVX512_BF16). A job
- * is bit-reproducible among machines of one such class. Owner: device. Thread: EXEC. */
+ * is bit-reproducible among machines of one such class.
+ * Owner: device. Thread: EXEC. */
 #ifndef MR_DEVICE_CPU_CREATE_H
 #define MR_DEVICE_CPU_CREATE_H
 

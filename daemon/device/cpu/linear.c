@@ -6,8 +6,8 @@
  * into oneDNN's own layout, once per block, stays below a few percent.
  * bf16 is multiplied as it is where the processor can, C rounded or, for gradients of weights,
  * added in f32. Elsewhere the operands are widened first and C is rounded last, so that the product
- * is the one of f32: the same to the last bits, slower. A bias gradient is summed in rows of
- * CPU_SUM_ROWS, whose sums are added in order. */
+ * is the one of f32: the same to the last bits, slower.
+ * A bias gradient is summed in rows of CPU_SUM_ROWS, whose sums are added in order. */
 #include <stdatomic.h>
 #include <string.h>
 

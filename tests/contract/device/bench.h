@@ -2,10 +2,10 @@
 /* bench.h: a device on the test bench: tensors with copies on the host, random contents, poison,
  * and comparison with plain double-precision loops. One row of the table for each way to make a
  * device and to type activations; a CUDA device is one more row, with its own tolerance.
- * Every test makes activations and matrices with bench_random and bench_poison, which take the row's
- * type, and everything that is f32 in every precision (device.h says what) with bench_random_f32 and
- * bench_poison_f32; so each test of an operation is one of bf16, too. Host copies are floats that
- * the type can hold.
+ * Every test makes activations and matrices with bench_random and bench_poison, which take the
+ * row's type, and everything that is f32 in every precision (device.h says what) with
+ * bench_random_f32 and bench_poison_f32; so each test of an operation is one of bf16, too. Host
+ * copies are floats that the type can hold.
  * Owner: tests. Host copies and device memory are freed by bench_close. */
 #ifndef MR_TESTS_CONTRACT_DEVICE_BENCH_H
 #define MR_TESTS_CONTRACT_DEVICE_BENCH_H
@@ -75,7 +75,8 @@ bench_tensor bench_random(bench *b, float scale, size_t d0, size_t d1, size_t d2
 bench_tensor bench_random_f32(bench *b, float scale, size_t d0, size_t d1, size_t d2);
 /* i32, uniform in [0, below). */
 bench_tensor bench_integers(bench *b, int32_t below, size_t d0, size_t d1);
-/* Copies to the host, and to the device, where bf16 is rounded: the host's copy is rounded along. */
+/* Copies to the host, and to the device, where bf16 is rounded: the host's copy is rounded
+ * along. */
 void bench_fetch(bench *b, bench_tensor *t);
 void bench_push(bench *b, bench_tensor *t);
 /* A copy of the host's elements in double precision; freed by the caller with free. */

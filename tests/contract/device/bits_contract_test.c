@@ -2,8 +2,8 @@
 /* Goal (law 1): every operation gives the same bits for any number of threads, at any address, and
  * when it is run again.
  * Method: one script runs every operation once, on sizes that give several tasks and tails, and
- * gathers every output, once with f32 and once with bf16 activations; its bytes are compared between 1, 2, 3 and 5 threads, and between aligned
- * tensors and tensors off by one float. */
+ * gathers every output, once with f32 and once with bf16 activations; its bytes are compared
+ * between 1, 2, 3 and 5 threads, and between aligned tensors and tensors off by one float. */
 #include "tests/contract/device/bench.h"
 
 #include <stdlib.h>

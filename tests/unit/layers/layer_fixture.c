@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/base/bf16.h"
 
 enum { GUARD_BYTES = 192, GUARD_VALUE = 0xa5 };
 
@@ -87,6 +88,12 @@ size_t fixture_elements(const mr_tensor *tensor) {
     return elements;
 }
 
+static size_t fixture_bytes(const mr_tensor *tensor) {
+    size_t bytes = 0;
+    assert_true(mr_shape_bytes(&tensor->shape, &bytes));
+    return bytes;
+}
+
 mr_tensor fixture_tensor(layer_fixture *f, const mr_shape *shape) {
     size_t bytes = 0;
     assert_true(mr_shape_bytes(shape, &bytes));
@@ -125,7 +132,10 @@ static void fixture_fill_tokens(const layer_fixture *f, uint64_t seed, size_t vo
 static void fixture_bind_parameters(layer_fixture *f, uint64_t seed) {
     for (size_t i = 0; i < f->description.parameter_count; i++) {
         const mr_parameter *parameter = &f->description.parameters[i];
-        f->parameters[i] = fixture_tensor(f, &parameter->shape);
+        mr_shape compute = parameter->shape;
+        compute.dtype =
+            mr_parameter_compute_dtype(parameter, mr_layer_spec_activation(f->layer.spec));
+        f->parameters[i] = fixture_tensor(f, &compute);
         f->gradients[i] = fixture_tensor(f, &parameter->shape);
         float centre = parameter->init == MR_INIT_ONE ? 1.0f : 0.0f;
         fixture_fill(f, &f->parameters[i], seed, i, centre, 0.5f);
@@ -137,7 +147,6 @@ void fixture_init(layer_fixture *f, mr_device *device, const layer_case *c, uint
     *f = (layer_fixture){.device = device};
     fixture_ok(mr_layer_check(&c->spec));
     fixture_ok(mr_layer_describe(&c->spec, &c->input, 2, &f->description));
-    fixture_bind_parameters(f, seed);
     f->layer = (mr_layer){
         .spec = &c->spec,
         .description = &f->description,
@@ -146,6 +155,7 @@ void fixture_init(layer_fixture *f, mr_device *device, const layer_case *c, uint
         .parameters = f->parameters,
         .gradients = f->gradients,
     };
+    fixture_bind_parameters(f, seed);
     f->x = fixture_tensor(f, &c->input);
     f->dx = fixture_tensor(f, &c->input);
     f->y = fixture_tensor(f, &f->description.output);
@@ -190,7 +200,7 @@ void fixture_deinit(layer_fixture *f) {
 }
 
 mr_tensor *fixture_dx(layer_fixture *f) {
-    return f->x.shape.dtype == MR_DTYPE_F32 ? &f->dx : NULL;
+    return f->x.shape.dtype == f->y.shape.dtype ? &f->dx : NULL;
 }
 
 void fixture_forward(layer_fixture *f) {
@@ -214,21 +224,43 @@ void fixture_poison(layer_fixture *f) {
     fixture_poison_bytes(f, f->call.saved, f->description.saved_bytes);
     fixture_poison_bytes(f, f->call.retained, f->description.retained_bytes);
     fixture_poison_bytes(f, f->call.scratch, f->description.scratch_bytes);
-    fixture_poison_bytes(f, f->y.data, fixture_elements(&f->y) * sizeof(float));
-    fixture_poison_bytes(f, f->dx.data, fixture_elements(&f->dx) * sizeof(float));
+    fixture_poison_bytes(f, f->y.data, fixture_bytes(&f->y));
+    fixture_poison_bytes(f, f->dx.data, fixture_bytes(&f->dx));
 }
 
 float *fixture_read(const layer_fixture *f, const mr_tensor *tensor) {
     size_t n = fixture_elements(tensor);
     float *host = mr_alloc_array(n, sizeof *host);
     assert_non_null(host);
-    f->device->ops->copy_out(f->device, host, tensor->data, n * sizeof *host);
+    f->device->ops->copy_out(f->device, host, tensor->data, fixture_bytes(tensor));
+    for (size_t i = n; tensor->shape.dtype == MR_DTYPE_BF16 && i-- > 0;) {
+        uint16_t half;
+        memcpy(&half, (const unsigned char *)host + i * sizeof half, sizeof half);
+        host[i] = mr_bf16_widen(half);
+    }
     return host;
 }
 
 void fixture_write(const layer_fixture *f, const mr_tensor *tensor, const void *host) {
-    f->device->ops->copy_in(f->device, tensor->data, host,
-                            fixture_elements(tensor) * mr_dtype_bytes(tensor->shape.dtype));
+    size_t n = fixture_elements(tensor);
+    if (tensor->shape.dtype != MR_DTYPE_BF16) {
+        f->device->ops->copy_in(f->device, tensor->data, host, fixture_bytes(tensor));
+        return;
+    }
+    uint16_t *halves = mr_alloc_array(n, sizeof *halves);
+    assert_non_null(halves);
+    for (size_t i = 0; i < n; i++)
+        halves[i] = mr_bf16_round(((const float *)host)[i]);
+    f->device->ops->copy_in(f->device, tensor->data, halves, fixture_bytes(tensor));
+    mr_free(halves);
+}
+
+layer_case fixture_bf16(const layer_case *c) {
+    layer_case narrow = *c;
+    narrow.spec.precision = MR_DTYPE_BF16;
+    if (narrow.input.dtype == MR_DTYPE_F32)
+        narrow.input.dtype = MR_DTYPE_BF16;
+    return narrow;
 }
 
 bool fixture_same_bits(const layer_fixture *f, const mr_tensor *a, const layer_fixture *g,

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* layer_fixture.h: one layer on a real device with all the memory that its calls need, each buffer
  * between guard bytes; and the list of layers that every layer test runs through.
+ * A layer whose spec says bf16 gets bf16 activations and matrices; host copies are floats either
+ * way.
  * Fresh buffers hold NaN, so that a call which reads what nobody wrote is seen in its result.
  * Owner: tests/unit/layers. */
 #ifndef MR_TESTS_UNIT_LAYERS_LAYER_FIXTURE_H
@@ -58,7 +60,10 @@ void fixture_poison(layer_fixture *f);
 /* A guarded device tensor, freed by fixture_deinit. */
 mr_tensor fixture_tensor(layer_fixture *f, const mr_shape *shape);
 size_t fixture_elements(const mr_tensor *tensor);
-/* Host copies. The caller frees what fixture_read gives with mr_free. */
+/* The case in bf16: its precision, and its input where that is no tokens. */
+layer_case fixture_bf16(const layer_case *c);
+/* Host copies; bf16 is widened when read, rounded when written. The caller frees what fixture_read
+ * gives with mr_free. */
 float *fixture_read(const layer_fixture *f, const mr_tensor *tensor);
 void fixture_write(const layer_fixture *f, const mr_tensor *tensor, const void *host);
 bool fixture_same_bits(const layer_fixture *f, const mr_tensor *a, const layer_fixture *g,

@@ -86,8 +86,12 @@ static void check_nothing_kept(const mr_layer_description *d) {
     assert_int_equal(d->scratch_bytes, 0);
 }
 
+static size_t padded_bytes(size_t bytes) {
+    return (bytes + 63) / 64 * 64;
+}
+
 static size_t padded(size_t floats) {
-    return (floats * 4 + 63) / 64 * 64;
+    return padded_bytes(floats * 4);
 }
 
 #define ROWS(rows) rows, sizeof(rows) / sizeof((rows)[0])
@@ -148,6 +152,52 @@ static void test_gpt2_block(void **state) {
     spec.causal = false;
     d = describe(&spec, &hidden);
     check_flops(&d, products + 4.0 * N * T * C, products + 10.0 * N * T * C, products);
+}
+
+/* bf16 halves what is kept but for statistics; parameters are described as they are in fp32. */
+static void test_bf16_block_keeps_half(void **state) {
+    mr_shape narrow = hidden;
+    mr_layer_spec spec = block_spec();
+    (void)state;
+    mr_layer_description wide = describe(&spec, &hidden);
+    narrow.dtype = MR_DTYPE_BF16;
+    spec.precision = MR_DTYPE_BF16;
+    mr_layer_description d = describe(&spec, &narrow);
+    assert_true(mr_shape_equal(&d.output, &narrow));
+    assert_false(d.casts_input);
+    assert_int_equal(d.saved_bytes, 4 * padded_bytes(2 * N * C) + 4 * padded(N) +
+                                        padded_bytes(2 * N * 3 * C) + padded(N * NH) +
+                                        2 * padded_bytes(2 * N * F));
+    assert_int_equal(d.retained_bytes, 3 * padded_bytes(2 * N * C) +
+                                           padded_bytes(2 * N * 3 * C) +
+                                           padded_bytes(2 * N * F));
+    assert_int_equal(d.parameter_count, wide.parameter_count);
+    for (size_t i = 0; i < d.parameter_count; i++) {
+        const mr_parameter *p = &d.parameters[i];
+        assert_true(mr_shape_equal(&p->shape, &wide.parameters[i].shape));
+        assert_int_equal(mr_parameter_compute_dtype(p, MR_DTYPE_BF16),
+                         p->shape.dim_count == 2 ? MR_DTYPE_BF16 : MR_DTYPE_F32);
+        assert_int_equal(mr_parameter_compute_dtype(p, MR_DTYPE_F32), MR_DTYPE_F32);
+    }
+}
+
+/* A feed's numbers are f32; the layer that takes them keeps a copy in its own type. */
+static void test_bf16_layer_keeps_a_cast_copy_of_f32_input(void **state) {
+    mr_shape input = {.dtype = MR_DTYPE_F32, .dim_count = 2, .dims = {N, C}};
+    mr_layer_spec spec = {.type = MR_LAYER_TYPE_LAYERNORM, .dim = C, .eps = 1e-5,
+                          .precision = MR_DTYPE_BF16};
+    (void)state;
+    mr_layer_description d = describe(&spec, &input);
+    assert_true(d.casts_input);
+    assert_int_equal(d.input_cast, 2 * padded(N));
+    assert_int_equal(d.saved_bytes, 2 * padded(N) + padded_bytes(2 * N * C));
+    assert_int_equal(d.output.dtype, MR_DTYPE_BF16);
+    spec = (mr_layer_spec){.type = MR_LAYER_TYPE_EMBEDDING, .vocab = V, .dim = C,
+                           .precision = MR_DTYPE_BF16};
+    d = describe(&spec, &tokens);
+    assert_false(d.casts_input);
+    assert_int_equal(d.saved_bytes, 0);
+    assert_int_equal(d.output.dtype, MR_DTYPE_BF16);
 }
 
 static void test_llama_block(void **state) {
@@ -364,6 +414,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_embedding),
         cmocka_unit_test(test_gpt2_block),
+        cmocka_unit_test(test_bf16_block_keeps_half),
+        cmocka_unit_test(test_bf16_layer_keeps_a_cast_copy_of_f32_input),
         cmocka_unit_test(test_llama_block),
         cmocka_unit_test(test_norms),
         cmocka_unit_test(test_lm_head),

@@ -127,7 +127,8 @@ static void test_wrong_types_are_refused(void **state) {
         {"train: corpus.txt", "train: ''", 22, "data.train is the text \"\"; it must be a text of"},
         {"{type: layernorm, dim: 64}", "layernorm", 8,
          "model.layers[2] is layernorm; it must be a mapping such as {type: layernorm, dim: 64}"},
-        {"precision: fp32", "precision: [fp32]", 21, "precision is a list; it must be fp32 or bf16"},
+        {"precision: fp32", "precision: [fp32]", 21,
+         "precision is a list; it must be fp32 or bf16"},
         {"partition: parameters", "partition: {a: 1}", 14,
          "pipeline.partition is a mapping; it must be uniform, parameters or weights, or a list "
          "of bounds such as [0, 4, 9]"},

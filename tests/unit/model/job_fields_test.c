@@ -85,6 +85,25 @@ static void test_example_gives_expected_job(void **state) {
     mr_job_destroy(job);
 }
 
+static void test_precision_reaches_every_layer(void **state) {
+    (void)state;
+    char text[8192];
+    const char *at = strstr(job_text_good, "precision: fp32");
+    assert_non_null(at);
+    (void)snprintf(text, sizeof(text), "%.*sprecision: bf16%s", (int)(at - job_text_good),
+                   job_text_good, at + strlen("precision: fp32"));
+    mr_job *wide = job_text_parse(job_text_good);
+    mr_job *job = job_text_parse(text);
+    assert_int_equal(job->precision, MR_DTYPE_BF16);
+    for (size_t i = 0; i < job->layer_count; i++) {
+        assert_int_equal(job->layers[i].precision, MR_DTYPE_BF16);
+        assert_int_equal(wide->layers[i].precision, MR_DTYPE_F32);
+    }
+    assert_string_equal(job->model_hash, wide->model_hash); /* checkpoints do not know it */
+    mr_job_destroy(job);
+    mr_job_destroy(wide);
+}
+
 static void test_json_gives_the_same_job(void **state) {
     (void)state;
     static const char json[] =
@@ -239,6 +258,7 @@ static void test_shipped_example_is_good(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_example_gives_expected_job),
+        cmocka_unit_test(test_precision_reaches_every_layer),
         cmocka_unit_test(test_json_gives_the_same_job),
         cmocka_unit_test(test_least_training_job_gets_documented_defaults),
         cmocka_unit_test(test_inference_job_needs_no_steps),

@@ -104,6 +104,12 @@ static void test_shapes_of_input_and_labels(void **state) {
     assert_true(mr_shape_equal(&shape, &rows));
     assert_true(mr_status_is_ok(mr_job_label_shape(job, &shape)));
     assert_true(mr_shape_equal(&shape, &rows));
+    for (size_t i = 0; i < job->layer_count; i++)
+        job->layers[i].precision = MR_DTYPE_BF16; /* what the feed gives stays f32 */
+    shape = mr_job_input_shape(job);
+    assert_true(mr_shape_equal(&shape, &rows));
+    assert_true(mr_status_is_ok(mr_job_label_shape(job, &shape)));
+    assert_true(mr_shape_equal(&shape, &rows));
     mr_job_destroy(job);
 }
 

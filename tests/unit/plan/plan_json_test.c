@@ -160,6 +160,33 @@ static void test_parameters_and_their_memory_are_counted(void **state) {
     mr_job_destroy(job);
 }
 
+static void test_bf16_adds_copies_of_matrices_and_halves_activations(void **state) {
+    (void)state;
+    /* Elements of vectors: the norms, the biases of a block. */
+    enum { BLOCK_VECTORS = 2 * NORM + 3 * C + C + F + C };
+    static const size_t elements[] = {EMBEDDING + BLOCK, BLOCK + NORM + HEAD};
+    static const size_t matrices[] = {EMBEDDING + BLOCK - BLOCK_VECTORS,
+                                      BLOCK - BLOCK_VECTORS + HEAD};
+    mr_job *wide_job = job_make(2, 1, "[0, 2, 6]", "1f1b");
+    mr_job *job = job_make(2, 1, "[0, 2, 6]", "1f1b\nprecision: bf16");
+    mr_plan *wide_plan = NULL;
+    mr_plan *plan = NULL;
+    json_decref(json_of(wide_job, &wide_plan));
+    json_decref(json_of(job, &plan));
+    for (size_t stage = 0; stage < 2; stage++) {
+        const mr_stage_plan *one = &plan->stages[stage];
+        assert_int_equal(one->weights_bytes, 4 * elements[stage] + 2 * matrices[stage]);
+        assert_int_equal(one->gradients_bytes, 4 * elements[stage]);
+        assert_int_equal(one->optimizer_bytes, 8 * elements[stage]);
+        assert_true(one->activations_bytes < wide_plan->stages[stage].activations_bytes * 3 / 4);
+    }
+    assert_string_equal(job->model_hash, wide_job->model_hash); /* a checkpoint fits both */
+    mr_plan_destroy(plan);
+    mr_plan_destroy(wide_plan);
+    mr_job_destroy(job);
+    mr_job_destroy(wide_job);
+}
+
 static void test_a_tied_parameter_is_held_once_but_summed_per_use(void **state) {
     (void)state;
     mr_job *job = job_make(1, 1, "uniform", "1f1b");
@@ -302,6 +329,7 @@ int main(void) {
         cmocka_unit_test(test_the_json_has_the_page_s_keys_in_its_order),
         cmocka_unit_test(test_each_rank_has_its_place_files_and_list),
         cmocka_unit_test(test_parameters_and_their_memory_are_counted),
+        cmocka_unit_test(test_bf16_adds_copies_of_matrices_and_halves_activations),
         cmocka_unit_test(test_a_tied_parameter_is_held_once_but_summed_per_use),
         cmocka_unit_test(test_bubbles_follow_schedule_and_costs),
         cmocka_unit_test(test_gpipe_keeps_all_microbatches),

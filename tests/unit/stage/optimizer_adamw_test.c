@@ -3,8 +3,8 @@
  * the cut into stages, and clipping follows its formula.
  * Method: five steps against a loop in double over every element, with its own bias correction,
  * decay only on parameters of two dimensions and the learning rates of warm-up and cosine written
- * out here; sums of squares against a double loop, and bit by bit between a whole model and its
- * parts. */
+ * out here; bf16 masters against those of fp32, bit by bit, and their rounded copies; sums of
+ * squares against a double loop, and bit by bit between a whole model and its parts. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/base/bf16.h"
 #include "daemon/stage/optimizer.h"
 #include "tests/unit/stage/stage_model.h"
 
@@ -170,6 +171,63 @@ static void test_sums_are_those_of_a_double_loop(void **state) {
     stage_model_deinit(&m);
 }
 
+/* Every compute tensor is its master, or the master rounded where it is a matrix. */
+static void check_compute(const stage_model *m, const mr_parameters *p) {
+    for (size_t k = 0; k < mr_parameters_count(p); k++) {
+        const mr_stage_parameter *item = mr_parameters_at(p, k);
+        bool matrix = item->weight.shape.dim_count >= 2;
+        assert_int_equal(item->weight.shape.dtype, MR_DTYPE_F32);
+        assert_int_equal(item->gradient.shape.dtype, MR_DTYPE_F32);
+        assert_int_equal(item->compute.shape.dtype, matrix ? MR_DTYPE_BF16 : MR_DTYPE_F32);
+        assert_true((item->compute.data == item->weight.data) == !matrix);
+        float *master = stage_read(m, &item->weight);
+        float *compute = stage_read(m, &item->compute);
+        for (size_t i = 0; i < stage_elements(&item->weight); i++) {
+            float wanted = matrix ? mr_bf16_widen(mr_bf16_round(master[i])) : master[i];
+            assert_true(compute[i] == wanted);
+        }
+        mr_free(compute);
+        mr_free(master);
+    }
+}
+
+/* The same gradients move the masters of both precisions to the same bits: nothing of the step is
+ * rounded, however small it is. */
+static void test_bf16_steps_masters_as_f32_does_and_rounds_copies(void **state) {
+    (void)state;
+    stage_model wide;
+    stage_model narrow;
+    stage_model_init_gpt(&wide);
+    stage_model_init_gpt_bf16(&narrow);
+    mr_parameters *p = stage_model_parameters(&wide, 0, 5, true);
+    mr_parameters *q = stage_model_parameters(&narrow, 0, 5, true);
+    check_compute(&narrow, q);
+    stage_fill_gradients(&wide, p);
+    stage_fill_gradients(&narrow, q);
+    for (uint64_t step = 1; step <= STEPS; step++) {
+        mr_optimizer_step(p, step, clip_factor);
+        mr_optimizer_step(q, step, clip_factor);
+        check_compute(&narrow, q);
+    }
+    for (size_t k = 0; k < mr_parameters_count(p); k++) {
+        const mr_stage_parameter *a = mr_parameters_at(p, k);
+        float *first = stage_read(&wide, &a->weight);
+        float *second = stage_read(&narrow, &mr_parameters_at(q, k)->weight);
+        assert_memory_equal(first, second, stage_elements(&a->weight) * sizeof *first);
+        mr_free(second);
+        mr_free(first);
+    }
+    /* Both uses of the tied matrix read the one copy. */
+    assert_ptr_equal(mr_parameters_layer(q, 0)->parameters[0].data,
+                     mr_parameters_layer(q, 4)->parameters[0].data);
+    assert_ptr_equal(mr_parameters_layer(q, 0)->parameters[0].data,
+                     mr_parameters_find_tie(q, "embed")->compute.data);
+    mr_parameters_destroy(q);
+    mr_parameters_destroy(p);
+    stage_model_deinit(&narrow);
+    stage_model_deinit(&wide);
+}
+
 static void test_clip_factor_follows_the_formula(void **state) {
     (void)state;
     assert_true(mr_optimizer_clip_factor(5, 0) == 1);
@@ -186,6 +244,7 @@ int main(void) {
         cmocka_unit_test(test_steps_follow_the_formula),
         cmocka_unit_test(test_norm_has_the_same_bits_for_every_cut),
         cmocka_unit_test(test_sums_are_those_of_a_double_loop),
+        cmocka_unit_test(test_bf16_steps_masters_as_f32_does_and_rounds_copies),
         cmocka_unit_test(test_clip_factor_follows_the_formula),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

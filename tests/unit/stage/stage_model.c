@@ -6,10 +6,12 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <cmocka.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/base/bf16.h"
 
 static void stage_ok(mr_status status) {
     if (!mr_status_is_ok(status))
@@ -53,7 +55,7 @@ static const mr_job stage_job = {
     .precision = MR_DTYPE_F32,
 };
 
-void stage_model_init_gpt(stage_model *m) {
+static void stage_model_init_gpt_in(stage_model *m, mr_dtype precision) {
     mr_layer_spec block = {
         .type = MR_LAYER_TYPE_TRANSFORMER_BLOCK,
         .dim = 12,
@@ -65,6 +67,7 @@ void stage_model_init_gpt(stage_model *m) {
         .eps = 1e-5,
     };
     *m = (stage_model){.job = stage_job};
+    m->job.precision = precision;
     m->layers[0] = (mr_layer_spec){.type = MR_LAYER_TYPE_EMBEDDING,
                                    .tie = "embed",
                                    .vocab = 11,
@@ -75,7 +78,17 @@ void stage_model_init_gpt(stage_model *m) {
     m->layers[3] = (mr_layer_spec){.type = MR_LAYER_TYPE_LAYERNORM, .dim = 12, .eps = 1e-5};
     m->layers[4] =
         (mr_layer_spec){.type = MR_LAYER_TYPE_LM_HEAD, .tie = "embed", .vocab = 11, .dim = 12};
+    for (size_t i = 0; i < 5; i++)
+        m->layers[i].precision = precision;
     stage_model_finish(m, 5, 2);
+}
+
+void stage_model_init_gpt(stage_model *m) {
+    stage_model_init_gpt_in(m, MR_DTYPE_F32);
+}
+
+void stage_model_init_gpt_bf16(stage_model *m) {
+    stage_model_init_gpt_in(m, MR_DTYPE_BF16);
 }
 
 void stage_model_init_thrice(stage_model *m) {
@@ -119,7 +132,13 @@ float *stage_read(const stage_model *m, const mr_tensor *tensor) {
     size_t n = stage_elements(tensor);
     float *host = mr_alloc_array(n, sizeof *host);
     assert_non_null(host);
-    m->device->ops->copy_out(m->device, host, tensor->data, n * sizeof *host);
+    m->device->ops->copy_out(m->device, host, tensor->data,
+                             n * mr_dtype_bytes(tensor->shape.dtype));
+    for (size_t i = n; tensor->shape.dtype == MR_DTYPE_BF16 && i-- > 0;) {
+        uint16_t half;
+        memcpy(&half, (const unsigned char *)host + i * sizeof half, sizeof half);
+        host[i] = mr_bf16_widen(half);
+    }
     return host;
 }
 

@@ -18,6 +18,8 @@ typedef struct stage_model {
 
 /* embedding (tie embed), 2 blocks, layernorm, lm_head (tie embed): C 12, V 11, B 2, T 5. */
 void stage_model_init_gpt(stage_model *m);
+/* The same in bf16. */
+void stage_model_init_gpt_bf16(stage_model *m);
 /* Three uses of one tie: embedding, lm_head, layernorm, lm_head, all of width 8 = V. */
 void stage_model_init_thrice(stage_model *m);
 void stage_model_deinit(stage_model *m);
@@ -25,7 +27,7 @@ void stage_model_deinit(stage_model *m);
 /* The parameters of layers [first, end). */
 mr_parameters *stage_model_parameters(stage_model *m, size_t first, size_t end, bool training);
 size_t stage_elements(const mr_tensor *tensor);
-/* Host copy; the caller frees it with mr_free. */
+/* Host copy, bf16 widened; the caller frees it with mr_free. */
 float *stage_read(const stage_model *m, const mr_tensor *tensor);
 void stage_write(const stage_model *m, const mr_tensor *tensor, const float *host);
 /* Every accumulator of every parameter gets numbers that depend on (layer, parameter, element). */
