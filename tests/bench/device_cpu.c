@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* device_cpu [THREADS [REPEATS]]: the time of every device operation in the benchmark model (6
- * layers, C=384, 6 heads, T=256, B=8, V=256), its rate, its share of a training step, and oneDNN's
- * own matmul rate for the same products in the same run. The last lines predict what tests/bench/
- * train_cpu measures: model GFLOP/s of the sum of all operations over oneDNN's rate, from medians
- * and from best times. The machine should be idle. Nothing is bound to a processor, so that
- * oneDNN's threads are as free as ours. No pass or fail. */
+/* device_cpu [THREADS [REPEATS [bf16]]]: the time of every device operation in the benchmark model
+ * (6 layers, C=384, 6 heads, T=256, B=8, V=256), its rate, its share of a training step, and
+ * oneDNN's own matmul rate for the same products in the same run. The last lines predict what
+ * tests/bench/ train_cpu measures: model GFLOP/s of the sum of all operations over oneDNN's rate,
+ * from medians and from best times. With bf16, activations and matrices are bf16 and a step ends
+ * with the cast of its masters. The machine should be idle. Nothing is bound to a processor, so
+ * that oneDNN's threads are as free as ours. No pass or fail. */
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <string.h>
+
 #include "daemon/base/arena.h"
+#include "daemon/base/bf16.h"
 #include "daemon/base/clock.h"
 #include "daemon/device/device.h"
 #include "tests/bench/onednn_rate.h"
@@ -21,6 +25,7 @@ typedef struct bench {
     mr_device *device;
     const mr_device_ops *ops;
     mr_arena arena;
+    mr_dtype dtype; /* of activations and matrices */
     int repeats;
     double flops; /* of products and attention in a step */
     double product_flops;
@@ -29,7 +34,8 @@ typedef struct bench {
     double products[2];  /* of linear_* */
     double reference[2]; /* of the same products by oneDNN alone */
     mr_tensor x, y, w, wide, wide2, qkv, dqkv, lse, row1, row2, logits, tokens, table, positions;
-    mr_tensor w_norm, b_norm, weight, parameter, gradient, exp_avg, exp_avg_sq;
+    mr_tensor w_norm, b_norm, weight, dw, dtable, dpositions;
+    mr_tensor parameter, compute, gradient, exp_avg, exp_avg_sq;
     double *scalar;
     mr_dropout dropout;
     mr_adamw adamw;
@@ -45,6 +51,8 @@ static mr_tensor bench_tensor(bench *b, mr_dtype dtype, size_t d0, size_t d1, si
     for (size_t i = 0; i < n; i++)
         if (dtype == MR_DTYPE_F32)
             ((float *)t.data)[i] = (float)(random() % 2001 - 1000) * 1e-3f;
+        else if (dtype == MR_DTYPE_BF16)
+            ((uint16_t *)t.data)[i] = mr_bf16_round((float)(random() % 2001 - 1000) * 1e-3f);
         else
             ((int32_t *)t.data)[i] = (int32_t)(random() % V);
     return t;
@@ -63,7 +71,7 @@ static void op_embedding_forward(bench *b) {
     b->ops->embedding_forward(b->device, &b->tokens, &b->table, &b->positions, &b->y);
 }
 static void op_embedding_backward(bench *b) {
-    b->ops->embedding_backward(b->device, &b->tokens, &b->y, &b->table, &b->positions);
+    b->ops->embedding_backward(b->device, &b->tokens, &b->y, &b->dtable, &b->dpositions);
 }
 static void op_layernorm_forward(bench *b) {
     b->ops->layernorm_forward(b->device, &b->x, &b->w_norm, &b->b_norm, 1e-5f, &b->y, &b->row1,
@@ -111,6 +119,9 @@ static void op_sum_of_squares(bench *b) {
 static void op_adamw(bench *b) {
     b->ops->adamw(b->device, &b->adamw, &b->gradient, &b->parameter, &b->exp_avg, &b->exp_avg_sq);
 }
+static void op_cast(bench *b) {
+    b->ops->cast(b->device, &b->parameter, &b->compute);
+}
 static void op_zero(bench *b) {
     b->ops->zero(b->device, b->gradient.data, PARAMETERS * sizeof(float));
 }
@@ -155,6 +166,8 @@ static void bench_linear(bench *b, const mr_onednn_shape *shape, double *seconds
     x.shape.dims[1] = backward_weight ? shape->m : shape->k;
     w.shape.dims[0] = shape->b_transposed ? shape->n : shape->k;
     w.shape.dims[1] = shape->b_transposed ? shape->k : shape->n;
+    if (backward_weight)
+        y = b->dw;
     y.shape.dims[0] = shape->m;
     y.shape.dims[1] = shape->n;
     bias.shape.dims[0] = backward_weight ? shape->m : shape->n;
@@ -176,9 +189,12 @@ static void bench_linear(bench *b, const mr_onednn_shape *shape, double *seconds
 
 /* A product through the device and by oneDNN alone. */
 static mr_status bench_product(bench *b, const onednn_rate_product *product, int threads) {
-    const mr_onednn_shape *shape = &product->shape;
+    mr_onednn_shape in_type = product->shape;
+    const mr_onednn_shape *shape = &in_type;
     double seconds[1000];
     double alone[2];
+    in_type.bf16 = b->dtype == MR_DTYPE_BF16;
+    in_type.bf16_out = in_type.bf16 && !in_type.accumulate;
     double count = (double)product->count;
     double flops = 2.0 * (double)shape->m * (double)shape->n * (double)shape->k;
     bench_linear(b, shape, seconds);
@@ -232,7 +248,7 @@ static mr_status bench_products(bench *b, int threads) {
 }
 
 static void bench_others(bench *b) {
-    const double x = (double)R * C * 4.0; /* bytes of one activation */
+    const double x = (double)R * C * (double)mr_dtype_bytes(b->dtype); /* of one activation */
     const double p = (double)PARAMETERS * 4.0;
     const double attention = (double)B * T * T * C; /* one product, causal half */
     const operation operations[] = {
@@ -247,9 +263,10 @@ static void bench_others(bench *b) {
         {"gelu forward", op_gelu_forward, L, 0.0, 8.0 * x},
         {"gelu backward", op_gelu_backward, L, 0.0, 12.0 * x},
         {"add", op_add, L, 0.0, 3.0 * x},
-        {"cross_entropy", op_cross_entropy, 1, 0.0, 2.0 * (double)R * V * 4.0},
+        {"cross_entropy", op_cross_entropy, 1, 0.0, 2.0 * (double)R * V * (double)mr_dtype_bytes(b->dtype)},
         {"sum_of_squares", op_sum_of_squares, 1, 0.0, p},
         {"adamw", op_adamw, 1, 0.0, 7.0 * p},
+        {"cast of masters", op_cast, b->dtype == MR_DTYPE_BF16, 0.0, 1.5 * p},
         {"zero gradients", op_zero, 1, 0.0, p},
         {"dropout 0.1 (not in the step)", op_dropout, 0, 0.0, 2.0 * x},
     };
@@ -258,25 +275,29 @@ static void bench_others(bench *b) {
 }
 
 static void bench_tensors(bench *b) {
-    b->x = bench_tensor(b, MR_DTYPE_F32, B, T, C);
-    b->y = bench_tensor(b, MR_DTYPE_F32, B, T, C);
-    b->w = bench_tensor(b, MR_DTYPE_F32, B, T, C);
-    b->wide = bench_tensor(b, MR_DTYPE_F32, R, F, 0);
-    b->wide2 = bench_tensor(b, MR_DTYPE_F32, R, F, 0);
-    b->qkv = bench_tensor(b, MR_DTYPE_F32, B, T, 3 * C);
-    b->dqkv = bench_tensor(b, MR_DTYPE_F32, B, T, 3 * C);
+    b->x = bench_tensor(b, b->dtype, B, T, C);
+    b->y = bench_tensor(b, b->dtype, B, T, C);
+    b->w = bench_tensor(b, b->dtype, B, T, C);
+    b->wide = bench_tensor(b, b->dtype, R, F, 0);
+    b->wide2 = bench_tensor(b, b->dtype, R, F, 0);
+    b->qkv = bench_tensor(b, b->dtype, B, T, 3 * C);
+    b->dqkv = bench_tensor(b, b->dtype, B, T, 3 * C);
     (void)bench_tensor(b, MR_DTYPE_F32, R, F, 0); /* room behind qkv for [R, F] */
     b->lse = bench_tensor(b, MR_DTYPE_F32, B, NH, T);
     b->row1 = bench_tensor(b, MR_DTYPE_F32, R, 0, 0);
     b->row2 = bench_tensor(b, MR_DTYPE_F32, R, 0, 0);
-    b->logits = bench_tensor(b, MR_DTYPE_F32, R, V, 0);
+    b->logits = bench_tensor(b, b->dtype, R, V, 0);
     b->tokens = bench_tensor(b, MR_DTYPE_I32, B, T, 0);
-    b->table = bench_tensor(b, MR_DTYPE_F32, V, C, 0);
-    b->positions = bench_tensor(b, MR_DTYPE_F32, T, C, 0);
+    b->table = bench_tensor(b, b->dtype, V, C, 0);
+    b->positions = bench_tensor(b, b->dtype, T, C, 0);
     b->w_norm = bench_tensor(b, MR_DTYPE_F32, C, 0, 0);
     b->b_norm = bench_tensor(b, MR_DTYPE_F32, C, 0, 0);
-    b->weight = bench_tensor(b, MR_DTYPE_F32, F, C, 0);
+    b->weight = bench_tensor(b, b->dtype, F, C, 0);
+    b->dw = bench_tensor(b, MR_DTYPE_F32, F, F, 0); /* room for any of them */
+    b->dtable = bench_tensor(b, MR_DTYPE_F32, V, C, 0);
+    b->dpositions = bench_tensor(b, MR_DTYPE_F32, T, C, 0);
     b->parameter = bench_tensor(b, MR_DTYPE_F32, PARAMETERS, 0, 0);
+    b->compute = bench_tensor(b, MR_DTYPE_BF16, PARAMETERS, 0, 0);
     b->gradient = bench_tensor(b, MR_DTYPE_F32, PARAMETERS, 0, 0);
     b->exp_avg = bench_tensor(b, MR_DTYPE_F32, PARAMETERS, 0, 0);
     b->exp_avg_sq = bench_tensor(b, MR_DTYPE_F32, PARAMETERS, 0, 0);
@@ -294,7 +315,9 @@ static void bench_tensors(bench *b) {
 }
 
 int main(int argc, char **argv) {
-    bench b = {.repeats = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 15};
+    bool bf16 = argc > 3 && strcmp(argv[3], "bf16") == 0;
+    bench b = {.repeats = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 15,
+               .dtype = bf16 ? MR_DTYPE_BF16 : MR_DTYPE_F32};
     int threads = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 2;
     mr_status status;
     MR_ASSERT(b.repeats >= 1 && b.repeats <= 1000);

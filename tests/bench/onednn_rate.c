@@ -5,6 +5,7 @@
 
 #include "daemon/base/alloc.h"
 #include "daemon/base/arena.h"
+#include "daemon/base/bf16.h"
 #include "daemon/base/clock.h"
 
 /* The three matrices of a product, and the times. */
@@ -12,17 +13,22 @@ typedef struct rate {
     mr_onednn *onednn;
     mr_onednn_plan *plan;
     mr_arena arena;
-    float *a;
-    float *b;
-    float *c;
+    void *a;
+    void *b;
+    void *c;
     double *seconds;
 } rate;
 
-static float *rate_matrix(mr_arena *arena, size_t rows, size_t columns) {
+static void *rate_matrix(mr_arena *arena, bool bf16, size_t rows, size_t columns) {
     float *matrix = mr_arena_take(arena, rows * columns * sizeof(float));
     MR_ASSERT(matrix != NULL);
-    for (size_t i = 0; i < rows * columns; i++)
-        matrix[i] = (float)(random() % 2001 - 1000) * 1e-3f;
+    for (size_t i = 0; i < rows * columns; i++) {
+        float value = (float)(random() % 2001 - 1000) * 1e-3f;
+        if (bf16)
+            ((uint16_t *)(void *)matrix)[i] = mr_bf16_round(value);
+        else
+            matrix[i] = value;
+    }
     return matrix;
 }
 
@@ -40,9 +46,9 @@ static mr_status rate_open(rate *r, const mr_onednn_shape *shape, int threads, i
     MR_TRY(mr_onednn_create(1, threads, &r->onednn));
     MR_TRY(mr_onednn_plan_get(r->onednn, shape, &r->plan));
     MR_TRY(mr_arena_init(&r->arena, floats * sizeof(float) + (size_t)3 * MR_ARENA_ALIGN));
-    r->a = rate_matrix(&r->arena, shape->m, shape->k);
-    r->b = rate_matrix(&r->arena, shape->k, shape->n);
-    r->c = rate_matrix(&r->arena, shape->m, shape->n);
+    r->a = rate_matrix(&r->arena, shape->bf16, shape->m, shape->k);
+    r->b = rate_matrix(&r->arena, shape->bf16, shape->k, shape->n);
+    r->c = rate_matrix(&r->arena, shape->bf16_out, shape->m, shape->n);
     return MR_OK;
 }
 
