@@ -2,13 +2,12 @@
 /* device_cpu [THREADS [REPEATS [bf16]]]: the time of every device operation in the benchmark model
  * (6 layers, C=384, 6 heads, T=256, B=8, V=256), its rate, its share of a training step, and
  * oneDNN's own matmul rate for the same products in the same run. The last lines predict what
- * tests/bench/ train_cpu measures: model GFLOP/s of the sum of all operations over oneDNN's rate,
+ * tests/bench/train_cpu measures: model GFLOP/s of the sum of all operations over oneDNN's rate,
  * from medians and from best times. With bf16, activations and matrices are bf16 and a step ends
  * with the cast of its masters. The machine should be idle. Nothing is bound to a processor, so
  * that oneDNN's threads are as free as ours. No pass or fail. */
 #include <stdio.h>
 #include <stdlib.h>
-
 #include <string.h>
 
 #include "daemon/base/arena.h"
@@ -250,6 +249,7 @@ static mr_status bench_products(bench *b, int threads) {
 static void bench_others(bench *b) {
     const double x = (double)R * C * (double)mr_dtype_bytes(b->dtype); /* of one activation */
     const double p = (double)PARAMETERS * 4.0;
+    const double logits = (double)R * V * (double)mr_dtype_bytes(b->dtype);
     const double attention = (double)B * T * T * C; /* one product, causal half */
     const operation operations[] = {
         {"embedding_forward", op_embedding_forward, 1, 0.0, 3.0 * x},
@@ -263,7 +263,7 @@ static void bench_others(bench *b) {
         {"gelu forward", op_gelu_forward, L, 0.0, 8.0 * x},
         {"gelu backward", op_gelu_backward, L, 0.0, 12.0 * x},
         {"add", op_add, L, 0.0, 3.0 * x},
-        {"cross_entropy", op_cross_entropy, 1, 0.0, 2.0 * (double)R * V * (double)mr_dtype_bytes(b->dtype)},
+        {"cross_entropy", op_cross_entropy, 1, 0.0, 2.0 * logits},
         {"sum_of_squares", op_sum_of_squares, 1, 0.0, p},
         {"adamw", op_adamw, 1, 0.0, 7.0 * p},
         {"cast of masters", op_cast, b->dtype == MR_DTYPE_BF16, 0.0, 1.5 * p},

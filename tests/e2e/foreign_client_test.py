@@ -57,7 +57,7 @@ pipeline: {stages: 2, partition: uniform, schedule: gpipe}
 batch: {micro_batch_size: 8, micro_batches: 2, sequence_length: 1}
 optimizer: {type: adamw, lr: 1e-2}
 lr_schedule: {type: constant, total_steps: 60}
-precision: fp32
+precision: %s
 """
 
 
@@ -106,12 +106,12 @@ class Foreign(unittest.TestCase):
                         sent.put(micro_batch(feed, step, index))
         return events
 
-    def test_a_regression_on_real_numbers_is_learnt(self):
+    def regression_losses(self, precision):
         generator = random.Random(1)
         losses = []
         with Cluster(stages=2) as cluster, ForeignClient(cluster.address) as client:
             feed = self.wait_running(client, client.call("millrace.v1.Jobs/Submit", {
-                "job_file": REGRESSION, "base_directory": cluster.folder}))
+                "job_file": REGRESSION % precision, "base_directory": cluster.folder}))
             sent = queue.Queue()
 
             def put(step):
@@ -127,6 +127,14 @@ class Foreign(unittest.TestCase):
                         if len(losses) < 60:
                             put(len(losses))
         self.assertEqual(len(losses), 60)
+        return losses
+
+    def test_a_regression_on_real_numbers_is_learnt(self):
+        losses = self.regression_losses("fp32")
+        self.assertLess(sum(losses[-5:]), 0.1 * sum(losses[:5]))
+
+    def test_a_regression_is_learnt_in_bf16_from_the_same_f32_numbers(self):
+        losses = self.regression_losses("bf16")
         self.assertLess(sum(losses[-5:]), 0.1 * sum(losses[:5]))
 
     def refused(self, feed, request):

@@ -49,6 +49,20 @@ class TwoStages(unittest.TestCase):
                     for report in REPORTS:
                         self.assertNotIn(report, line)
 
+    def test_bf16_trains_and_generates_what_fp32_weights_say(self):
+        """Greedy text of one checkpoint is the same in both precisions but for near ties."""
+        with Cluster(stages=2) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            directory = os.path.join(cluster.folder, "checkpoints")
+            files = {p: cluster.write(p + ".yaml", job_text(steps=60, directory=directory,
+                                                            precision=p))
+                     for p in ("bf16", "fp32")}
+            self.assertEqual(len(cluster.train(files["bf16"]).check().steps()), 60)
+            texts = {p: cluster.client("generate", files[p], "--prompt", "It is", "--tokens", "8",
+                                       "--temperature", "0").check().out
+                     for p in files}
+            self.assertEqual(texts["bf16"], texts["fp32"])
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
