@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* session_state.h: what a session holds, for the two files that work on it: session.c makes and
+ * frees it, session_step.c runs a step over it.
+ * Owner: stage/executor. Thread: EXEC. Internal to these two files. */
+#ifndef MR_STAGE_SESSION_STATE_H
+#define MR_STAGE_SESSION_STATE_H
+
+#include "daemon/stage/session.h"
+
+/* What each rank gives to the gather after a step, before the squares of its owned parameters. */
+enum { GATHER_LOSS, GATHER_BUSY, GATHER_HEAD };
+
+/* A microbatch under way. */
+typedef struct session_slot {
+    mr_message input; /* of the feed or of the link */
+    mr_message gradient;
+    mr_tensor output;
+} session_slot;
+
+struct mr_session {
+    mr_session_options options;
+    const mr_assignment *assignment;
+    mr_parameters *parameters;
+    mr_activations *activations;
+    mr_connections connections;
+    session_slot *slots; /* [mr_activations_slots] */
+    mr_device_memory loss; /* one double: the step's loss sum */
+    uint64_t next_step;
+    uint64_t gradients_sent; /* chooses the outgoing buffer */
+    float loss_scale;
+    double step_terms; /* the mean's denominator */
+    size_t *gather_bytes; /* [stage_count] */
+    double *gathered;     /* all ranks' parts, in rank order */
+    double *mine;
+    size_t *replica_bytes;  /* [data]: one double each */
+    double *replica_losses; /* [data] */
+    float *logits; /* inference: [logit_count] */
+    size_t logit_count;
+    /* of the step in work */
+    int64_t busy_ns;
+    int64_t schedule_start_ns;
+    int64_t schedule_end_ns;
+    int64_t transport_ns;
+    mr_step_result result;
+};
+
+/* Is this the stage of the loss? */
+static inline bool mr_session_is_last(const mr_session *session) {
+    return session->assignment->stage + 1 == session->assignment->plan->stage_count;
+}
+
+#endif
