@@ -35,6 +35,7 @@ enum {
     MR_DEVICE_PLANS_MAX = 256,    /* matrix product shapes kept */
     MR_DEVICE_SPIN_NS = 20000,    /* a thread without work looks for some this long, then sleeps */
     /* links */
+    MR_LINK_IPC_SLOTS_MAX = 256, /* of a CUDA IPC link: their handles fit one header */
     MR_LINK_CHUNK_BYTES_MAX = 16 << 20, /* a tensor is cut into frames of at most this */
     /* stage */
     MR_TIED_USES_MAX = 64,         /* layers of one stage that share a tied parameter */

@@ -33,6 +33,7 @@ struct mr_communicator {
     cudaEvent_t after;  /* what the compute stream waits for */
     char name[COMMUNICATOR_NAME_BYTES];
     char others[COMMUNICATOR_OTHERS_BYTES]; /* "ranks 2, 6" */
+    void *byte;                             /* NULL: not asked for */
     mr_status broken;                       /* OK: usable */
     bool grouping;
     mr_monitor monitor;    /* of what follows */
@@ -235,6 +236,13 @@ mr_status mr_communicator_receive(mr_communicator *self, void *data, size_t byte
                                                         self->comm, self->stream));
 }
 
+mr_status mr_communicator_byte(mr_communicator *self, void **out_byte) {
+    if (self->byte == NULL)
+        CUDA_TRY(self, cudaMalloc(&self->byte, 1));
+    *out_byte = self->byte;
+    return MR_OK;
+}
+
 /* ---- marks ---- */
 
 mr_status mr_communicator_mark_create(mr_communicator *self, void **out_mark) {
@@ -374,6 +382,8 @@ void mr_communicator_close(mr_communicator *self) {
         (void)calls->cudaEventDestroy(self->before);
     if (self->stream != NULL)
         (void)calls->cudaStreamDestroy(self->stream);
+    if (self->byte != NULL)
+        (void)calls->cudaFree(self->byte);
     mr_monitor_deinit(&self->monitor);
     mr_free(self);
 }

@@ -70,6 +70,9 @@ MR_MUST_CHECK mr_status mr_communicator_leave(mr_communicator *communicator);
  * failure. DEADLINE_EXCEEDED, CANCELLED, UNAVAILABLE (a member is lost): aborted by it. */
 MR_MUST_CHECK mr_status mr_communicator_wait(mr_communicator *communicator, int64_t timeout_ms);
 
+/* A byte of the card's memory that belongs to the communicator, for what warms it up. */
+MR_MUST_CHECK mr_status mr_communicator_byte(mr_communicator *communicator, void **out_byte);
+
 /* A mark in the stream, an event of CUDA. RESOURCE_EXHAUSTED. */
 MR_MUST_CHECK mr_status mr_communicator_mark_create(mr_communicator *communicator,
                                                     void **out_mark);
