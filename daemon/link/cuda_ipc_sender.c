@@ -166,10 +166,14 @@ static mr_status sender_wait_sent(mr_link *link, size_t outstanding_max, int64_t
     ipc_sender *self = (ipc_sender *)link;
     int64_t start_ms = mr_clock_now_ms();
     for (;;) {
-        MR_TRY(mr_link_wait_sent(self->inner, SIZE_MAX, 0)); /* only: is the peer there? */
-        MR_TRY(sender_look(self));
-        if (self->queued - self->passed <= outstanding_max)
-            return MR_OK;
+        mr_status peer = mr_link_wait_sent(self->inner, SIZE_MAX, 0); /* only: is it there? */
+        if (peer.code == MR_CODE_CANCELLED)
+            return peer;
+        mr_status looked = sender_look(self);
+        if (mr_status_is_ok(looked) && self->queued - self->passed <= outstanding_max)
+            return MR_OK; /* also where the peer has taken all and gone */
+        MR_TRY(peer);
+        MR_TRY(looked);
         const mr_message *oldest = &self->parcels[self->passed % self->capacity].message;
         if (timeout_ms >= 0 && mr_clock_now_ms() - start_ms >= timeout_ms)
             return MR_ERROR(DEADLINE_EXCEEDED,

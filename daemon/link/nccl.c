@@ -14,7 +14,7 @@
 #include "daemon/base/clock.h"
 #include "daemon/link/header.h"
 
-enum { NCCL_WAITING_EXTRA = 3, NCCL_CTAS_MAX = 4, NCCL_WARM_BYTES = 1 };
+enum { NCCL_WAITING_EXTRA = 3, NCCL_CTAS_MAX = 4, NCCL_WARM_BYTES = 1, NCCL_CLOSE_MS = 1000 };
 
 /* A message under way from a sender, or held by a receiver. */
 typedef struct nccl_slot {
@@ -120,10 +120,14 @@ static mr_status sender_wait_sent(mr_link *link, size_t outstanding_max, int64_t
     int64_t start_ms = mr_clock_now_ms();
     MR_TRY(link_joined(self));
     for (;;) {
-        MR_TRY(mr_link_wait_sent(self->inner, SIZE_MAX, 0)); /* only: is the peer there? */
-        MR_TRY(sender_look(self));
-        if (self->sent - self->passed <= outstanding_max)
-            return MR_OK;
+        mr_status peer = mr_link_wait_sent(self->inner, SIZE_MAX, 0); /* only: is it there? */
+        if (peer.code == MR_CODE_CANCELLED)
+            return peer;
+        mr_status looked = sender_look(self);
+        if (mr_status_is_ok(looked) && self->sent - self->passed <= outstanding_max)
+            return MR_OK; /* also where the peer has taken all and gone */
+        MR_TRY(peer);
+        MR_TRY(looked);
         const nccl_slot *oldest = &self->slots[self->passed % self->slot_count];
         if (timeout_ms >= 0 && mr_clock_now_ms() - start_ms >= timeout_ms)
             return MR_ERROR(DEADLINE_EXCEEDED,
@@ -197,12 +201,12 @@ static uint64_t link_bytes(const mr_link *link) {
     return atomic_load(&((const nccl_link *)link)->bytes);
 }
 
-/* A peer that is lost will not take its part: transfers to it are broken off at once. */
+/* What is under way gets a moment; a peer that is lost will not take it, and that is told at once. */
 static void link_end_transfers(nccl_link *self) {
     mr_communicator *communicator = communicator_of(self);
     mr_status status = MR_OK;
     if (communicator != NULL && link_sends(self))
-        status = mr_link_wait_sent(self->inner, SIZE_MAX, 0);
+        status = sender_wait_sent(&self->link, 0, NCCL_CLOSE_MS);
     if (!mr_status_is_ok(status))
         mr_communicator_abort(communicator, status);
     for (size_t i = 0; i < self->slot_count && communicator != NULL; i++)
