@@ -27,8 +27,8 @@ MR_MUST_CHECK mr_status mr_link_cuda_ipc_sender(const mr_nccl_place *place, cons
                                                 const mr_rpc_credentials *credentials,
                                                 const mr_link_options *options,
                                                 int64_t timeout_ms, mr_link **out_link);
-/* The sender opens what was offered; a receiver has nothing to do. FAILED_PRECONDITION: the offer is
- * not of such a link. */
+/* The sender opens what was offered; a receiver has nothing to do. FAILED_PRECONDITION: the offer
+ * is not of such a link. */
 MR_MUST_CHECK mr_status mr_link_cuda_ipc_join(mr_link *link);
 
 #endif

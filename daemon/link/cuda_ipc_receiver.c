@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Messages come in the order of the ring, so a message's number is its slot, and the gRPC link has
+ * the count of what may be under way. */
 #include "daemon/link/cuda_ipc.h"
 
 #include <stdatomic.h>
@@ -79,7 +81,7 @@ static void receiver_release(mr_link *link, mr_message *message) {
     cudaError_t error = calls->cudaEventRecord(self->ring.freed[slot - self->slots],
                                                self->place.compute_stream);
     if (error != cudaSuccess)
-        self->broken = mr_ipc_failed(calls, "a released slot", error); /* told at the next receive */
+        self->broken = mr_ipc_failed(calls, "a released slot", error); /* told by receive */
     while (self->released < self->received && error == cudaSuccess) {
         ipc_slot *oldest = &self->slots[self->released % self->ring.slot_count];
         if (!oldest->released)

@@ -201,7 +201,7 @@ static uint64_t link_bytes(const mr_link *link) {
     return atomic_load(&((const nccl_link *)link)->bytes);
 }
 
-/* What is under way gets a moment; a peer that is lost will not take it, and that is told at once. */
+/* What is under way gets a moment; a peer that is lost will not take it, and is known at once. */
 static void link_end_transfers(nccl_link *self) {
     mr_communicator *communicator = communicator_of(self);
     mr_status status = MR_OK;

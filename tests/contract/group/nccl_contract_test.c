@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: what group.h and group/nccl.h promise of a group over NCCL, as far as it can be seen without
- * a card: results, bounds, and the rules of NCCL (order, sizes, one thread, nothing after an end).
+/* Goal: what group.h and group/nccl.h promise of a group over NCCL, as far as it shows without a
+ * card: results, bounds, and the rules of NCCL (order, sizes, one thread, nothing after an end).
  * Method: the real group and communicator over the fake NCCL, a thread for each member with a CPU
  * device; every test ends without a violation of NCCL's rules and with nothing left behind. */
 #include <pthread.h>

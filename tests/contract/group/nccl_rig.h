@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* nccl_rig.h: groups over the fake NCCL: each member's thread has a device, a compute stream and
  * its end of the group from its opening to its close, as EXEC has.
- * Owner: tests. Thread: the test's; a member function runs on its member's and reports by status. */
+ * Owner: tests. Thread: the test's; a member function runs on its member's and reports by
+ * status. */
 #ifndef MR_TESTS_CONTRACT_GROUP_NCCL_RIG_H
 #define MR_TESTS_CONTRACT_GROUP_NCCL_RIG_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: what link.h, link/nccl.h and link/cuda_ipc.h promise of links between devices, as far as it
- * can be seen without a card: messages arrive whole and in order, memory is bounded, every wait ends
- * and says whom it waited for, and NCCL and CUDA are used as they may be. Method: the real links over
+ * shows without a card: messages arrive whole and in order, memory is bounded, every wait ends and
+ * says whom it waited for, and NCCL and CUDA are used as they may be. Method: the real links over
  * the fake NCCL and CUDA, headers over a real gRPC loopback, a thread for each end; every test runs
  * on both kinds and ends without a violation and with nothing left behind. */
 #include <setjmp.h>
