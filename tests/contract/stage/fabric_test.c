@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: two ranks of a job with a fabric find each other: ids are made while listening, handed to
- * all, and links and groups carry bytes, by CUDA IPC where both are on one machine and by NCCL where
- * they are not. Method: the stage's own connections for a plan of two stages, over the fake NCCL and
- * CUDA and real gRPC servers, a thread for each rank; the test is the coordinator. */
+ * all, and links and groups carry bytes, by CUDA IPC where both are on one machine and by NCCL
+ * where they are not. Method: the stage's own connections for a plan of two stages, over the fake
+ * NCCL and CUDA and real gRPC servers, a thread for each rank; the test is the coordinator. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
