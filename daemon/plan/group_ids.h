@@ -14,7 +14,7 @@
 enum { MR_GROUP_KEY_BYTES = 96, MR_GROUP_ID_BYTES = 128 };
 
 typedef struct mr_group_id {
-    char key[MR_GROUP_KEY_BYTES]; /* "tied/embed", "link/0-1/activation" */
+    char key[MR_GROUP_KEY_BYTES]; /* "tied/embed/0", "link/0-1/activation" */
     size_t byte_count;
     unsigned char bytes[MR_GROUP_ID_BYTES];
 } mr_group_id;

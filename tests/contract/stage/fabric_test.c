@@ -235,13 +235,13 @@ static void connect_check(bool near, const char *const *keys, size_t key_count) 
 }
 
 static void test_ranks_of_one_machine_link_by_cuda_ipc(void **state) {
-    static const char *const keys[] = {"tied/embed"};
+    static const char *const keys[] = {"tied/embed/0"};
     (void)state;
     connect_check(true, keys, 1);
 }
 
 static void test_ranks_of_two_machines_link_by_nccl(void **state) {
-    static const char *const keys[] = {"tied/embed", "link/0-1/activation", "link/1-0/gradient"};
+    static const char *const keys[] = {"tied/embed/0", "link/0-1/activation", "link/1-0/gradient"};
     (void)state;
     connect_check(false, keys, 3);
 }

@@ -77,7 +77,8 @@ static void test_id_of_one_rank_reaches_all(void **state) {
         id[i] = (unsigned char)(i * 7 + 1);
     Millrace__V1__Job *job = submit();
     assert_true(job->n_groups > 0);
-    (void)snprintf(key, sizeof(key), "%s/%s", job->groups[0]->kind, job->groups[0]->key);
+    (void)snprintf(key, sizeof(key), "%s/%s/%u", job->groups[0]->kind, job->groups[0]->key,
+                   job->groups[0]->ranks[0]);
     prepared(&stages[0], key, id, ID_BYTES);
     prepared(&stages[1], NULL, NULL, 0);
     connect_expect(&stages[0], key, id);

@@ -33,7 +33,7 @@ typedef struct mr_communicator_options {
     const unsigned char *id; /* [MR_NCCL_ID_BYTES], of this epoch */
     const char *job_id;
     uint64_t epoch;
-    const char *name;      /* "tied/embed", "link/0-1/activation" */
+    const char *name;      /* "tied/embed/0", "link/0-1/activation" */
     const uint32_t *ranks; /* of the plan, ascending */
     size_t rank_count;
     size_t rank_index; /* own place among ranks */
