@@ -21,6 +21,7 @@ enum {
     MR_CHUNKS_MAX = 16,                /* parts of the model on one stage */
     MR_PLAN_INSTRUCTIONS_MAX = 8 << 20, /* instructions of all stages of one pipeline */
     MR_PLAN_GROUPS_MAX = 1 << 16,      /* groups of one plan, of all kinds together */
+    MR_GROUP_IDS_MAX = 1 << 14,        /* communicators of one epoch, see plan/group_ids.h */
     /* tensors and messages */
     MR_TENSOR_DIMS_MAX = 6,
     MR_MESSAGE_TENSORS_MAX = 16, /* tensors in one link message */
@@ -34,6 +35,7 @@ enum {
     MR_DEVICE_PLANS_MAX = 256,    /* matrix product shapes kept */
     MR_DEVICE_SPIN_NS = 20000,    /* a thread without work looks for some this long, then sleeps */
     /* links */
+    MR_LINK_IPC_SLOTS_MAX = 256, /* of a CUDA IPC link: their handles fit one header */
     MR_LINK_CHUNK_BYTES_MAX = 16 << 20, /* a tensor is cut into frames of at most this */
     /* stage */
     MR_TIED_USES_MAX = 64,         /* layers of one stage that share a tied parameter */
@@ -92,6 +94,8 @@ enum {
 
 static_assert(MR_LINK_CHUNK_BYTES_MAX + MR_RPC_HEADER_BYTES_MAX <= MR_RPC_MESSAGE_BYTES_MAX,
               "a frame with its header fits one message");
+static_assert(MR_GROUP_IDS_MAX * 240 <= MR_RPC_CONTROL_BYTES_MAX,
+              "the ids of all communicators fit one order");
 static_assert(MR_HEARTBEAT_PERIOD_MS * 4 <= MR_HEARTBEAT_TIMEOUT_MS,
               "one late heartbeat does not lose a member");
 static_assert(MR_HEARTBEAT_TIMEOUT_MS + MR_ABORT_TIMEOUT_MS < 10000,

@@ -138,6 +138,15 @@ static void decide_released(mr_decision *decision, mr_member *member, const mr_e
 
 /* ---- reports about a job --------------------------------------------------------------------- */
 
+/* Takes the ids that a rank has made, once. */
+static mr_status prepared_take_ids(mr_job_record *job, uint32_t rank, const mr_event *event) {
+    for (size_t i = 0; i < event->u.prepared.group_id_count && !job->ranks[rank].prepared; i++) {
+        const mr_group_id *id = &event->u.prepared.group_ids[i];
+        MR_TRY(mr_group_ids_add(&job->group_ids, id->key, id->bytes, id->byte_count));
+    }
+    return MR_OK;
+}
+
 static void report_prepared(mr_decision *decision, mr_job_record *job, uint32_t rank,
                             const mr_event *event) {
     char text[MR_STATUS_TEXT_BYTES];
@@ -151,7 +160,10 @@ static void report_prepared(mr_decision *decision, mr_job_record *job, uint32_t 
                        event->u.prepared.next_step, job->facts.start_step);
         mr_job_machine_fail(decision, job, rank, MR_CODE_DATA_LOSS, text, false);
     } else {
-        job->ranks[rank].prepared = true;
+        mr_status status = prepared_take_ids(job, rank, event);
+        job->ranks[rank].prepared = mr_status_is_ok(status);
+        if (!mr_status_is_ok(status))
+            mr_job_machine_fail(decision, job, rank, status.code, status.text, false);
     }
 }
 

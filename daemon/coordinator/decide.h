@@ -110,6 +110,8 @@ typedef struct mr_event {
         struct {
             const char *schedule_hash;
             uint64_t next_step;
+            const mr_group_id *group_ids;
+            size_t group_id_count;
         } prepared;
         mr_job_step step_done;
         struct {

@@ -77,6 +77,7 @@ static void machine_new_epoch(mr_decision *decision, mr_job_record *job) {
     if (state->epoch_last < job->facts.epoch)
         state->epoch_last = job->facts.epoch;
     job->facts.epoch = ++state->epoch_last;
+    mr_group_ids_clear(&job->group_ids); /* an id is of one epoch */
 }
 
 /* What dead epochs left in the checkpoint folder goes, unless another active job uses the folder:

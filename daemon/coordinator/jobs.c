@@ -38,6 +38,7 @@ static void record_destroy(mr_job_record *record) {
         mr_free(record->saves[i].reported);
         mr_free(record->saves[i].files);
     }
+    mr_group_ids_deinit(&record->group_ids);
     mr_free(record->ranks);
     mr_job_spec_destroy(record->spec);
     mr_free(record);

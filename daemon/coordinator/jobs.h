@@ -8,6 +8,7 @@
 
 #include "daemon/coordinator/registry.h"
 #include "daemon/coordinator/spec.h"
+#include "daemon/plan/group_ids.h"
 
 enum {
     MR_REQUEST_ID_BYTES = 64,
@@ -115,6 +116,7 @@ typedef struct mr_job_record {
     mr_job_facts facts;
     mr_job_spec *spec;  /* owned */
     mr_job_rank *ranks; /* spec->rank_count */
+    mr_group_ids group_ids; /* of this epoch, as its ranks gave them with Prepared */
     uint64_t epoch_floor; /* the highest epoch its checkpoint folder has seen */
     uint32_t queue_position;
     /* STARTING: PREPARE is out, then CONNECT. RUNNING: bound for the last ranks to finish and for

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/base/crc32c.h"
 
 static char *borrow(const char *text) {
     return (char *)(uintptr_t)text;
@@ -74,12 +75,26 @@ static void reply_stages(mr_reply_job *reply, const mr_coordinator_state *state,
     reply->message.stages = reply->stage_pointers;
 }
 
+/* KIND/NUMBER, and a fingerprint of the epoch's id: the id itself lets anybody join. */
+static void group_id_text(const mr_job_record *job, size_t group, char out_text[MR_NAME_BYTES]) {
+    const mr_spec_group *planned = &job->spec->groups[group];
+    char key[MR_GROUP_KEY_BYTES];
+    (void)snprintf(key, sizeof(key), "%s/%s/%u", planned->kind, planned->key,
+                   planned->ranks[0]); /* short; as the stages name it */
+    const mr_group_id *id = mr_group_ids_find(&job->group_ids, key);
+    if (id == NULL)
+        (void)snprintf(out_text, MR_NAME_BYTES, "%s/%zu", planned->kind, group);
+    else
+        (void)snprintf(out_text, MR_NAME_BYTES, "%s/%zu:%08x", planned->kind, group,
+                       mr_crc32c(0, id->bytes, id->byte_count));
+}
+
 static void reply_groups(mr_reply_job *reply, const mr_job_record *job) {
     for (size_t i = 0; i < job->spec->group_count; i++) {
         Millrace__V1__JobGroup *group = &reply->groups[i];
         const mr_spec_group *planned = &job->spec->groups[i];
         millrace__v1__job_group__init(group);
-        (void)snprintf(reply->group_ids[i], MR_NAME_BYTES, "%s/%zu", planned->kind, i); /* short */
+        group_id_text(job, i, reply->group_ids[i]);
         group->kind = borrow(planned->kind);
         group->key = borrow(planned->key);
         group->n_ranks = planned->rank_count;
@@ -202,6 +217,27 @@ static mr_status order_prepare(mr_reply_order *reply, const mr_coordinator_state
         reply->message.field = &reply->field;                                                      \
     } while (0)
 
+static mr_status order_connect(mr_reply_order *reply, const mr_action *action) {
+    const mr_group_ids *ids = &action->job->group_ids;
+    ORDER_PLAIN(connect, CONNECT, millrace__v1__connect__init);
+    reply->group_ids = mr_alloc_array(ids->count, sizeof(*reply->group_ids));
+    reply->group_id_pointers = mr_alloc_array(ids->count, sizeof(*reply->group_id_pointers));
+    if (reply->group_ids == NULL || reply->group_id_pointers == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the %zu ids of job %s", ids->count,
+                        action->job_id);
+    for (size_t i = 0; i < ids->count; i++) {
+        Millrace__V1__GroupId *id = &reply->group_ids[i];
+        millrace__v1__group_id__init(id);
+        id->group_key = borrow(ids->items[i].key);
+        id->id.data = ids->items[i].bytes;
+        id->id.len = ids->items[i].byte_count;
+        reply->group_id_pointers[i] = id;
+    }
+    reply->connect.n_group_ids = ids->count;
+    reply->connect.group_ids = reply->group_id_pointers;
+    return MR_OK;
+}
+
 static void order_registered(mr_reply_order *reply, const mr_coordinator_state *state,
                              const mr_action *action) {
     const mr_member *member = mr_registry_find(&state->registry, action->member);
@@ -242,7 +278,7 @@ mr_status mr_reply_order_init(mr_reply_order *reply, const mr_coordinator_state 
         status = order_prepare(reply, state, action);
         break;
     case MR_ORDER_CONNECT:
-        ORDER_PLAIN(connect, CONNECT, millrace__v1__connect__init);
+        status = order_connect(reply, action);
         break;
     case MR_ORDER_RUN:
         ORDER_PLAIN(run, RUN, millrace__v1__run__init);
@@ -278,6 +314,10 @@ mr_status mr_reply_order_init(mr_reply_order *reply, const mr_coordinator_state 
 void mr_reply_order_deinit(mr_reply_order *reply) {
     mr_free(reply->peers);
     mr_free(reply->peer_pointers);
+    mr_free(reply->group_ids);
+    mr_free(reply->group_id_pointers);
     reply->peers = NULL;
     reply->peer_pointers = NULL;
+    reply->group_ids = NULL;
+    reply->group_id_pointers = NULL;
 }

@@ -42,6 +42,8 @@ typedef struct mr_reply_order {
     Millrace__V1__Shutdown shutdown;
     Millrace__V1__Peer *peers;
     Millrace__V1__Peer **peer_pointers;
+    Millrace__V1__GroupId *group_ids;
+    Millrace__V1__GroupId **group_id_pointers;
 } mr_reply_order;
 
 /* From a SEND action. RESOURCE_EXHAUSTED: no memory. Freed with mr_reply_order_deinit. */

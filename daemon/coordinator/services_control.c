@@ -148,6 +148,32 @@ static void report_failed(mr_event *event, const Millrace__V1__StageFailed *repo
     event->u.failed.secondary = report->secondary;
 }
 
+/* The ids of a Prepared report; one that cannot be makes it a failure of the stage. */
+static void report_prepared(mr_coordinator *coordinator, mr_event *event,
+                            const Millrace__V1__Prepared *report) {
+    mr_group_ids ids = {0};
+    mr_status status = MR_OK;
+    for (size_t i = 0; i < report->n_group_ids && mr_status_is_ok(status); i++) {
+        const Millrace__V1__GroupId *id = report->group_ids[i];
+        status = mr_group_ids_add(&ids, text_clean(id->group_key), id->id.data, id->id.len);
+    }
+    event->kind = MR_EVENT_PREPARED;
+    event->job = report->job_id;
+    event->epoch = report->epoch;
+    event->u.prepared.schedule_hash = text_clean(report->schedule_hash);
+    event->u.prepared.next_step = report->next_step;
+    event->u.prepared.group_ids = ids.items;
+    event->u.prepared.group_id_count = ids.count;
+    if (!mr_status_is_ok(status)) {
+        event->kind = MR_EVENT_FAILED;
+        event->u.failed.code = status.code;
+        event->u.failed.text = status.text;
+        event->u.failed.secondary = false;
+    }
+    mr_runtime_take(coordinator, event);
+    mr_group_ids_deinit(&ids);
+}
+
 /* The reports that are only copied over. False: not one of them. */
 static bool report_plain(mr_event *event, const Millrace__V1__StageReport *report) {
 #define REPORT_SUBJECT(field)                                                                      \
@@ -159,12 +185,6 @@ static bool report_plain(mr_event *event, const Millrace__V1__StageReport *repor
         event->u.heartbeat.step = report->heartbeat->step;
         event->u.heartbeat.instruction = text_clean(report->heartbeat->instruction);
         event->u.heartbeat.instruction_age_ms = report->heartbeat->instruction_age_ms;
-        return true;
-    case MILLRACE__V1__STAGE_REPORT__REPORT_PREPARED:
-        REPORT_SUBJECT(prepared);
-        event->kind = MR_EVENT_PREPARED;
-        event->u.prepared.schedule_hash = text_clean(report->prepared->schedule_hash);
-        event->u.prepared.next_step = report->prepared->next_step;
         return true;
     case MILLRACE__V1__STAGE_REPORT__REPORT_CONNECTED:
         REPORT_SUBJECT(connected);
@@ -213,6 +233,8 @@ static void connection_take(mr_connection *connection, Millrace__V1__StageReport
     mr_event event = {.member = connection->member};
     if (report->report_case == MILLRACE__V1__STAGE_REPORT__REPORT_SAVED)
         report_saved(coordinator, &event, report->saved);
+    else if (report->report_case == MILLRACE__V1__STAGE_REPORT__REPORT_PREPARED)
+        report_prepared(coordinator, &event, report->prepared);
     else if (report->report_case == MILLRACE__V1__STAGE_REPORT__REPORT_STEP_DONE)
         report_step_done(coordinator, &event, report->step_done);
     else if (report_plain(&event, report))

@@ -28,4 +28,15 @@ MR_MUST_CHECK mr_status mr_link_grpc_sender(const char *address,
                                             const mr_link_options *options, int64_t timeout_ms,
                                             mr_link **out_link);
 
+/* ---- for links that carry their bytes beside the stream (cuda_ipc.h) ---- */
+
+/* What the receiver offered, of a sender; valid until close. */
+const void *mr_link_grpc_offer(const mr_link *sender, size_t *out_bytes);
+/* From now on, each credit of the receiver calls taken with the messages that it has released so
+ * far: on an RPC thread, without a lock; not after close. */
+void mr_link_grpc_on_taken(mr_link *sender, void (*taken)(void *context, uint64_t count),
+                           void *context);
+/* Of a receiver: waits until the sender's stream has ended. False: not within timeout_ms. */
+bool mr_link_grpc_wait_peer_end(mr_link *receiver, int64_t timeout_ms);
+
 #endif

@@ -125,6 +125,10 @@ static void hub_remove(link_receiver *receiver) {
 static mr_status receiver_credit(link_receiver *receiver, uint64_t taken) {
     Millrace__V1__LinkCredit credit = MILLRACE__V1__LINK_CREDIT__INIT;
     credit.taken = taken;
+    if (taken == 0) {
+        credit.offer.data = (uint8_t *)(uintptr_t)receiver->options.offer; /* only read */
+        credit.offer.len = receiver->options.offer_bytes;
+    }
     return mr_rpc_stream_send(receiver->stream, &credit.base, NULL);
 }
 
@@ -342,6 +346,17 @@ static const mr_link_ops receiver_ops = {
     .bytes = receiver_bytes,
     .close = receiver_close,
 };
+
+bool mr_link_grpc_wait_peer_end(mr_link *link, int64_t timeout_ms) {
+    link_receiver *receiver = (link_receiver *)link;
+    int64_t deadline = mr_monitor_deadline(timeout_ms);
+    mr_monitor_lock(&receiver->inbox.monitor);
+    bool in_time = true;
+    while (receiver->stream != NULL && mr_status_is_ok(receiver->inbox.lost) && in_time)
+        in_time = mr_monitor_wait(&receiver->inbox.monitor, deadline);
+    mr_monitor_unlock(&receiver->inbox.monitor);
+    return in_time;
+}
 
 mr_status mr_link_grpc_receiver(mr_link_hub *hub, const mr_link_options *options,
                                 mr_link **out_link) {

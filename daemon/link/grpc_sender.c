@@ -35,6 +35,10 @@ typedef struct link_sender {
     bool ended;   /* no event of the stream will follow */
     bool pumping; /* a thread cuts and queues frames */
     mr_link_cut cut; /* of the parcel that is due; the pumping thread's */
+    unsigned char *offer; /* of the receiver; NULL: none */
+    size_t offer_bytes;
+    void (*taken)(void *context, uint64_t count); /* NULL: nobody asks */
+    void *taken_context;
 } link_sender;
 
 /* ---- pumping ---- */
@@ -105,13 +109,26 @@ static void sender_lose(link_sender *sender, mr_status why) {
 
 /* ---- events, on RPC threads ---- */
 
+/* The first credit's; without memory for it there is none, and who needs it says so. */
+static void sender_keep_offer(link_sender *sender, const Millrace__V1__LinkCredit *credit) {
+    if (sender->greeted || credit->offer.len == 0)
+        return;
+    sender->offer = mr_alloc(credit->offer.len);
+    if (sender->offer == NULL)
+        return;
+    memcpy(sender->offer, credit->offer.data, credit->offer.len);
+    sender->offer_bytes = credit->offer.len;
+}
+
 static void sender_credited(mr_rpc_stream *stream, ProtobufCMessage *owned_message,
                             mr_rpc_tail *owned_tail, void *context) {
     link_sender *sender = context;
-    uint64_t taken = ((const Millrace__V1__LinkCredit *)owned_message)->taken;
+    const Millrace__V1__LinkCredit *credit = (const Millrace__V1__LinkCredit *)owned_message;
+    uint64_t taken = credit->taken;
+    mr_monitor_lock(&sender->outbox.monitor);
+    sender_keep_offer(sender, credit);
     protobuf_c_message_free_unpacked(owned_message, NULL);
     mr_rpc_tail_destroy(owned_tail);
-    mr_monitor_lock(&sender->outbox.monitor);
     bool known = mr_link_outbox_taken(&sender->outbox, taken);
     sender->greeted = true;
     if (known)
@@ -121,8 +138,11 @@ static void sender_credited(mr_rpc_stream *stream, ProtobufCMessage *owned_messa
                     MR_ERROR(UNAVAILABLE,
                              "rank %u is lost: it says it took %" PRIu64 " messages of %" PRIu64,
                              sender->outbox.peer_rank, taken, sender->outbox.queued));
+    void (*tell)(void *context, uint64_t count) = known ? sender->taken : NULL;
     mr_monitor_notify(&sender->outbox.monitor);
     mr_monitor_unlock(&sender->outbox.monitor);
+    if (tell != NULL)
+        tell(sender->taken_context, taken);
     if (known)
         mr_rpc_stream_receive(stream);
     else
@@ -224,6 +244,7 @@ static void sender_close(mr_link *link) {
     }
     mr_rpc_channel_destroy(sender->channel);
     mr_link_outbox_deinit(&sender->outbox);
+    mr_free(sender->offer);
     mr_free(sender->job_id);
     mr_free(sender);
 }
@@ -236,6 +257,21 @@ static const mr_link_ops sender_ops = {
     .bytes = sender_bytes,
     .close = sender_close,
 };
+
+const void *mr_link_grpc_offer(const mr_link *link, size_t *out_bytes) {
+    const link_sender *sender = (const link_sender *)link; /* constant since the greeting */
+    *out_bytes = sender->offer_bytes;
+    return sender->offer;
+}
+
+void mr_link_grpc_on_taken(mr_link *link, void (*taken)(void *context, uint64_t count),
+                           void *context) {
+    link_sender *sender = (link_sender *)link;
+    mr_monitor_lock(&sender->outbox.monitor);
+    sender->taken_context = context;
+    sender->taken = taken;
+    mr_monitor_unlock(&sender->outbox.monitor);
+}
 
 /* Opens the stream and waits for the receiver's first credit. */
 static mr_status sender_greet(link_sender *sender, const char *address, int64_t timeout_ms) {

@@ -73,6 +73,8 @@ typedef struct mr_link_options {
     mr_link_kind kind;
     size_t slots;              /* messages that a receiver may hold at once */
     size_t message_bytes_max;  /* of one message's tensors together */
+    const void *offer;         /* receiver over grpc: told to the sender; borrowed until close */
+    size_t offer_bytes;
 } mr_link_options;
 
 static inline mr_status mr_link_send(mr_link *link, const mr_message *message) {

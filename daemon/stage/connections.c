@@ -124,49 +124,170 @@ static mr_group_options group_options(const mr_assignment *assignment, const mr_
     };
 }
 
-/* Opens this rank's end of a group: a first member while listening, another one while opening. */
-static mr_status connections_group(const mr_assignment *assignment, const mr_transport *transport,
-                                   const mr_group_plan *group, size_t bytes_max, bool listening,
-                                   mr_group **group_slot) {
-    char id[CONNECTIONS_GROUP_ID_BYTES];
-    mr_group_options options = group_options(assignment, group, bytes_max, id);
-    bool first = group->ranks[0] == assignment->rank;
+/* ---- what travels by the fabric ---- */
+
+/* Bytes of an address before its port. */
+static size_t host_bytes(const char *address) {
+    const char *colon = strrchr(address, ':');
+    return colon == NULL ? strlen(address) : (size_t)(colon - address);
+}
+
+/* Are both ranks on one machine? By their addresses, which both ends know from the plan. */
+static bool ranks_are_near(const mr_assignment *assignment, uint32_t a, uint32_t b) {
+    const char *one = assignment->addresses[a];
+    const char *other = assignment->addresses[b];
+    size_t bytes = host_bytes(one);
+    return bytes == host_bytes(other) && strncmp(one, other, bytes) == 0;
+}
+
+static bool link_is_near(const mr_assignment *assignment, const mr_link_options *options) {
+    return ranks_are_near(assignment, options->from_rank, options->to_rank);
+}
+
+static void link_key(const mr_link_options *options, char out_key[MR_GROUP_KEY_BYTES]) {
+    (void)snprintf(out_key, MR_GROUP_KEY_BYTES, "link/%u-%u/%s", options->from_rank,
+                   options->to_rank,
+                   options->kind == MR_LINK_ACTIVATION ? "activation" : "gradient");
+}
+
+static mr_status connections_make_id(mr_connections *connections, const mr_transport *transport,
+                                     const char *key) {
+    unsigned char id[MR_GROUP_ID_BYTES];
+    size_t bytes = 0;
+    MR_TRY(transport->fabric->id_make(transport->fabric, id, &bytes));
+    return mr_group_ids_add(&connections->made, key, id, bytes);
+}
+
+static mr_status id_find(const mr_group_ids *ids, const char *key, const mr_group_id **out_id) {
+    *out_id = mr_group_ids_find(ids, key);
+    if (*out_id == NULL)
+        return MR_ERROR(FAILED_PRECONDITION, "connect.group_ids has no id for %s", key);
+    return MR_OK;
+}
+
+/* ---- groups ---- */
+
+/* One pass over the plan's groups. ids: NULL while listening. */
+typedef struct group_pass {
+    mr_connections *connections;
+    const mr_assignment *assignment;
+    const mr_transport *transport;
+    const mr_group_ids *ids;
+    size_t gather_bytes;
+} group_pass;
+
+/* In host memory: a first member stands before Prepared, the others join it at Connect. */
+static mr_status group_on_host(const group_pass *pass, const mr_group_plan *group,
+                               size_t bytes_max, mr_group **group_slot) {
+    char key[CONNECTIONS_GROUP_ID_BYTES];
+    mr_group_options options = group_options(pass->assignment, group, bytes_max, key);
+    const mr_transport *transport = pass->transport;
+    bool first = group->ranks[0] == pass->assignment->rank;
+    bool listening = pass->ids == NULL;
     if (listening && group->rank_count == 1)
         return mr_group_alone(&options, group_slot);
     if (listening && first)
         return mr_group_grpc_first(transport->groups, &options, group_slot);
     if (!listening && !first)
-        return mr_group_grpc_member(assignment->addresses[group->ranks[0]], transport->credentials,
-                                    &options, MR_CONNECT_TIMEOUT_MS, group_slot);
+        return mr_group_grpc_member(pass->assignment->addresses[group->ranks[0]],
+                                    transport->credentials, &options, MR_CONNECT_TIMEOUT_MS,
+                                    group_slot);
     return MR_OK;
 }
 
-/* One pass over the plan's groups, in its order. */
-static mr_status connections_groups(mr_connections *connections, const mr_assignment *assignment,
-                                    const mr_transport *transport, size_t gather_bytes,
-                                    bool listening) {
+/* By the fabric: the first member makes the id before Prepared, and all join at Connect. */
+static mr_status group_on_fabric(const group_pass *pass, const mr_group_plan *group,
+                                 size_t bytes_max, mr_group **group_slot) {
+    char key[CONNECTIONS_GROUP_ID_BYTES];
+    const mr_group_id *id = NULL;
+    mr_fabric *fabric = pass->transport->fabric;
+    mr_group_options options = group_options(pass->assignment, group, bytes_max, key);
+    if (pass->ids == NULL && group->ranks[0] == pass->assignment->rank)
+        return connections_make_id(pass->connections, pass->transport, key);
+    if (pass->ids == NULL)
+        return MR_OK;
+    MR_TRY(id_find(pass->ids, key, &id));
+    return fabric->group_open(fabric, id, &options, MR_CONNECT_TIMEOUT_MS, group_slot);
+}
+
+static mr_status group_tied(const group_pass *pass, const mr_group_plan *group, size_t index) {
+    mr_tied_group *slot = &pass->connections->tied[index];
+    size_t bytes = tied_bytes(pass->assignment, group->key);
+    slot->plan = group;
+    return pass->transport->fabric != NULL && group->rank_count > 1
+               ? group_on_fabric(pass, group, bytes, &slot->group)
+               : group_on_host(pass, group, bytes, &slot->group);
+}
+
+/* Replicas: losses and records go by the host, gradients with the tensors. */
+static mr_status group_data(const group_pass *pass, const mr_group_plan *group) {
+    size_t bytes = largest_parameter_bytes(pass->assignment);
+    bool apart = pass->transport->fabric != NULL && group->rank_count > 1;
+    size_t host_bytes_max =
+        apart || bytes < pass->gather_bytes ? pass->gather_bytes : bytes;
+    MR_TRY(group_on_host(pass, group, host_bytes_max, &pass->connections->data));
+    return apart ? group_on_fabric(pass, group, bytes, &pass->connections->gradients) : MR_OK;
+}
+
+/* In the plan's order, which is one for all ranks. The pipe group stays on the host: it carries
+ * records and norms, and waits between steps, which would keep a kernel of the fabric turning. */
+static mr_status connections_groups(const group_pass *pass) {
     size_t tied = 0;
-    for (size_t i = 0; i < assignment->plan->group_count; i++) {
-        const mr_group_plan *group = &assignment->plan->groups[i];
-        if (!group_has(group, assignment->rank))
+    for (size_t i = 0; i < pass->assignment->plan->group_count; i++) {
+        const mr_group_plan *group = &pass->assignment->plan->groups[i];
+        if (!group_has(group, pass->assignment->rank))
             continue;
-        if (group->kind == MR_GROUP_PIPE) {
-            MR_TRY(connections_group(assignment, transport, group, gather_bytes, listening,
-                                     &connections->pipe));
-        } else if (group->kind == MR_GROUP_TIED) {
-            mr_tied_group *slot = &connections->tied[tied++];
-            slot->plan = group;
-            MR_TRY(connections_group(assignment, transport, group,
-                                     tied_bytes(assignment, group->key), listening, &slot->group));
-        } else if (group->kind == MR_GROUP_DATA) {
-            size_t bytes = largest_parameter_bytes(assignment);
-            MR_TRY(connections_group(assignment, transport, group,
-                                     bytes > gather_bytes ? bytes : gather_bytes, listening,
-                                     &connections->data));
-        }
+        if (group->kind == MR_GROUP_PIPE)
+            MR_TRY(group_on_host(pass, group, pass->gather_bytes, &pass->connections->pipe));
+        else if (group->kind == MR_GROUP_TIED)
+            MR_TRY(group_tied(pass, group, tied++));
+        else if (group->kind == MR_GROUP_DATA)
+            MR_TRY(group_data(pass, group));
     }
-    connections->tied_count = tied;
+    pass->connections->tied_count = tied;
     return MR_OK;
+}
+
+/* ---- links ---- */
+
+static mr_link_options activation_in(const mr_assignment *assignment) {
+    return activation_options(assignment, assignment->stage, neighbour_rank(assignment, -1),
+                              assignment->rank);
+}
+
+static mr_link_options activation_out(const mr_assignment *assignment) {
+    return activation_options(assignment, assignment->stage + 1u, assignment->rank,
+                              neighbour_rank(assignment, 1));
+}
+
+static mr_link_options gradient_in(const mr_assignment *assignment) {
+    return gradient_options(assignment, assignment->stage + 1u, neighbour_rank(assignment, 1),
+                            assignment->rank);
+}
+
+static mr_link_options gradient_out(const mr_assignment *assignment) {
+    return gradient_options(assignment, assignment->stage, assignment->rank,
+                            neighbour_rank(assignment, -1));
+}
+
+static mr_status connections_receiver(const mr_assignment *assignment,
+                                      const mr_transport *transport, mr_link_options options,
+                                      mr_link **link_slot) {
+    mr_fabric *fabric = transport->fabric;
+    if (fabric == NULL)
+        return mr_link_grpc_receiver(transport->links, &options, link_slot);
+    return fabric->link_receiver(fabric, transport->links, &options,
+                                 link_is_near(assignment, &options), link_slot);
+}
+
+/* The sending end of an edge between machines makes the edge's id. */
+static mr_status connections_link_id(mr_connections *connections, const mr_assignment *assignment,
+                                     const mr_transport *transport, mr_link_options options) {
+    char key[MR_GROUP_KEY_BYTES];
+    if (transport->fabric == NULL || link_is_near(assignment, &options))
+        return MR_OK;
+    link_key(&options, key);
+    return connections_make_id(connections, transport, key);
 }
 
 mr_status mr_connections_listen(mr_connections *connections, const mr_assignment *assignment,
@@ -177,45 +298,98 @@ mr_status mr_connections_listen(mr_connections *connections, const mr_assignment
     if (connections->tied == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu groups",
                         assignment->plan->group_count);
+    bool trains = !assignment->inference;
     if (has_previous(assignment)) {
-        mr_link_options options = activation_options(assignment, assignment->stage,
-                                                     neighbour_rank(assignment, -1),
-                                                     assignment->rank);
-        MR_TRY(mr_link_grpc_receiver(transport->links, &options, &connections->activation_in));
+        MR_TRY(connections_receiver(assignment, transport, activation_in(assignment),
+                                    &connections->activation_in));
+        if (trains)
+            MR_TRY(connections_link_id(connections, assignment, transport,
+                                       gradient_out(assignment)));
     }
-    if (has_next(assignment) && !assignment->inference) {
-        mr_link_options options = gradient_options(assignment, assignment->stage + 1u,
-                                                   neighbour_rank(assignment, 1), assignment->rank);
-        MR_TRY(mr_link_grpc_receiver(transport->links, &options, &connections->gradient_in));
+    if (has_next(assignment)) {
+        if (trains)
+            MR_TRY(connections_receiver(assignment, transport, gradient_in(assignment),
+                                        &connections->gradient_in));
+        MR_TRY(connections_link_id(connections, assignment, transport,
+                                   activation_out(assignment)));
     }
-    return connections_groups(connections, assignment, transport, gather_bytes, true);
+    const group_pass pass = {.connections = connections,
+                             .assignment = assignment,
+                             .transport = transport,
+                             .gather_bytes = gather_bytes};
+    return connections_groups(&pass);
 }
 
 static mr_status connections_sender(const mr_assignment *assignment, const mr_transport *transport,
-                                    const mr_link_options *options, mr_link **link_slot) {
+                                    mr_link_options options, mr_link **link_slot) {
+    const char *address = assignment->addresses[options.to_rank];
+    mr_fabric *fabric = transport->fabric;
     mr_status status =
-        mr_link_grpc_sender(assignment->addresses[options->to_rank], transport->credentials,
-                            options, MR_CONNECT_TIMEOUT_MS, link_slot);
-    return mr_status_is_ok(status) ? status
-                                   : mr_status_prefix(status, "link to rank %u at %s",
-                                                      options->to_rank,
-                                                      assignment->addresses[options->to_rank]);
+        fabric == NULL ? mr_link_grpc_sender(address, transport->credentials, &options,
+                                             MR_CONNECT_TIMEOUT_MS, link_slot)
+                       : fabric->link_sender(fabric, address, transport->credentials, &options,
+                                             link_is_near(assignment, &options),
+                                             MR_CONNECT_TIMEOUT_MS, link_slot);
+    return mr_status_is_ok(status)
+               ? status
+               : mr_status_prefix(status, "link to rank %u at %s", options.to_rank, address);
+}
+
+static mr_status connections_join(const mr_assignment *assignment, const mr_transport *transport,
+                                  const mr_group_ids *ids, mr_link_options options,
+                                  mr_link *link) {
+    char key[MR_GROUP_KEY_BYTES];
+    const mr_group_id *id = NULL;
+    bool near = link_is_near(assignment, &options);
+    link_key(&options, key);
+    if (!near)
+        MR_TRY(id_find(ids, key, &id));
+    mr_status status = transport->fabric->link_join(transport->fabric, link, id, near,
+                                                    MR_CONNECT_TIMEOUT_MS);
+    return mr_status_is_ok(status) ? status : mr_status_prefix(status, "%s", key);
+}
+
+/* Each edge in the order of the pipeline, down before up: one order for all ranks, so that no two
+ * wait for each other. */
+static mr_status connections_join_all(const mr_connections *connections,
+                                      const mr_assignment *assignment,
+                                      const mr_transport *transport, const mr_group_ids *ids) {
+    bool trains = !assignment->inference;
+    if (transport->fabric == NULL)
+        return MR_OK;
+    if (has_previous(assignment)) {
+        MR_TRY(connections_join(assignment, transport, ids, activation_in(assignment),
+                                connections->activation_in));
+        if (trains)
+            MR_TRY(connections_join(assignment, transport, ids, gradient_out(assignment),
+                                    connections->gradient_out));
+    }
+    if (has_next(assignment)) {
+        MR_TRY(connections_join(assignment, transport, ids, activation_out(assignment),
+                                connections->activation_out));
+        if (trains)
+            MR_TRY(connections_join(assignment, transport, ids, gradient_in(assignment),
+                                    connections->gradient_in));
+    }
+    return MR_OK;
 }
 
 mr_status mr_connections_open(mr_connections *connections, const mr_assignment *assignment,
-                              const mr_transport *transport, size_t gather_bytes) {
-    if (has_next(assignment)) {
-        mr_link_options options = activation_options(assignment, assignment->stage + 1u,
-                                                     assignment->rank,
-                                                     neighbour_rank(assignment, 1));
-        MR_TRY(connections_sender(assignment, transport, &options, &connections->activation_out));
-    }
-    if (has_previous(assignment) && !assignment->inference) {
-        mr_link_options options = gradient_options(assignment, assignment->stage, assignment->rank,
-                                                   neighbour_rank(assignment, -1));
-        MR_TRY(connections_sender(assignment, transport, &options, &connections->gradient_out));
-    }
-    return connections_groups(connections, assignment, transport, gather_bytes, false);
+                              const mr_transport *transport, const mr_group_ids *ids,
+                              size_t gather_bytes) {
+    if (has_next(assignment))
+        MR_TRY(connections_sender(assignment, transport, activation_out(assignment),
+                                  &connections->activation_out));
+    if (has_previous(assignment) && !assignment->inference)
+        MR_TRY(connections_sender(assignment, transport, gradient_out(assignment),
+                                  &connections->gradient_out));
+    MR_TRY(connections_join_all(connections, assignment, transport, ids));
+    const group_pass pass = {.connections = connections,
+                             .assignment = assignment,
+                             .transport = transport,
+                             .ids = ids,
+                             .gather_bytes = gather_bytes};
+    return connections_groups(&pass);
 }
 
 /* The four links in one list, for what is done to all of them. */
@@ -236,6 +410,8 @@ void mr_connections_interrupt(mr_connections *connections, const char *reason) {
         mr_group_interrupt(connections->pipe, reason);
     if (connections->data != NULL)
         mr_group_interrupt(connections->data, reason);
+    if (connections->gradients != NULL)
+        mr_group_interrupt(connections->gradients, reason);
     for (size_t i = 0; i < connections->tied_count; i++)
         if (connections->tied[i].group != NULL)
             mr_group_interrupt(connections->tied[i].group, reason);
@@ -248,9 +424,11 @@ void mr_connections_close(mr_connections *connections) {
         mr_link_close(links[i]);
     mr_group_close(connections->pipe);
     mr_group_close(connections->data);
+    mr_group_close(connections->gradients);
     for (size_t i = 0; i < connections->tied_count; i++)
         mr_group_close(connections->tied[i].group);
     mr_free(connections->tied);
+    mr_group_ids_deinit(&connections->made);
     *connections = (mr_connections){0};
 }
 

@@ -9,12 +9,14 @@
 #include "daemon/group/grpc.h"
 #include "daemon/link/grpc.h"
 #include "daemon/stage/assignment.h"
+#include "daemon/stage/fabric.h"
 
 /* What the daemon serves links and groups with; all borrowed. */
 typedef struct mr_transport {
     mr_link_hub *links;
     mr_group_hub *groups;
     const mr_rpc_credentials *credentials;
+    mr_fabric *fabric; /* NULL: tensors are in host memory */
 } mr_transport;
 
 /* A tied group this rank is in. */
@@ -30,9 +32,11 @@ typedef struct mr_connections {
     mr_link *gradient_in;
     mr_link *gradient_out;
     mr_group *pipe;
-    mr_group *data; /* NULL with one replica */
+    mr_group *data;      /* NULL with one replica */
+    mr_group *gradients; /* replicas with a fabric: what sums tensors in place of data; else NULL */
     size_t tied_count;
     mr_tied_group *tied;
+    mr_group_ids made; /* ids that this rank made in listen, for the coordinator */
 } mr_connections;
 
 /* Doubles that each rank of the pipe gives to the gather after a step (executor.c) are sized by the
@@ -40,10 +44,12 @@ typedef struct mr_connections {
 MR_MUST_CHECK mr_status mr_connections_listen(mr_connections *connections,
                                               const mr_assignment *assignment,
                                               const mr_transport *transport, size_t gather_bytes);
-/* UNAVAILABLE, DEADLINE_EXCEEDED: names the rank and its address. */
+/* ids: of all ranks, as the coordinator handed them out. UNAVAILABLE, DEADLINE_EXCEEDED: names the
+ * rank and its address; FAILED_PRECONDITION: an id is missing. */
 MR_MUST_CHECK mr_status mr_connections_open(mr_connections *connections,
                                             const mr_assignment *assignment,
-                                            const mr_transport *transport, size_t gather_bytes);
+                                            const mr_transport *transport,
+                                            const mr_group_ids *ids, size_t gather_bytes);
 /* Every wait on every link and group ends with CANCELLED and this reason. */
 void mr_connections_interrupt(mr_connections *connections, const char *reason);
 /* A half-open or zeroed one is fine. */

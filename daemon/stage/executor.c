@@ -65,6 +65,7 @@ struct mr_executor {
 /* ---- reports ---- */
 
 static void report_free(mr_executor_report *report) {
+    mr_group_ids_deinit(&report->ids);
     mr_free(report->files.files);
     mr_free(report->logits);
 }
@@ -321,13 +322,18 @@ static void executor_prepare(mr_executor *executor, const mr_assignment *assignm
                                 assignment->checkpoint_dir[0] != 0 && step == 0;
     if (assignment->checkpoint_path[0] != 0)
         executor->wishes.saved_step = step;
-    executor_report_kind(executor, MR_EXECUTOR_PREPARED, MR_OK);
+    mr_executor_report report = {
+        .kind = MR_EXECUTOR_PREPARED,
+        .step = step,
+        .ids = mr_session_take_ids(executor->session),
+    };
+    executor_report(executor, &report);
 }
 
-static void executor_connect(mr_executor *executor) {
+static void executor_connect(mr_executor *executor, const mr_group_ids *ids) {
     mr_status status = executor->session == NULL
                            ? MR_ERROR(FAILED_PRECONDITION, "nothing is prepared to be connected")
-                           : mr_session_connect(executor->session);
+                           : mr_session_connect(executor->session, ids);
     if (!mr_status_is_ok(status)) {
         executor_report_failure(executor, status);
         return;
@@ -349,7 +355,7 @@ static void executor_handle(mr_executor *executor, const mr_executor_event *even
         executor_prepare(executor, event->assignment);
         break;
     case MR_EXECUTOR_CONNECT:
-        executor_connect(executor);
+        executor_connect(executor, event->ids);
         break;
     case MR_EXECUTOR_RUN:
         if (atomic_load(&executor->connected) != NULL && !executor->wishes.finished) {
@@ -381,10 +387,20 @@ static mr_status executor_next(mr_executor *executor, mr_executor_event *event) 
     return mr_queue_pop(executor->events, event, EXECUTOR_IDLE_WAIT_MS);
 }
 
+/* The device, and what carries its tensors. */
+static mr_status executor_open_device(mr_executor *executor) {
+    const mr_executor_options *options = &executor->options;
+    MR_TRY(mr_device_create(&options->device, &executor->device));
+    if (options->fabric_open == NULL)
+        return MR_OK;
+    return options->fabric_open(&options->device, executor->device,
+                                &executor->options.transport.fabric);
+}
+
 static void *executor_main(void *context) {
     mr_executor *executor = context;
     mr_executor_event event = {.kind = MR_EXECUTOR_RUN};
-    mr_status status = mr_device_create(&executor->options.device, &executor->device);
+    mr_status status = executor_open_device(executor);
     mr_status pushed = mr_queue_push(executor->started, &status);
     MR_ASSERT(mr_status_is_ok(pushed));
     while (mr_status_is_ok(status) && event.kind != MR_EXECUTOR_EXIT) {
@@ -395,6 +411,9 @@ static void *executor_main(void *context) {
             event.kind = MR_EXECUTOR_EXIT; /* closed and drained */
     }
     executor_drop(executor);
+    mr_fabric *fabric = executor->options.transport.fabric;
+    if (fabric != NULL)
+        fabric->close(fabric);
     mr_device_destroy(executor->device);
     return NULL;
 }

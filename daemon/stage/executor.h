@@ -38,6 +38,7 @@ typedef struct mr_executor_event {
     mr_executor_event_kind kind;
     const mr_assignment *assignment;
     char tag[MR_NAME_BYTES];
+    const mr_group_ids *ids; /* CONNECT: borrowed until RELEASED */
 } mr_executor_event;
 
 typedef enum mr_executor_report_kind {
@@ -73,6 +74,7 @@ typedef struct mr_executor_report {
     mr_layer_store_files files;
     float *logits;
     size_t logit_count;
+    mr_group_ids ids; /* PREPARED: of groups and edges, made here; owned */
 } mr_executor_report;
 
 /* What EXEC is at, for heartbeats and status. Any thread may read. */
@@ -84,7 +86,8 @@ typedef struct mr_executor_progress {
 
 typedef struct mr_executor_options {
     mr_device_options device;
-    mr_transport transport;
+    mr_fabric_opener fabric_open; /* NULL: the device's tensors are in host memory */
+    mr_transport transport;       /* without a fabric, which EXEC opens */
     mr_feed *feed;         /* borrowed */
     mr_trace_track *track; /* may be NULL */
     mr_loop *loop;

@@ -18,12 +18,30 @@ static char *borrowed(const char *text) {
     report_.field = &body
 
 void mr_report_prepared(mr_control *control, mr_report_subject subject, const char *schedule_hash,
-                        uint64_t next_step) {
+                        uint64_t next_step, const mr_group_ids *ids) {
     REPORT_BEGIN(Millrace__V1__Prepared, MILLRACE__V1__PREPARED__INIT, prepared,
                  MILLRACE__V1__STAGE_REPORT__REPORT_PREPARED);
     body.schedule_hash = borrowed(schedule_hash);
     body.next_step = next_step;
-    mr_control_send(control, &report_);
+    Millrace__V1__GroupId *messages = mr_alloc_array(ids->count, sizeof(*messages));
+    Millrace__V1__GroupId **list = mr_alloc_array(ids->count, sizeof(*list));
+    bool whole = messages != NULL && list != NULL;
+    for (size_t i = 0; i < ids->count && whole; i++) {
+        millrace__v1__group_id__init(&messages[i]);
+        messages[i].group_key = ids->items[i].key;
+        messages[i].id.data = ids->items[i].bytes;
+        messages[i].id.len = ids->items[i].byte_count;
+        list[i] = &messages[i];
+    }
+    body.n_group_ids = whole ? ids->count : 0;
+    body.group_ids = list;
+    if (whole)
+        mr_control_send(control, &report_);
+    else
+        mr_report_failed(control, subject,
+                         MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu ids", ids->count));
+    mr_free(list);
+    mr_free(messages);
 }
 
 void mr_report_connected(mr_control *control, mr_report_subject subject) {

@@ -141,9 +141,15 @@ mr_status mr_session_create(const mr_session_options *options, const mr_assignme
     return MR_OK;
 }
 
-mr_status mr_session_connect(mr_session *session) {
+mr_group_ids mr_session_take_ids(mr_session *session) {
+    mr_group_ids ids = session->connections.made;
+    session->connections.made = (mr_group_ids){0};
+    return ids;
+}
+
+mr_status mr_session_connect(mr_session *session, const mr_group_ids *ids) {
     MR_TRY(mr_connections_open(&session->connections, session->assignment,
-                               &session->options.transport, session_pipe_bytes(session)));
+                               &session->options.transport, ids, session_pipe_bytes(session)));
     for (size_t i = 0; i < session->connections.tied_count; i++) {
         const mr_tied_group *tied = &session->connections.tied[i];
         const mr_stage_parameter *held =

@@ -34,8 +34,10 @@ typedef struct mr_session_options {
 MR_MUST_CHECK mr_status mr_session_create(const mr_session_options *options,
                                           const mr_assignment *assignment,
                                           mr_session **out_session);
-/* Links, groups, and one broadcast of each tied weight from its first rank. */
-MR_MUST_CHECK mr_status mr_session_connect(mr_session *session);
+/* Links, groups (ids: of all ranks), and one broadcast of each tied weight from its first rank. */
+MR_MUST_CHECK mr_status mr_session_connect(mr_session *session, const mr_group_ids *ids);
+/* The ids that this rank made while it was created; they are the caller's, who deinits them. */
+mr_group_ids mr_session_take_ids(mr_session *session);
 /* NULL is fine. */
 void mr_session_destroy(mr_session *session);
 

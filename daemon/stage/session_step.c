@@ -167,7 +167,8 @@ static mr_status session_reduce_tied(mr_session *session) {
 
 /* Gradients of all replicas, each parameter in one piece, summed in rank order. */
 static mr_status session_reduce_data(mr_session *session) {
-    mr_group *data = session->connections.data;
+    const mr_connections *connections = &session->connections;
+    mr_group *data = connections->gradients != NULL ? connections->gradients : connections->data;
     for (size_t i = 0; data != NULL && i < mr_parameters_count(session->parameters); i++) {
         const mr_tensor *gradient = &mr_parameters_at(session->parameters, i)->gradient;
         const float *part = gradient->data;

@@ -45,6 +45,7 @@ typedef struct stage_job {
     uint64_t next_step;
     mr_step_result result; /* of the last step, rank 0 */
     mr_assignment *assignment; /* borrowed by EXEC until it reports Released */
+    mr_group_ids ids;          /* of Connect; likewise */
     mr_status ending;                /* what the client's feed is told */
 } stage_job;
 
@@ -118,6 +119,7 @@ static void stage_released(stage *self) {
     MR_LOG(INFO, "job released", MR_S("job", self->job.id), MR_I("epoch", self->job.epoch));
     mr_stage_metrics_release(self->metrics);
     mr_assignment_destroy(self->job.assignment);
+    mr_group_ids_deinit(&self->job.ids);
     self->job = (stage_job){0};
     bool attached = mr_control_attached(self->control);
     stage_state_set(self, attached ? STAGE_IDLE : STAGE_DETACHED);
@@ -170,6 +172,21 @@ static void stage_prepare(stage *self, const Millrace__V1__Prepare *order) {
                &(mr_executor_event){.kind = MR_EXECUTOR_PREPARE, .assignment = assignment});
 }
 
+static void stage_connect(stage *self, const Millrace__V1__Connect *order) {
+    mr_status status = MR_OK;
+    if (self->job.ids.count > 0)
+        status = MR_ERROR(FAILED_PRECONDITION, "connect comes twice");
+    for (size_t i = 0; i < order->n_group_ids && mr_status_is_ok(status); i++) {
+        const Millrace__V1__GroupId *id = order->group_ids[i];
+        status = mr_group_ids_add(&self->job.ids, id->group_key, id->id.data, id->id.len);
+    }
+    if (mr_status_is_ok(status))
+        stage_post(self,
+                   &(mr_executor_event){.kind = MR_EXECUTOR_CONNECT, .ids = &self->job.ids});
+    else
+        mr_report_failed(self->control, stage_subject(self), status);
+}
+
 /* Is an order about the job and the epoch that this stage holds? Others are too late or a mistake,
  * and are not obeyed (law 5). */
 static bool stage_owns_order(const stage *self, const char *order, const char *job_id,
@@ -220,7 +237,7 @@ static void stage_order_arrived(void *context, const Millrace__V1__StageOrder *o
         break;
     case MILLRACE__V1__STAGE_ORDER__ORDER_CONNECT:
         if (stage_owns_order(self, "connect", order->connect->job_id, order->connect->epoch))
-            stage_post(self, &(mr_executor_event){.kind = MR_EXECUTOR_CONNECT});
+            stage_connect(self, order->connect);
         break;
     case MILLRACE__V1__STAGE_ORDER__ORDER_RUN:
         if (stage_owns_order(self, "run", order->run->job_id, order->run->epoch))
@@ -276,7 +293,7 @@ static void stage_prepared(stage *self, const mr_executor_report *report) {
         status = mr_feed_start(self->feed, self->job.assignment, report->step);
     if (mr_status_is_ok(status))
         mr_report_prepared(self->control, stage_subject(self), self->job.schedule_hash,
-                           report->step);
+                           report->step, &report->ids);
     else
         mr_report_failed(self->control, stage_subject(self), status);
 }
@@ -299,6 +316,7 @@ static void stage_executor_report(void *context, mr_executor_report *report) {
     case MR_EXECUTOR_PREPARED:
         if (holds)
             stage_prepared(self, report);
+        mr_group_ids_deinit(&report->ids);
         break;
     case MR_EXECUTOR_CONNECTED:
         if (holds)
@@ -428,6 +446,7 @@ static mr_status stage_build_status(stage *self) {
 static mr_status stage_build_executor(stage *self) {
     mr_executor_options options = {
         .device = self->options->device,
+        .fabric_open = self->options->fabric_open,
         .transport = {.links = self->links,
                       .groups = self->groups,
                       .credentials = &self->options->credentials},
@@ -522,6 +541,7 @@ static void stage_end(stage *self) {
     mr_loop_destroy(self->loop);
     mr_executor_destroy(self->executor);
     mr_assignment_destroy(self->job.assignment);
+    mr_group_ids_deinit(&self->job.ids);
     mr_feed_destroy(self->feed);
     mr_group_hub_destroy(self->groups);
     mr_link_hub_destroy(self->links);

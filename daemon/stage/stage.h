@@ -14,6 +14,7 @@
 #include "daemon/base/status.h"
 #include "daemon/device/device.h"
 #include "daemon/rpc/credentials.h"
+#include "daemon/stage/fabric.h"
 
 typedef struct mr_stage_options {
     const char *coordinator;   /* HOST:PORT or unix:PATH */
@@ -21,6 +22,7 @@ typedef struct mr_stage_options {
     const char *advertise;     /* what peers and clients connect to; NULL: the address in use */
     const char *status_listen; /* NULL: no status port */
     mr_device_options device;
+    mr_fabric_opener fabric_open; /* of a device whose tensors are not in host memory; or NULL */
     mr_rpc_credentials credentials;
 } mr_stage_options;
 

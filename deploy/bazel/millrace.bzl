@@ -1,5 +1,7 @@
 """Our own C code: C17, every warning an error. Use these in place of the native rules."""
 
+load("@nccl//:present.bzl", "NCCL_PRESENT")
+
 COPTS = [
     "-std=c17",
     "-D_GNU_SOURCE",
@@ -38,6 +40,13 @@ def mr_test(name, srcs = [], copts = [], deps = [], size = "small", **kwargs):
         deps = deps + ["@system//:cmocka"],
         **kwargs
     )
+
+def mr_nccl_test(name, srcs, deps = [], **kwargs):
+    """A test of what is compiled against NCCL's headers; without them it says so and passes."""
+    if NCCL_PRESENT:
+        mr_test(name = name, srcs = srcs, deps = deps, **kwargs)
+    else:
+        mr_test(name = name, srcs = ["//deploy/bazel:nccl_missing_test.c"], **kwargs)
 
 def mr_python_test(name, size = "medium", data = [], **kwargs):
     """NAME.py as a test over the real binaries, with Debian's python3."""

@@ -32,10 +32,16 @@ def compile_batch(root, generated, units):
     return result.stderr
 
 
+# Headers of an optional library: where it is not installed, what includes them cannot be checked.
+OPTIONAL = re.compile(r"(nccl|cuda\w*)\.h: No such file")
+
+
 def parse_errors(root, text):
     """A finding for each error; a header that others include may be found through several."""
     seen = set()
     for path, line, what in re.findall(r"(?m)^(\S+?):(\d+):\d+: (?:fatal )?error: (.*)$", text):
+        if OPTIONAL.match(what):
+            continue
         path = os.path.relpath(path, root) if path.startswith(root + os.sep) else path
         if (path, line) not in seen:
             seen.add((path, line))
