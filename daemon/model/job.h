@@ -9,6 +9,7 @@
 
 #include "daemon/base/status.h"
 #include "daemon/model/description.h"
+#include "daemon/model/layer_pattern.h"
 #include "daemon/model/layer_spec.h"
 
 typedef enum mr_loss { MR_LOSS_CROSS_ENTROPY, MR_LOSS_MSE, MR_LOSS_NONE, MR_LOSS_COUNT } mr_loss;
@@ -21,6 +22,7 @@ typedef enum mr_schedule_kind {
 typedef enum mr_partition_kind {
     MR_PARTITION_UNIFORM,
     MR_PARTITION_PARAMETERS,
+    MR_PARTITION_TYPE,    /* type:REGEX: layers that match weigh 1, others 0 */
     MR_PARTITION_WEIGHTS, /* pipeline.layer_weights */
     MR_PARTITION_BOUNDS,  /* an explicit list */
     MR_PARTITION_KIND_COUNT
@@ -44,6 +46,7 @@ typedef struct mr_job {
     size_t data;
     size_t model;
     mr_partition_kind partition;
+    char partition_pattern[MR_PATTERN_BYTES]; /* MR_PARTITION_TYPE: what follows "type:" */
     size_t bound_count; /* MR_PARTITION_BOUNDS: pipe + 1 */
     size_t *bounds;
     size_t weight_count; /* MR_PARTITION_WEIGHTS: layer_count */

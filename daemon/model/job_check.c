@@ -100,6 +100,15 @@ static void check_weights(const mr_job_draft *draft, mr_job_errors *errors) {
                           job->weight_count, job->layer_count);
 }
 
+static void check_pattern(const mr_job_draft *draft, mr_job_errors *errors) {
+    const mr_job *job = &draft->job;
+    mr_status status =
+        mr_layer_pattern_weigh(job->partition_pattern, job->layers, job->layer_count, NULL);
+    if (!mr_status_is_ok(status))
+        mr_job_errors_add(errors, line_of(draft, "pipeline.partition"), "pipeline.partition: %s",
+                          status.text);
+}
+
 static void check_partition(const mr_job_draft *draft, mr_job_errors *errors) {
     bool bounds = draft->job.partition == MR_PARTITION_BOUNDS;
     bool weights = draft->job.partition == MR_PARTITION_WEIGHTS;
@@ -114,6 +123,8 @@ static void check_partition(const mr_job_draft *draft, mr_job_errors *errors) {
         check_bounds(draft, errors);
     if (weights && good(draft, "pipeline.layer_weights"))
         check_weights(draft, errors);
+    if (draft->job.partition == MR_PARTITION_TYPE)
+        check_pattern(draft, errors);
 }
 
 /* Adds what one layer costs; false when the model is beyond what can be counted. */

@@ -15,6 +15,7 @@ static_assert(offsetof(mr_job, beta2) == offsetof(mr_job, beta1) + sizeof(double
 /* Twelve digits: the width of a checkpoint's folder name. */
 #define STEPS_MAX 999999999999ULL
 #define LAYER_WEIGHT_MAX 1e12
+#define PARTITION_TYPE_PREFIX "type:"
 #define JOB(member) .offset = offsetof(mr_job_draft, job.member)
 #define STAGES .kind = MR_FIELD_SIZE, .minimum = 1, .maximum = MR_STAGES_MAX
 #define STEPS .kind = MR_FIELD_COUNTER, .maximum = STEPS_MAX
@@ -30,8 +31,8 @@ static const mr_field_choice partition_choices[] = {
     {"uniform", MR_PARTITION_UNIFORM, false},
     {"parameters", MR_PARTITION_PARAMETERS, false},
     {"weights", MR_PARTITION_WEIGHTS, false},
+    {"type:REGEX", MR_PARTITION_TYPE, false}, /* "type:" is read before the words are */
     {"profile", 0, true},
-    {"type:", 0, true},
     {NULL, 0, false},
 };
 static const mr_field_choice schedule_choices[] = {
@@ -130,7 +131,7 @@ static const mr_field job_fields[] = {
      .kind = MR_FIELD_CUSTOM,
      .fallback = "parameters",
      .read = partition_read,
-     .help = "uniform, parameters, weights or a list of bounds"},
+     .help = "uniform, parameters, weights, type:REGEX or a list of bounds"},
     {.path = "pipeline.layer_weights",
      .kind = MR_FIELD_CUSTOM,
      .read = weights_read,
@@ -286,11 +287,28 @@ static_assert(sizeof(job_fields) / sizeof(job_fields[0]) <= (size_t)MR_JOB_FIELD
 
 const mr_field_table mr_job_fields = {job_fields, JOB_FIELD_COUNT, 0, "a job file", ""};
 
-/* pipeline.partition: a word, or the bounds themselves. */
+/* What follows "type:" in pipeline.partition, to its end. */
+static bool partition_read_pattern(mr_job *job, const mr_yaml_node *node, const char *path,
+                                   mr_job_errors *errors) {
+    const char *pattern = node->text + strlen(PARTITION_TYPE_PREFIX);
+    mr_status status = mr_layer_pattern_check(pattern);
+    if (!mr_status_is_ok(status)) {
+        mr_job_errors_add(errors, node->line, "%s: %s", path, status.text);
+        return false;
+    }
+    job->partition = MR_PARTITION_TYPE;
+    memcpy(job->partition_pattern, pattern, strlen(pattern) + 1); /* its length is checked */
+    return true;
+}
+
+/* pipeline.partition: a word, a pattern, or the bounds themselves. */
 static bool partition_read(void *target, const mr_yaml_node *node, const char *path,
                            mr_job_errors *errors) {
     mr_job *job = &((mr_job_draft *)target)->job;
     char text[MR_SCALAR_TEXT_BYTES];
+    if (node->kind == MR_YAML_SCALAR &&
+        strncmp(node->text, PARTITION_TYPE_PREFIX, strlen(PARTITION_TYPE_PREFIX)) == 0)
+        return partition_read_pattern(job, node, path, errors);
     if (node->kind != MR_YAML_LIST) {
         int kind = 0;
         if (!mr_field_choose(partition_choices, "or a list of bounds such as [0, 4, 9]", node, path,

@@ -49,11 +49,12 @@ typedef enum mr_parallel {
 
 typedef struct mr_layer_spec {
     mr_layer_type type;
-    char tie[MR_NAME_BYTES]; /* key of the tied group; "" for none */
-    size_t line;             /* in the job file, for errors; not part of the model's identity */
-    size_t vocab;            /* V: embedding, lm_head */
-    size_t dim;              /* C */
-    size_t positions;        /* T of wpe; 0: none */
+    char name[MR_NAME_BYTES]; /* the user's; "" for none; not part of the model's identity */
+    char tie[MR_NAME_BYTES];  /* key of the tied group; "" for none */
+    size_t line;              /* in the job file, for errors; not part of the model's identity */
+    size_t vocab;             /* V: embedding, lm_head */
+    size_t dim;               /* C */
+    size_t positions;         /* T of wpe; 0: none */
     size_t heads;
     size_t kv_heads;
     size_t ffn; /* F */

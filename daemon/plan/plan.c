@@ -60,6 +60,20 @@ static mr_status plan_balance_parameters(mr_plan *plan) {
     return status;
 }
 
+/* Layers that match weigh 1, others nothing. */
+static mr_status plan_balance_matches(mr_plan *plan) {
+    const mr_job *job = plan->job;
+    double *weights = mr_alloc_array(job->layer_count, sizeof(*weights));
+    if (weights == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to cut %zu layers", job->layer_count);
+    mr_status status =
+        mr_layer_pattern_weigh(job->partition_pattern, job->layers, job->layer_count, weights);
+    if (mr_status_is_ok(status))
+        status = mr_partition_balanced(weights, job->layer_count, plan->stage_count, plan->bounds);
+    mr_free(weights);
+    return mr_status_is_ok(status) ? status : mr_status_prefix(status, "pipeline.partition");
+}
+
 static mr_status plan_make_bounds(mr_plan *plan) {
     const mr_job *job = plan->job;
     switch (job->partition) {
@@ -68,6 +82,8 @@ static mr_status plan_make_bounds(mr_plan *plan) {
         return MR_OK;
     case MR_PARTITION_PARAMETERS:
         return plan_balance_parameters(plan);
+    case MR_PARTITION_TYPE:
+        return plan_balance_matches(plan);
     case MR_PARTITION_WEIGHTS:
         if (job->weight_count != job->layer_count)
             return MR_ERROR(INVALID_ARGUMENT,

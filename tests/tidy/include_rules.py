@@ -44,6 +44,7 @@ LIBRARIES = (
     ("SQLite", r"sqlite3", r"daemon/coordinator/store\w*\.c$"),
     ("libmicrohttpd", r"microhttpd", r"daemon/observe/"),
     ("libfyaml", r"libfyaml", r"daemon/model/"),
+    ("PCRE2", r"pcre2", r"daemon/model/layer_pattern\.c$"),
     ("OpenSSL", r"openssl/", r"daemon/(checkpoint|model|plan|rpc)/"),
     ("jansson", r"jansson",
      r"(daemon/(checkpoint|plan|observe|coordinator)/|daemon/stage/stage_status\.c$|client/)"),

@@ -50,7 +50,7 @@ static void test_wrong_keys_are_refused(void **state) {
          "heads?"},
         {"{type: layernorm, dim: 64}", "{type: layernorm, dim: 64, heads: 8}", 8,
          "model.layers[2].heads is not a key of a layer of type layernorm; known: type, repeat, "
-         "dim, eps"},
+         "name, dim, eps"},
         {"dim: 64, heads: 8", "dim: 64, heads: 8, tie: embed", 7,
          "model.layers[1].tie is not a key of a layer of type transformer_block"},
         {"dim: 64, heads: 8", "dim: 64, heads: 8, dim: 64", 7,
@@ -130,8 +130,8 @@ static void test_wrong_types_are_refused(void **state) {
         {"precision: fp32", "precision: [fp32]", 21,
          "precision is a list; it must be fp32 or bf16"},
         {"partition: parameters", "partition: {a: 1}", 14,
-         "pipeline.partition is a mapping; it must be uniform, parameters or weights, or a list "
-         "of bounds such as [0, 4, 9]"},
+         "pipeline.partition is a mapping; it must be uniform, parameters, weights or "
+         "type:REGEX, or a list of bounds such as [0, 4, 9]"},
         {"partition: parameters", "partition: [0, four, 9]", 14,
          "pipeline.partition[1] is four; it must be a whole number, 0 to 16384"},
         {"partition: parameters", "partition: weights\n  layer_weights: 3", 15,
@@ -198,9 +198,7 @@ static void test_words_of_later_versions_list_what_exists(void **state) {
         {"schedule: 1f1b", "schedule: inference", 15, "pipeline.schedule is inference; it must be"},
         {"partition: parameters", "partition: profile", 14,
          "pipeline.partition profile is not supported by this version; it must be uniform, "
-         "parameters or weights, or a list of bounds"},
-        {"partition: parameters", "partition: type:block", 14,
-         "pipeline.partition type:block is not supported by this version"},
+         "parameters, weights or type:REGEX, or a list of bounds such as [0, 4, 9]"},
         {"partition: parameters", "partition: best", 14, "pipeline.partition is best; it must be"},
         {"precision: fp32", "precision: fp16", 21,
          "precision fp16 is not supported by this version; it must be fp32 or bf16"},
@@ -227,6 +225,40 @@ static void test_words_of_later_versions_list_what_exists(void **state) {
     };
     (void)state;
     CHECK(mistakes);
+}
+
+static void test_patterns_that_cannot_cut_are_refused(void **state) {
+    static const mistake mistakes[] = {
+        {"partition: parameters", "partition: 'type:block|[a-'", 14,
+         "pipeline.partition: pattern block|[a-: missing terminating ] for character class (byte "
+         "9)"},
+        {"partition: parameters", "partition: type:(?<=a*)b", 14,
+         "pipeline.partition: pattern (?<=a*)b: lookbehind assertion is not fixed length"},
+        {"partition: parameters", "partition: type:\\C", 14, "pipeline.partition: pattern \\C: "},
+        {"partition: parameters", "partition: type:conv", 14,
+         "pipeline.partition: pattern conv is in no layer's type or name"},
+        {"partition: parameters", "partition: type:block:2", 14,
+         "pipeline.partition: pattern block:2 is in no layer's type or name"},
+        {"partition: parameters", "partition: type:a|((((\\w+)+)+)+)+-$", 14,
+         "pipeline.partition: pattern a|((((\\w+)+)+)+)+-$ needs over 10000 steps in"},
+        {"heads: 8", "heads: 8, name: 'a b'", 7,
+         "model.layers[1].name is the text \"a b\"; it must be 1 to 63 letters"},
+        {"heads: 8", "heads: 8, name: 12", 7, "model.layers[1].name is 12, which is not a text"},
+    };
+    (void)state;
+    CHECK(mistakes);
+}
+
+static void test_a_pattern_that_is_too_long_is_refused(void **state) {
+    (void)state;
+    char text[320];
+    int wrote = snprintf(text, sizeof(text), "partition: type:%0256d", 0);
+    assert_in_range(wrote, 256, sizeof(text) - 1);
+    job_text_refuse(job_text_edit("partition: parameters", text), 14,
+                    "pipeline.partition: pattern 0000000");
+    text[strlen(text) - 1] = '\0'; /* 255 bytes are a pattern, in no layer's name */
+    job_text_refuse(job_text_edit("partition: parameters", text), 14,
+                    "pipeline.partition: pattern 0000000");
 }
 
 static void test_fields_that_contradict_are_refused(void **state) {
@@ -387,6 +419,8 @@ int main(void) {
         cmocka_unit_test(test_wrong_types_are_refused),
         cmocka_unit_test(test_values_out_of_bounds_are_refused),
         cmocka_unit_test(test_words_of_later_versions_list_what_exists),
+        cmocka_unit_test(test_patterns_that_cannot_cut_are_refused),
+        cmocka_unit_test(test_a_pattern_that_is_too_long_is_refused),
         cmocka_unit_test(test_fields_that_contradict_are_refused),
         cmocka_unit_test(test_models_that_cannot_be_are_refused),
         cmocka_unit_test(test_all_mistakes_are_listed_in_file_order),

@@ -225,6 +225,35 @@ static void test_bounds_and_weights_are_kept(void **state) {
     mr_job_destroy(job);
 }
 
+static void test_a_pattern_is_kept_to_its_last_byte(void **state) {
+    static const struct {
+        const char *text;
+        const char *pattern;
+    } cases[] = {
+        {"partition: type:transformer", "transformer"},
+        {"partition: 'type:'", ""},
+        {"partition: 'type:Block|a:b: \\DNorm|'", "Block|a:b: \\DNorm|"},
+        {"partition: \"type:caf\\u00e9|head\"", "caf\xc3\xa9|head"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        mr_job *job = job_text_parse(job_text_edit("partition: parameters", cases[i].text));
+        assert_int_equal(job->partition, MR_PARTITION_TYPE);
+        assert_string_equal(job->partition_pattern, cases[i].pattern);
+        mr_job_destroy(job);
+    }
+}
+
+static void test_names_of_layers_are_kept(void **state) {
+    (void)state;
+    mr_job *job = job_text_parse(job_text_edit("heads: 8}", "heads: 8, name: decoder.Body}"));
+    assert_string_equal(job->layers[0].name, "");
+    assert_string_equal(job->layers[1].name, "decoder.Body");
+    assert_string_equal(job->layers[6].name, "decoder.Body");
+    assert_string_equal(job->layers[7].name, "");
+    mr_job_destroy(job);
+}
+
 static void test_short_and_quoted_forms_are_read(void **state) {
     (void)state;
     mr_job *job =
@@ -263,6 +292,8 @@ int main(void) {
         cmocka_unit_test(test_least_training_job_gets_documented_defaults),
         cmocka_unit_test(test_inference_job_needs_no_steps),
         cmocka_unit_test(test_bounds_and_weights_are_kept),
+        cmocka_unit_test(test_a_pattern_is_kept_to_its_last_byte),
+        cmocka_unit_test(test_names_of_layers_are_kept),
         cmocka_unit_test(test_short_and_quoted_forms_are_read),
         cmocka_unit_test(test_shipped_example_is_good),
     };

@@ -34,6 +34,8 @@ static void test_hash_ignores_what_a_checkpoint_does_not_hold(void **state) {
     check_hash(job_text_edit("seed: 1234", "\n\nseed: 5"), true);
     check_hash(job_text_edit("pipe: 2", "pipe: 3"), true);
     check_hash(job_text_edit("loss: cross_entropy", "loss: none"), true);
+    check_hash(job_text_edit("heads: 8}", "heads: 8, name: body}"), true);
+    check_hash(job_text_edit("partition: parameters", "partition: type:block"), true);
     check_hash(job_text_edit("heads: 8}", "heads: 8, dropout: 0.1}"), true);
     check_hash(job_text_edit("repeat: 6, dim: 64, heads: 8}",
                              "repeat: 5, dim: 64, heads: 8}\n"
