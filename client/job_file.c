@@ -20,7 +20,7 @@ static mr_status job_file_error(const char *path, int error) {
     case EPERM:
         return MR_ERROR(PERMISSION_DENIED, "%s: %s", mr_path_shorten(path).text, strerror(error));
     case EISDIR:
-        return MR_ERROR(INVALID_ARGUMENT, "%s is a folder; a job file is wanted",
+        return MR_ERROR(INVALID_ARGUMENT, "%s is a folder; a file is wanted",
                         mr_path_shorten(path).text);
     default:
         return MR_ERROR(UNKNOWN, "%s: %s", mr_path_shorten(path).text, strerror(error));
@@ -43,7 +43,7 @@ static mr_status job_file_read_all(int fd, const char *path, mr_job_file *file) 
             return MR_OK;
         file->bytes += (size_t)got;
     }
-    return MR_ERROR(INVALID_ARGUMENT, "%s is larger than %d bytes, the most a job file may have",
+    return MR_ERROR(INVALID_ARGUMENT, "%s is larger than %d bytes, the most that is read",
                     mr_path_shorten(path).text, (int)MR_JOB_FILE_BYTES_MAX);
 }
 
@@ -66,8 +66,10 @@ static mr_status job_file_find_base(const char *path, mr_job_file *file) {
     return MR_OK;
 }
 
-static mr_status job_file_load(const char *path, mr_job_file *file) {
+mr_status mr_job_file_load(const char *path, mr_job_file *out_file) {
     bool input = strcmp(path, "-") == 0;
+    mr_job_file *file = out_file;
+    *file = (mr_job_file){0};
     /* A terminal as standard input is read to its end of file, like any other. */
     int fd = input ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -89,8 +91,7 @@ static mr_status job_file_parse(const char *label, mr_job_file *file, mr_job_err
 }
 
 mr_status mr_job_file_read(const char *path, mr_job_file *out_file, mr_job_errors *errors) {
-    *out_file = (mr_job_file){0};
-    MR_TRY(job_file_load(path, out_file));
+    MR_TRY(mr_job_file_load(path, out_file));
     return job_file_parse(path, out_file, errors);
 }
 

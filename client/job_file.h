@@ -25,6 +25,9 @@ MR_MUST_CHECK mr_status mr_job_file_read(const char *path, mr_job_file *out_file
 /* The same from text that a coordinator keeps; both are copied. label stands for the path. */
 MR_MUST_CHECK mr_status mr_job_file_copy(const char *label, const char *text,
                                          const char *base_directory, mr_job_file *out_file);
+/* Reads the text alone, of a file in another format: job stays NULL. Errors of the file as above.
+ */
+MR_MUST_CHECK mr_status mr_job_file_load(const char *path, mr_job_file *out_file);
 void mr_job_file_deinit(mr_job_file *file);
 
 #endif
