@@ -71,6 +71,11 @@ MR_MUST_CHECK mr_status mr_catalog_verify(const char *path, mr_catalog_report re
 MR_MUST_CHECK mr_status mr_catalog_open_file(const char *path, const mr_manifest *manifest,
                                              const char *name, mr_safetensors_reader **out_reader);
 
+/* The same without the hash, for looking at: size, then structure, and no tensor's byte is read. */
+MR_MUST_CHECK mr_status mr_catalog_open_header(const char *path, const mr_manifest *manifest,
+                                               const char *name,
+                                               mr_safetensors_reader **out_reader);
+
 /* Deletes DIR/TAG: renamed to trash-*, fsynced, then unlinked. NOT_FOUND: no such folder. */
 MR_MUST_CHECK mr_status mr_catalog_delete(const char *dir, const char *tag);
 

@@ -9,16 +9,17 @@
 
 #define SAFETENSORS_SUFFIX ".safetensors"
 
-/* Opens one listed file and compares size and hash; *out_fd is the caller's on success. */
+/* Opens one listed file and compares its size, and its hash if asked; *out_fd is the caller's on
+ * success. */
 static mr_status verify_bytes(int folder_fd, const char *folder, const mr_checkpoint_file *file,
-                              int *out_fd) {
+                              bool hash, int *out_fd) {
     int fd = -1;
     uint64_t bytes = 0;
     mr_status status = mr_file_open_plain(folder_fd, folder, file->name, &fd, &bytes);
     if (status.code == MR_CODE_NOT_FOUND)
         return MR_ERROR(DATA_LOSS, "E_CKPT_MISSING file=%s", file->name);
     MR_TRY(status);
-    char hex[MR_SHA256_HEX_BYTES];
+    char hex[MR_SHA256_HEX_BYTES] = "";
     if (bytes < file->bytes)
         status = MR_ERROR(DATA_LOSS,
                           "E_CKPT_TRUNC want=%" PRIu64 " have=%" PRIu64 ": file %s is "
@@ -27,9 +28,9 @@ static mr_status verify_bytes(int folder_fd, const char *folder, const mr_checkp
     else if (bytes > file->bytes)
         status = MR_ERROR(DATA_LOSS, "E_CKPT_SIZE file=%s want=%" PRIu64 " have=%" PRIu64,
                           file->name, file->bytes, bytes);
-    else
+    else if (hash)
         status = mr_file_sha256(fd, bytes, file->name, hex);
-    if (mr_status_is_ok(status) && strcmp(hex, file->sha256) != 0)
+    if (mr_status_is_ok(status) && hash && strcmp(hex, file->sha256) != 0)
         status = MR_ERROR(DATA_LOSS,
                           "E_CKPT_SHA256 file=%s want=%.12s... have=%.12s...: its bytes "
                           "are not those that were saved",
@@ -50,7 +51,7 @@ static bool verify_is_safetensors(const char *name) {
 
 static mr_status verify_file(int folder_fd, const char *folder, const mr_checkpoint_file *file) {
     int fd = -1;
-    MR_TRY(verify_bytes(folder_fd, folder, file, &fd));
+    MR_TRY(verify_bytes(folder_fd, folder, file, true, &fd));
     if (!verify_is_safetensors(file->name)) {
         mr_file_close(&fd);
         return MR_OK;
@@ -115,8 +116,8 @@ mr_status mr_catalog_verify(const char *path, mr_catalog_report report, void *co
     return first;
 }
 
-mr_status mr_catalog_open_file(const char *path, const mr_manifest *manifest, const char *name,
-                               mr_safetensors_reader **out_reader) {
+static mr_status catalog_open(const char *path, const mr_manifest *manifest, const char *name,
+                              bool hash, mr_safetensors_reader **out_reader) {
     const mr_checkpoint_file *file = mr_manifest_find(manifest, name);
     if (file == NULL)
         return MR_ERROR(FAILED_PRECONDITION,
@@ -126,8 +127,18 @@ mr_status mr_catalog_open_file(const char *path, const mr_manifest *manifest, co
     int folder_fd = -1;
     int fd = -1;
     MR_TRY(mr_file_open_folder(path, true, &folder_fd));
-    mr_status status = verify_bytes(folder_fd, path, file, &fd);
+    mr_status status = verify_bytes(folder_fd, path, file, hash, &fd);
     mr_file_close(&folder_fd);
     MR_TRY(status);
     return mr_safetensors_open_fd(fd, name, out_reader);
+}
+
+mr_status mr_catalog_open_file(const char *path, const mr_manifest *manifest, const char *name,
+                               mr_safetensors_reader **out_reader) {
+    return catalog_open(path, manifest, name, true, out_reader);
+}
+
+mr_status mr_catalog_open_header(const char *path, const mr_manifest *manifest, const char *name,
+                                 mr_safetensors_reader **out_reader) {
+    return catalog_open(path, manifest, name, false, out_reader);
 }
