@@ -115,6 +115,7 @@ void mr_device_cuda_dropout(mr_device *device, const mr_dropout *dropout, const 
                             mr_tensor *y);
 void mr_device_cuda_add(mr_device *device, const mr_tensor *a, const mr_tensor *b,
                         const mr_dropout *dropout, mr_tensor *out);
+void mr_device_cuda_cast(mr_device *device, const mr_tensor *x, mr_tensor *y);
 void mr_device_cuda_accumulate(mr_device *device, mr_tensor *a, const mr_tensor *b);
 void mr_device_cuda_cross_entropy(mr_device *device, const mr_tensor *logits,
                                   const mr_tensor *labels, float scale, mr_tensor *dlogits,

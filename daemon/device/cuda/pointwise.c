@@ -67,3 +67,7 @@ void mr_device_cuda_add(mr_device *device, const mr_tensor *a, const mr_tensor *
 void mr_device_cuda_accumulate(mr_device *device, mr_tensor *a, const mr_tensor *b) {
     pointwise_add(device, a, b, NULL, a, "accumulate");
 }
+
+void mr_device_cuda_cast(mr_device *device, const mr_tensor *x, mr_tensor *y) {
+    pointwise_add(device, NULL, x, NULL, y, "cast");
+}

@@ -64,7 +64,8 @@ int mr_cuda_pointwise_forward(mr_cuda_stream stream, mr_cuda_pointwise kind, mr_
                               mr_cuda_array y, size_t n);
 int mr_cuda_pointwise_backward(mr_cuda_stream stream, mr_cuda_pointwise kind, mr_cuda_array x,
                                mr_cuda_array dy, mr_cuda_array dx, size_t n);
-/* out = a + mask(b); a.data NULL: out = mask(b). a and out of one type, b of its own. */
+/* out = a + mask(b); a.data NULL: out = mask(b). a and out of one type, b of its own, so that this
+ * also casts. */
 int mr_cuda_add(mr_cuda_stream stream, mr_cuda_array a, mr_cuda_array b, mr_cuda_mask mask,
                 mr_cuda_array out, size_t n);
 /* y [R, C] += bias [C]. */
@@ -88,7 +89,7 @@ int mr_cuda_layernorm_backward_weight(mr_cuda_stream stream, mr_cuda_array dy, m
 int mr_cuda_columns_sum(mr_cuda_stream stream, mr_cuda_array dy, size_t R, size_t C,
                         void *workspace, float *out);
 
-/* loss.cu: workspace of R or of one per MR_CUDA_CHUNK doubles. */
+/* loss.cu: workspace of R or of one per MR_CUDA_CHUNK doubles. target has a type of its own. */
 int mr_cuda_cross_entropy(mr_cuda_stream stream, mr_cuda_array logits, const int32_t *labels,
                           size_t R, size_t V, float scale, mr_cuda_array dlogits,
                           double *workspace, double *loss);

@@ -93,8 +93,8 @@ __global__ void cross_entropy_kernel(const T *logits, const int32_t *labels, siz
 }
 
 /* Sum of squares of x, or of x - target, over one chunk; the gradient where it is asked for. */
-template <typename T>
-__global__ void squares_kernel(const T *x, const T *target, float factor, T *dx, size_t n,
+template <typename T, typename U>
+__global__ void squares_kernel(const T *x, const U *target, float factor, T *dx, size_t n,
                                bool aligned, double *shares) {
     constexpr int N = pack_of<T>::N;
     size_t first = static_cast<size_t>(blockIdx.x) * MR_CUDA_CHUNK;
@@ -161,12 +161,13 @@ static int squares_run(mr_cuda_stream stream, mr_cuda_array x, mr_cuda_array tar
                        mr_cuda_array dx, size_t n, double *workspace) {
     if (n == 0)
         return 0;
-    if (!array_is(target, x.dtype) || !array_is(dx, x.dtype))
+    if (!array_is(dx, x.dtype))
         return cudaErrorNotSupported;
-    return dtype_choose(x.dtype, [&](auto *t) {
+    return dtype_choose_two(x.dtype, target.dtype, [&](auto *t, auto *u) {
         typedef std::remove_pointer_t<decltype(t)> T;
-        squares_kernel<T><<<pack_blocks(n, MR_CUDA_CHUNK), PACK_THREADS, 0, stream>>>(
-            array_data(t, x), array_data(t, target), factor, array_data(t, dx), n,
+        typedef std::remove_pointer_t<decltype(u)> U;
+        squares_kernel<T, U><<<pack_blocks(n, MR_CUDA_CHUNK), PACK_THREADS, 0, stream>>>(
+            array_data(t, x), array_data(u, target), factor, array_data(t, dx), n,
             pack_aligned(x.data, target.data, dx.data), workspace);
         return static_cast<int>(cudaGetLastError());
     });
