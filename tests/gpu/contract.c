@@ -19,9 +19,12 @@ static const struct {
     const char *name;
     int (*run)(void);
 } parts[] = {
-    {"linear and embedding", contract_linear_main}, {"attention", contract_attention_main},
-    {"norm", contract_norm_main},                   {"pointwise and copies", contract_pointwise_main},
-    {"loss and optimizer", contract_loss_main},     {"same bits again", contract_bits_main},
+    {"linear and embedding", contract_linear_main},
+    {"attention", contract_attention_main},
+    {"norm", contract_norm_main},
+    {"pointwise and copies", contract_pointwise_main},
+    {"loss and optimizer", contract_loss_main},
+    {"same bits again", contract_bits_main},
 };
 enum { PARTS = sizeof(parts) / sizeof(parts[0]) };
 

@@ -7,5 +7,6 @@
 const bench_row bench_rows[] = {
     {.kind = "cpu", .threads = 2, .tolerance = 4e-6},
     {.kind = "cuda:0", .threads = 1, .tolerance = 1e-5, .aligned = true},
+    {.kind = "cuda:0", .threads = 1, .dtype = MR_DTYPE_BF16, .tolerance = 1e-5, .aligned = true},
 };
 const size_t bench_row_count = sizeof(bench_rows) / sizeof(bench_rows[0]);

@@ -152,6 +152,7 @@ static const mr_device_ops cuda_ops = {
     .mean_squared_error = mr_device_cuda_mean_squared_error,
     .sum_of_squares = mr_device_cuda_sum_of_squares,
     .accumulate = mr_device_cuda_accumulate,
+    .cast = mr_device_cuda_cast,
     .adamw = mr_device_cuda_adamw,
 };
 

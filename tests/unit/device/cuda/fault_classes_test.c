@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: errors of CUDA have our codes, the ones that lose the card say so, with the Xid to look for.
+/* Goal: errors of CUDA have our codes, and those that lose the card say so, with the likely Xid.
  * Method: one error of each class, by its number in CUDA's own table. */
 #include <setjmp.h>
 #include <stdarg.h>
