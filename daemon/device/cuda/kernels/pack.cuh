@@ -6,6 +6,7 @@
 #ifndef MR_DEVICE_CUDA_KERNELS_PACK_CUH
 #define MR_DEVICE_CUDA_KERNELS_PACK_CUH
 
+#include <cstring>
 #include <type_traits>
 
 #include <cuda_bf16.h>
@@ -45,7 +46,8 @@ __device__ inline void pack_load(const T *p, size_t valid, bool aligned, float (
         for (int i = 0; i < N; i += STEP) {
             if constexpr (STEP * sizeof(T) == 16) {
                 uint4 bytes = *reinterpret_cast<const uint4 *>(p + i);
-                const T *elements = reinterpret_cast<const T *>(&bytes);
+                T elements[STEP];
+                memcpy(elements, &bytes, sizeof(bytes));
 #pragma unroll
                 for (int j = 0; j < STEP; j++)
                     out[i + j] = pack_float(elements[j]);
@@ -70,10 +72,11 @@ __device__ inline void pack_store(T *p, size_t valid, bool aligned, const float 
         for (int i = 0; i < N; i += STEP) {
             if constexpr (STEP * sizeof(T) == 16) {
                 uint4 bytes;
-                T *elements = reinterpret_cast<T *>(&bytes);
+                T elements[STEP];
 #pragma unroll
                 for (int j = 0; j < STEP; j++)
                     elements[j] = pack_round<T>(x[i + j]);
+                memcpy(&bytes, elements, sizeof(bytes));
                 *reinterpret_cast<uint4 *>(p + i) = bytes;
             } else {
 #pragma unroll
