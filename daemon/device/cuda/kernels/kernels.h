@@ -152,11 +152,11 @@ int mr_cuda_attention_backward(mr_cuda_stream stream, const mr_cuda_attention *s
                                mr_cuda_array dout, mr_cuda_array qkv, mr_cuda_array out,
                                const float *lse, float *workspace, mr_cuda_array dqkv);
 
-/* product.cu: what cuBLASLt does not take. C [m, n] = A B (+ C when accumulate), A [m, k] or, when
- * a_transposed, stored [k, m]; B [k, n] or stored [n, k]. */
-int mr_cuda_product(mr_cuda_stream stream, mr_cuda_array a, mr_cuda_array b, mr_cuda_array c,
-                    size_t m, size_t n, size_t k, bool a_transposed, bool b_transposed,
-                    bool accumulate);
+/* product.cu: what cuBLASLt does not take. C [m, n] = A B (+ bias [n]) (+ C when accumulate),
+ * rounded once; A [m, k] or, when a_transposed, stored [k, m]; B [k, n] or stored [n, k]. */
+int mr_cuda_product(mr_cuda_stream stream, mr_cuda_array a, mr_cuda_array b, mr_cuda_array bias,
+                    mr_cuda_array c, size_t m, size_t n, size_t k, bool a_transposed,
+                    bool b_transposed, bool accumulate);
 
 #ifdef __cplusplus
 }

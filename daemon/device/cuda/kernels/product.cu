@@ -6,8 +6,9 @@
 enum { PRODUCT_TILE = 16 };
 
 template <typename A, typename D>
-__global__ void product_kernel(const A *a, const A *b, D *c, size_t m, size_t n, size_t k,
-                               bool a_transposed, bool b_transposed, bool accumulate) {
+__global__ void product_kernel(const A *a, const A *b, mr_cuda_array bias, D *c, size_t m,
+                               size_t n, size_t k, bool a_transposed, bool b_transposed,
+                               bool accumulate) {
     __shared__ float tile_a[PRODUCT_TILE][PRODUCT_TILE + 1];
     __shared__ float tile_b[PRODUCT_TILE][PRODUCT_TILE + 1];
     size_t row = static_cast<size_t>(blockIdx.y) * PRODUCT_TILE + threadIdx.y;
@@ -32,13 +33,17 @@ __global__ void product_kernel(const A *a, const A *b, D *c, size_t m, size_t n,
     }
     if (row < m && column < n) {
         D *at = c + row * n + column;
+        if (bias.data != nullptr)
+            sum += bias.dtype == MR_DTYPE_BF16
+                       ? pack_float(static_cast<const bf16 *>(bias.data)[column])
+                       : static_cast<const float *>(bias.data)[column];
         *at = pack_round<D>(accumulate ? pack_float(*at) + sum : sum);
     }
 }
 
-int mr_cuda_product(mr_cuda_stream stream, mr_cuda_array a, mr_cuda_array b, mr_cuda_array c,
-                    size_t m, size_t n, size_t k, bool a_transposed, bool b_transposed,
-                    bool accumulate) {
+int mr_cuda_product(mr_cuda_stream stream, mr_cuda_array a, mr_cuda_array b, mr_cuda_array bias,
+                    mr_cuda_array c, size_t m, size_t n, size_t k, bool a_transposed,
+                    bool b_transposed, bool accumulate) {
     unsigned rows = pack_blocks(m, PRODUCT_TILE);
     if (m * n == 0)
         return 0;
@@ -49,7 +54,7 @@ int mr_cuda_product(mr_cuda_stream stream, mr_cuda_array a, mr_cuda_array b, mr_
         typedef std::remove_pointer_t<decltype(t)> D;
         product_kernel<A, D><<<dim3(pack_blocks(n, PRODUCT_TILE), rows),
                                dim3(PRODUCT_TILE, PRODUCT_TILE), 0, stream>>>(
-            array_data(s, a), array_data(s, b), array_data(t, c), m, n, k, a_transposed,
+            array_data(s, a), array_data(s, b), bias, array_data(t, c), m, n, k, a_transposed,
             b_transposed, accumulate);
         return static_cast<int>(cudaGetLastError());
     });
