@@ -171,9 +171,15 @@ typedef struct mr_device_options {
     const char *kind; /* "cpu" or "cuda:N" */
     int threads;      /* of a cpu device; 0: one for each processor */
     bool pin;         /* bind those threads to processors */
+    /* Of a cuda device. fast: algorithms by measurement, sums in any order, so bits may change from
+     * run to run; else the same bits every time. cache_folder: where measurements are kept; NULL:
+     * nowhere. */
+    bool fast;
+    const char *cache_folder;
 } mr_device_options;
 
-/* INVALID_ARGUMENT: a kind that is none; UNAVAILABLE: no such device, or a build without it.
+/* INVALID_ARGUMENT: a kind that is none; UNAVAILABLE: no such device, no driver or no library for
+ * it, named. FAILED_PRECONDITION: a library of another build.
  * Thread: the one that will run every operation (EXEC). */
 MR_MUST_CHECK mr_status mr_device_create(const mr_device_options *options, mr_device **out_device);
 /* NULL is fine. */

@@ -9,20 +9,6 @@
 #include "daemon/base/bf16.h"
 #include "daemon/device/cpu/create.h"
 
-const bench_row bench_rows[] = {
-    {.kind = "cpu", .threads = 1, .tolerance = 4e-6},
-    {.kind = "cpu", .threads = 2, .tolerance = 4e-6},
-    {.kind = "cpu", .instruction_set = "avx2", .threads = 2, .tolerance = 4e-6},
-    {.kind = "cpu", .instruction_set = "plain", .threads = 1, .tolerance = 4e-6},
-    {.kind = "cpu", .threads = 1, .dtype = MR_DTYPE_BF16, .tolerance = 4e-6},
-    {.kind = "cpu", .threads = 2, .dtype = MR_DTYPE_BF16, .tolerance = 4e-6},
-    {.kind = "cpu", .instruction_set = "avx2", .threads = 2, .dtype = MR_DTYPE_BF16,
-     .tolerance = 4e-6},
-    {.kind = "cpu", .instruction_set = "plain", .threads = 1, .dtype = MR_DTYPE_BF16,
-     .tolerance = 4e-6},
-};
-const size_t bench_row_count = sizeof(bench_rows) / sizeof(bench_rows[0]);
-
 bool bench_open(bench *b, const bench_row *row) {
     mr_device_options options = {.kind = row->kind, .threads = row->threads};
     *b = (bench){.tolerance = row->tolerance};

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* bench.h: a device on the test bench: tensors with copies on the host, random contents, poison,
  * and comparison with plain double-precision loops. One row of the table for each way to make a
- * device and to type activations; a CUDA device is one more row, with its own tolerance.
+ * device and to type activations; the table is a file of its own, linked beside this one:
+ * rows_cpu.c, or on machines with a card tests/gpu/rows_cuda.c.
  * Every test makes activations and matrices with bench_random and bench_poison, which take the
  * row's type, and everything that is f32 in every precision (device.h says what) with
  * bench_random_f32 and bench_poison_f32; so each test of an operation is one of bf16, too. Host
@@ -26,12 +27,14 @@ typedef struct bench_row {
     int threads;
     mr_dtype dtype; /* of activations and matrices; NONE counts as F32 */
     double tolerance; /* relative, of f32 tensors */
+    bool aligned; /* other addresses may give other bits: a library of others looks at them */
 } bench_row;
 
 /* Relative, of what was rounded to bf16: half a unit in the last place of 8 bits is 2^-8 of the
  * smallest number of its binade, and f32 arithmetic adds its own. */
 #define BENCH_TOLERANCE_BF16 4e-3
 
+/* rows_cpu.c, or another table of the same names. */
 extern const bench_row bench_rows[];
 extern const size_t bench_row_count;
 

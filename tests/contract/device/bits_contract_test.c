@@ -183,7 +183,7 @@ static void test_any_address_gives_the_same_bits(void **state) {
         bench skewed;
         outputs expected;
         outputs o;
-        if (!bench_open(&first, &bench_rows[row]))
+        if (bench_rows[row].aligned || !bench_open(&first, &bench_rows[row]))
             continue;
         assert_true(bench_open(&skewed, &bench_rows[row]));
         skewed.skew = 4;

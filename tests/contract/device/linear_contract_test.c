@@ -199,40 +199,12 @@ static void test_token_outside_the_vocabulary_latches_the_first_error(void **sta
     }
 }
 
-static void test_kinds_that_are_none_are_refused_by_name(void **state) {
-    (void)state;
-    static const struct {
-        const char *kind;
-        int threads;
-        mr_code code;
-        const char *text;
-    } cases[] = {
-        {"gpu", 1, MR_CODE_INVALID_ARGUMENT, "device is \"gpu\"; it must be cpu or cuda:N"},
-        {"cuda:", 1, MR_CODE_INVALID_ARGUMENT, "device is \"cuda:\"; it must be cpu or cuda:N"},
-        {"cuda:1x", 1, MR_CODE_INVALID_ARGUMENT, "device is \"cuda:1x\"; it must be cpu or cuda:N"},
-        {"cuda:0", 1, MR_CODE_UNAVAILABLE,
-         "device cuda:0: this build has no CUDA device; use --device cpu"},
-        {"cpu", -1, MR_CODE_INVALID_ARGUMENT, "threads is -1; it must be in [0, 256]"},
-        {"cpu", 257, MR_CODE_INVALID_ARGUMENT, "threads is 257; it must be in [0, 256]"},
-    };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        mr_device *device = NULL;
-        mr_status status = mr_device_create(
-            &(mr_device_options){.kind = cases[i].kind, .threads = cases[i].threads}, &device);
-        assert_int_equal(status.code, cases[i].code);
-        assert_string_equal(status.text, cases[i].text);
-        assert_null(device);
-    }
-    mr_device_destroy(NULL);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linear_of_any_size_matches_double_loops),
         cmocka_unit_test(test_linear_with_three_dimensions_takes_all_but_the_last_as_rows),
         cmocka_unit_test(test_embedding_of_any_size_matches_double_loops),
         cmocka_unit_test(test_token_outside_the_vocabulary_latches_the_first_error),
-        cmocka_unit_test(test_kinds_that_are_none_are_refused_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

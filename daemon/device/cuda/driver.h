@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* driver.h: is there a driver, and does it have the card? Asked before any library of CUDA is, and
+ * through the driver itself, whose answers say more.
+ * Owner: device/cuda. Thread: EXEC. */
+#ifndef MR_DEVICE_CUDA_DRIVER_H
+#define MR_DEVICE_CUDA_DRIVER_H
+
+#include "daemon/base/status.h"
+
+/* UNAVAILABLE: no driver; a driver that does not start, with cuInit's result; or fewer cards than
+ * number + 1, with how many there are. */
+MR_MUST_CHECK mr_status mr_cuda_driver_check(unsigned number);
+
+#endif
