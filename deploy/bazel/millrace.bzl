@@ -27,8 +27,21 @@ TSAN_SRCS = select({
     "//conditions:default": [],
 })
 
-def mr_binary(name, srcs = [], copts = [], **kwargs):
-    native.cc_binary(name = name, srcs = srcs + TSAN_SRCS, copts = COPTS + copts, **kwargs)
+# Programs look for shared libraries in ../lib first, for all levels of dependency (DT_RPATH), so
+# that the release archive works wherever it is unpacked (deploy/release.sh).
+RELEASE_LINKOPTS = [
+    "-Wl,-rpath,\\$$ORIGIN/../lib",
+    "-Wl,--disable-new-dtags",
+]
+
+def mr_binary(name, srcs = [], copts = [], linkopts = [], **kwargs):
+    native.cc_binary(
+        name = name,
+        srcs = srcs + TSAN_SRCS,
+        copts = COPTS + copts,
+        linkopts = linkopts + RELEASE_LINKOPTS,
+        **kwargs
+    )
 
 def mr_test(name, srcs = [], copts = [], deps = [], size = "small", **kwargs):
     """A cmocka test: one process, Bazel's timeout for its size."""
