@@ -120,8 +120,8 @@ static const mr_link_ops receiver_ops = {
 };
 
 static mr_status receiver_make(ipc_receiver *self, mr_link_hub *hub) {
-    mr_link_options inner = mr_link_header_options(&self->options);
     MR_TRY(mr_ipc_ring_make(&self->place, &self->options, &self->ring));
+    mr_link_options inner = mr_ipc_header_options(&self->options);
     self->slots = mr_alloc_array(self->ring.slot_count, sizeof(*self->slots));
     if (self->slots == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu slots", self->ring.slot_count);

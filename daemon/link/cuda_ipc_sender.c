@@ -18,7 +18,6 @@ enum { SENDER_NAP_MS = 1, SENDER_CLOSE_MS = 1000, SENDER_PRIORITY = -5 };
 
 typedef struct ipc_parcel {
     mr_message message;
-    mr_link_header header; /* borrowed by the gRPC link */
     cudaEvent_t ready;     /* what the compute stream had before send */
     cudaEvent_t done;      /* behind the copy */
 } ipc_parcel;
@@ -32,6 +31,8 @@ typedef struct ipc_sender {
     cudaStream_t stream;
     ipc_parcel *parcels; /* message s is parcels[s % capacity] */
     size_t capacity;
+    mr_link_header *headers; /* message s borrows headers[s % header_count] to the gRPC link */
+    size_t header_count;     /* one more than that link takes */
     uint64_t passed; /* EXEC's: messages whose copies are done */
     _Atomic uint64_t bytes;
     mr_monitor monitor; /* of what follows */
@@ -73,8 +74,8 @@ static mr_status sender_copy(ipc_sender *self) {
     }
     SENDER_TRY(self, cudaEventRecord(self->ring.filled[index], self->stream));
     SENDER_TRY(self, cudaEventRecord(parcel->done, self->stream));
-    self->copied++;
-    MR_TRY(mr_link_header_pack(&self->options, &parcel->message, &parcel->header, &carrier));
+    mr_link_header *header = &self->headers[self->copied++ % self->header_count];
+    MR_TRY(mr_link_header_pack(&self->options, &parcel->message, header, &carrier));
     return mr_link_send(self->inner, &carrier);
 }
 
@@ -98,12 +99,7 @@ static void sender_taken(void *context, uint64_t taken) {
 /* ---- what link.h promises ---- */
 
 /* Moves passed on, over the copies that are done. */
-static mr_status sender_look(ipc_sender *self) {
-    mr_monitor_lock(&self->monitor);
-    uint64_t copied = self->copied;
-    mr_status broken = self->broken;
-    mr_monitor_unlock(&self->monitor);
-    MR_TRY(broken);
+static mr_status sender_advance(ipc_sender *self, uint64_t copied) {
     for (; self->passed < copied; self->passed++) {
         cudaError_t state = self->place.calls->cudaEventQuery(
             self->parcels[self->passed % self->capacity].done);
@@ -113,6 +109,15 @@ static mr_status sender_look(ipc_sender *self) {
             return mr_ipc_failed(self->place.calls, "a copy", state);
     }
     return MR_OK;
+}
+
+static mr_status sender_look(ipc_sender *self) {
+    mr_monitor_lock(&self->monitor);
+    uint64_t copied = self->copied;
+    mr_status broken = self->broken;
+    mr_monitor_unlock(&self->monitor);
+    MR_TRY(broken);
+    return sender_advance(self, copied);
 }
 
 /* Inside the monitor. */
@@ -193,10 +198,11 @@ static uint64_t sender_bytes(const mr_link *link) {
     return atomic_load(&((const ipc_sender *)link)->bytes);
 }
 
-/* Copies that are queued are waited for, with a bound: their bytes are borrowed. */
+/* Copies that are queued are waited for, also of a link that is broken: their bytes are borrowed,
+ * and they write where the receiver will free. */
 static void sender_drain(ipc_sender *self) {
     int64_t end_ms = mr_clock_now_ms() + SENDER_CLOSE_MS;
-    while (mr_status_is_ok(sender_look(self)) && self->passed < self->copied &&
+    while (mr_status_is_ok(sender_advance(self, self->copied)) && self->passed < self->copied &&
            mr_clock_now_ms() < end_ms)
         sender_nap(self);
 }
@@ -222,6 +228,7 @@ static void sender_close(mr_link *link) {
         (void)calls->cudaStreamDestroy(self->stream);
     mr_monitor_deinit(&self->monitor);
     mr_free(self->parcels);
+    mr_free(self->headers);
     mr_free(self);
 }
 
@@ -238,10 +245,15 @@ static const mr_link_ops sender_ops = {
 
 static mr_status sender_make(ipc_sender *self, const char *address,
                              const mr_rpc_credentials *credentials, int64_t timeout_ms) {
-    const mr_link_options inner = mr_link_header_options(&self->options);
+    if (self->options.slots == 0 || self->options.slots > MR_LINK_IPC_SLOTS_MAX)
+        return MR_ERROR(INVALID_ARGUMENT, "a CUDA IPC link has %zu slots; 1 to %d are possible",
+                        self->options.slots, MR_LINK_IPC_SLOTS_MAX);
+    const mr_link_options inner = mr_ipc_header_options(&self->options);
+    self->header_count = 2 * inner.slots + MR_LINK_WAITING_EXTRA + 1;
+    self->headers = mr_alloc_array(self->header_count, sizeof(*self->headers));
     self->capacity = 2 * self->options.slots + MR_LINK_WAITING_EXTRA + 1;
     self->parcels = mr_alloc_array(self->capacity, sizeof(*self->parcels));
-    if (self->parcels == NULL)
+    if (self->parcels == NULL || self->headers == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu messages", self->capacity);
     SENDER_TRY(self, cudaSetDevice(self->place.ordinal));
     SENDER_TRY(self, cudaStreamCreateWithPriority(&self->stream, cudaStreamNonBlocking,

@@ -25,6 +25,12 @@ static_assert(sizeof(ring_offer) + MR_LINK_IPC_SLOTS_MAX * sizeof(ring_slot_offe
                   MR_RPC_HEADER_BYTES_MAX,
               "an offer fits the protobuf part of one message");
 
+mr_link_options mr_ipc_header_options(const mr_link_options *options) {
+    mr_link_options inner = mr_link_header_options(options);
+    inner.slots = 4 * options->slots + 16; /* of at most MR_LINK_IPC_SLOTS_MAX */
+    return inner;
+}
+
 mr_status mr_ipc_failed(const mr_nccl_calls *calls, const char *what, cudaError_t error) {
     return MR_ERROR(INTERNAL, "%s: %.100s", what, calls->cudaGetErrorString(error));
 }

@@ -19,6 +19,9 @@ typedef struct mr_ipc_ring {
     cudaEvent_t *freed;  /* [slot_count] recorded by the receiver */
 } mr_ipc_ring;
 
+/* options of the gRPC link that carries headers: with more slots than the ring, because its
+ * transport may hold a header for some time after the receiver has released it. */
+mr_link_options mr_ipc_header_options(const mr_link_options *options);
 /* What CUDA said of a call. */
 MR_MUST_CHECK mr_status mr_ipc_failed(const mr_nccl_calls *calls, const char *what,
                                       cudaError_t error);

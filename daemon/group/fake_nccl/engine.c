@@ -6,6 +6,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "daemon/group/fake_nccl/fake_nccl.h"
@@ -252,6 +253,9 @@ void mr_fake_nccl_reset(void) {
     fake_lock();
     uint64_t id_last = fake.id_last; /* ids stay unique over tests */
     pthread_mutex_t lock = fake.lock;
+    for (size_t i = 0; i < FAKE_BLOCKS_MAX; i++)
+        if (fake.blocks[i].used)
+            free(fake.blocks[i].memory); /* left to a peer that is gone with its test */
     fake = (fake_state){.lock = lock, .id_last = id_last};
     fake_unlock();
 }

@@ -53,8 +53,10 @@ static mr_status end_receive(rig_end *end) {
                  : mr_link_nccl_receiver(&end->place, end->device, link_rig_hub(), &run->options,
                                          &end->link);
     (void)pthread_barrier_wait(end->listening); /* tells which thread is last; nobody asks */
+    if (mr_status_is_ok(status))
+        status = end_join(end);
+    (void)pthread_barrier_wait(end->listening); /* both have joined, or given up */
     MR_TRY(status);
-    MR_TRY(end_join(end));
     return run->receiver(end->link, &end->place, run->context);
 }
 
@@ -62,13 +64,15 @@ static mr_status end_send(rig_end *end) {
     const pair_case *run = end->run;
     const mr_rpc_credentials credentials = {0};
     (void)pthread_barrier_wait(end->listening); /* as above */
-    if (run->sender == NULL)
-        return MR_OK;
-    MR_TRY(run->ipc ? mr_link_cuda_ipc_sender(&end->place, link_rig_address(), &credentials,
-                                              &run->options, LINK_LONG_MS, &end->link)
-                    : mr_link_nccl_sender(&end->place, link_rig_address(), &credentials,
-                                          &run->options, LINK_LONG_MS, &end->link));
-    MR_TRY(end_join(end));
+    mr_status status =
+        run->ipc ? mr_link_cuda_ipc_sender(&end->place, link_rig_address(), &credentials,
+                                           &run->options, LINK_LONG_MS, &end->link)
+                 : mr_link_nccl_sender(&end->place, link_rig_address(), &credentials,
+                                       &run->options, LINK_LONG_MS, &end->link);
+    if (mr_status_is_ok(status))
+        status = end_join(end);
+    (void)pthread_barrier_wait(end->listening); /* as there */
+    MR_TRY(status);
     return run->sender(end->link, &end->place, run->context);
 }
 

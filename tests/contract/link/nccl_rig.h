@@ -14,7 +14,7 @@ typedef mr_status (*pair_end)(mr_link *link, const mr_nccl_place *place, void *c
 typedef struct pair_case {
     bool ipc; /* CUDA IPC instead of NCCL */
     mr_link_options options;
-    pair_end sender;   /* NULL: does not come to the join */
+    pair_end sender;
     pair_end receiver;
     void *context;
     int64_t join_timeout_ms;

@@ -198,6 +198,7 @@ static void connect_check(bool near, const char *const *keys, size_t key_count) 
     pthread_barrier_t barrier;
     mr_group_ids ids = {0};
     mr_fake_nccl_reset();
+    ok(mr_rpc_start());
     assert_int_equal(pthread_barrier_init(&barrier, NULL, RANKS + 1), 0);
     for (uint32_t r = 0; r < RANKS; r++)
         rank_serve(&ranks[r]);
@@ -223,6 +224,12 @@ static void connect_check(bool near, const char *const *keys, size_t key_count) 
         mr_rpc_server_stop(ranks[r].server, WAIT_MS);
         mr_assignment_destroy(ranks[r].assignment);
     }
+    mr_rpc_stop(); /* no stream uses a hub after it */
+    for (uint32_t r = 0; r < RANKS; r++) {
+        mr_group_hub_destroy(ranks[r].groups);
+        mr_link_hub_destroy(ranks[r].links);
+    }
+    assert_int_equal(pthread_barrier_destroy(&barrier), 0);
     for (uint32_t r = 0; r < RANKS; r++)
         ok(ranks[r].status);
     assert_int_equal(ids.count, key_count);
@@ -251,8 +258,5 @@ int main(void) {
         cmocka_unit_test(test_ranks_of_one_machine_link_by_cuda_ipc),
         cmocka_unit_test(test_ranks_of_two_machines_link_by_nccl),
     };
-    ok(mr_rpc_start());
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    mr_rpc_stop();
-    return failed;
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }
