@@ -66,7 +66,7 @@ class Release(unittest.TestCase):
                                 stdout=subprocess.PIPE, text=True).stdout
         self.bring(re.search(r"interpreter: ([^\]]+)\]", loader).group(1))
         for program in ("millrace", "millraced"):
-            run = subprocess.run(["chroot", self.folder, "/millrace/bin/" + program,
+            run = subprocess.run(["/usr/sbin/chroot", self.folder, "/millrace/bin/" + program,
                                   "--version" if program == "millraced" else "version"],
                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                  # What the loader reads from /proc elsewhere.
