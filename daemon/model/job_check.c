@@ -220,8 +220,8 @@ static void check_optimizer(const mr_job_draft *draft, mr_job_errors *errors) {
     if (job->optimizer == MR_OPTIMIZER_SGD && good(draft, "optimizer.momentum") && job->nesterov &&
         job->momentum <= 0)
         mr_job_errors_add(errors, line_of(draft, "optimizer.nesterov"),
-                          "optimizer.nesterov is true but optimizer.momentum is 0; it must be above "
-                          "0 and below 1");
+                          "optimizer.nesterov is true but optimizer.momentum is 0; it must be "
+                          "above 0 and below 1");
 }
 
 static void check_learning_rate(const mr_job_draft *draft, mr_job_errors *errors) {

@@ -36,8 +36,8 @@ static void list_add(store_list *list, const char *prefix, const char *name,
     list->memory[at] = tensor->data;
 }
 
-/* The tensors of one layer's file of a kind: weights, or the optimizer's states one after the other,
- * each of all parameters. */
+/* The tensors of one layer's file of a kind: weights, or the optimizer's states one after the
+ * other, each of all parameters. */
 static void list_fill(store_list *list, const mr_parameters *parameters, size_t layer,
                       mr_layer_file kind) {
     const mr_layer_description *description = mr_parameters_layer(parameters, layer)->description;
@@ -110,6 +110,15 @@ mr_status mr_layer_store_save(const mr_assignment *assignment, const mr_paramete
     return MR_OK;
 }
 
+/* A checkpoint of sgd without momentum has no files of state; the type alone does not tell. */
+static mr_status store_check_state(const mr_manifest *manifest, const char *name,
+                                   const mr_parameters *parameters) {
+    if (mr_manifest_find(manifest, name) != NULL)
+        return MR_OK;
+    return MR_ERROR(FAILED_PRECONDITION, "the checkpoint of %s has no %s: there is no %s",
+                    manifest->optimizer.type, mr_parameters_states(parameters).names[0], name);
+}
+
 static mr_status store_load_file(const mr_assignment *assignment, const mr_manifest *manifest,
                                  mr_parameters *parameters, size_t layer, mr_layer_file kind,
                                  store_list *list) {
@@ -119,6 +128,8 @@ static mr_status store_load_file(const mr_assignment *assignment, const mr_manif
     list_fill(list, parameters, layer, kind);
     if (list->count == 0)
         return MR_OK; /* an optimizer without state */
+    if (kind == MR_LAYER_FILE_OPTIM)
+        MR_TRY(store_check_state(manifest, name, parameters));
     MR_TRY(mr_catalog_open_file(assignment->checkpoint_path, manifest, name, &reader));
     mr_status status = MR_OK;
     for (size_t i = 0; i < list->count && mr_status_is_ok(status); i++)

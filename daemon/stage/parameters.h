@@ -3,11 +3,11 @@
  * a few device memories that are sized from the layers' descriptions and made once; and the stage's
  * mr_layer objects with tensors bound to them.
  *
- * Master weights, gradients and optimizer state are f32 in every precision; checkpoints and sums over ranks
- * know nothing else. In bf16 each matrix has a rounded copy besides, its compute tensor, which is
- * all that layers see of it; whoever changes weights (draw and the optimizer step do it themselves)
- * ends with mr_parameters_refresh. Vectors (norm weights, biases) and everything in fp32 are
- * computed with as they are: there compute is the weight itself.
+ * Master weights, gradients and optimizer state are f32 in every precision; checkpoints and sums
+ * over ranks know nothing else. In bf16 each matrix has a rounded copy besides, its compute tensor,
+ * which is all that layers see of it; whoever changes weights (draw and the optimizer step do it
+ * themselves) ends with mr_parameters_refresh. Vectors (norm weights, biases) and everything in
+ * fp32 are computed with as they are: there compute is the weight itself.
  *
  * A tied parameter is held once per stage however many layers of the stage use it; each use has its
  * own gradient accumulator. It is *owned* by the stage that has the tie's first layer: only there
@@ -65,9 +65,9 @@ MR_MUST_CHECK mr_status mr_parameters_create(const mr_parameters_options *option
 /* NULL is fine. */
 void mr_parameters_destroy(mr_parameters *parameters);
 
-/* Draws the initial weights; optimizer state becomes zero. Element e of parameter p of layer l is a pure
- * function of (job seed, l, p, e), a tied one drawn as its tie's first layer, so every cut of the
- * model into stages starts with the same bits (law 1). RESOURCE_EXHAUSTED: no host memory. */
+/* Draws the initial weights; optimizer state becomes zero. Element e of parameter p of layer l is a
+ * pure function of (job seed, l, p, e), a tied one drawn as its tie's first layer, so every cut of
+ * the model into stages starts with the same bits (law 1). RESOURCE_EXHAUSTED: no host memory. */
 MR_MUST_CHECK mr_status mr_parameters_draw(mr_parameters *parameters);
 
 /* Rounds the masters into their compute tensors; after every change of weights, before the next

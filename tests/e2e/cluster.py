@@ -229,4 +229,5 @@ lr_schedule: {type: cosine, warmup_steps: %d, total_steps: %d, min_lr: 1e-4}
 precision: %s
 data: {format: bytes, train: %s, shuffle: true}
 %s%s""" % (name, dim, length, layers, dim, heads, dropout, dim, stages, partition, schedule, batch,
-           micro_batches, length, optimizer, min(5, steps), steps, precision, corpus, checkpoint, extra)
+           micro_batches, length, optimizer, min(5, steps), steps, precision, corpus, checkpoint,
+           extra)

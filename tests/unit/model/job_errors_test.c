@@ -263,6 +263,27 @@ static void test_a_pattern_that_is_too_long_is_refused(void **state) {
                     "pipeline.partition: pattern 0000000");
 }
 
+static void test_fields_of_another_optimizer_are_refused(void **state) {
+    static const mistake mistakes[] = {
+        {"type: adamw", "type: lion", 19,
+         "optimizer.eps is given but optimizer.type is lion; it belongs to adamw and adam"},
+        {", eps: 1e-8", ", momentum: 0.9", 19,
+         "optimizer.momentum is given but optimizer.type is adamw; it belongs to sgd"},
+        {"type: adamw", "type: adam, nesterov: false", 19,
+         "optimizer.nesterov is given but optimizer.type is adam; it belongs to sgd"},
+        {OPTIMIZER, "type: sgd, betas: [0.9, 0.95]", 19,
+         "optimizer.betas is given but optimizer.type is sgd; it belongs to adamw, adam and lion"},
+        {OPTIMIZER, "type: sgd, nesterov: true", 19,
+         "optimizer.nesterov is true but optimizer.momentum is 0; it must be above 0 and below 1"},
+        {OPTIMIZER, "type: sgd, momentum: 1", 19,
+         "optimizer.momentum is 1; it must be a number of at least 0 and below 1"},
+        {OPTIMIZER, "type: sgd, momentum: 0.9, nesterov: 1", 19,
+         "optimizer.nesterov is 1; it must be true or false"},
+    };
+    (void)state;
+    CHECK(mistakes);
+}
+
 static void test_fields_that_contradict_are_refused(void **state) {
     static const mistake mistakes[] = {
         {TOPOLOGY, TOPOLOGY "\n  stages: 2", 14,
@@ -307,20 +328,6 @@ static void test_fields_that_contradict_are_refused(void **state) {
          10, "model.layers[4] is gelu; it must be a mapping"},
         {"{type: layernorm, dim: 64}", "{type: lm_head, tie: embed}", 9,
          "layer 8 (lm_head): dim is 64 but the input is f32 [4, 32, 256]; it must be 256"},
-        {"type: adamw", "type: lion", 19,
-         "optimizer.eps is given but optimizer.type is lion; it belongs to adamw and adam"},
-        {", eps: 1e-8", ", momentum: 0.9", 19,
-         "optimizer.momentum is given but optimizer.type is adamw; it belongs to sgd"},
-        {"type: adamw", "type: adam, nesterov: false", 19,
-         "optimizer.nesterov is given but optimizer.type is adam; it belongs to sgd"},
-        {OPTIMIZER, "type: sgd, betas: [0.9, 0.95]", 19,
-         "optimizer.betas is given but optimizer.type is sgd; it belongs to adamw, adam and lion"},
-        {OPTIMIZER, "type: sgd, nesterov: true", 19,
-         "optimizer.nesterov is true but optimizer.momentum is 0; it must be above 0 and below 1"},
-        {OPTIMIZER, "type: sgd, momentum: 1", 19,
-         "optimizer.momentum is 1; it must be a number of at least 0 and below 1"},
-        {OPTIMIZER, "type: sgd, momentum: 0.9, nesterov: 1", 19,
-         "optimizer.nesterov is 1; it must be true or false"},
         {"warmup_steps: 20", "warmup_steps: 301", 20,
          "lr_schedule.warmup_steps is 301; it must be at most 300, the total steps"},
         {"min_lr: 6e-4", "min_lr: 2e-3", 20,
@@ -435,6 +442,7 @@ int main(void) {
         cmocka_unit_test(test_wrong_types_are_refused),
         cmocka_unit_test(test_values_out_of_bounds_are_refused),
         cmocka_unit_test(test_words_of_later_versions_list_what_exists),
+        cmocka_unit_test(test_fields_of_another_optimizer_are_refused),
         cmocka_unit_test(test_patterns_that_cannot_cut_are_refused),
         cmocka_unit_test(test_a_pattern_that_is_too_long_is_refused),
         cmocka_unit_test(test_fields_that_contradict_are_refused),
