@@ -41,7 +41,7 @@ typedef struct mr_checkpoint_file {
 
 typedef enum mr_layer_file {
     MR_LAYER_FILE_MODEL, /* parameters by name */
-    MR_LAYER_FILE_OPTIM, /* exp_avg.NAME, exp_avg_sq.NAME */
+    MR_LAYER_FILE_OPTIM, /* STATE.NAME, as exp_avg.ln_1.weight; none without state */
     MR_LAYER_FILE_COUNT
 } mr_layer_file;
 

@@ -36,7 +36,7 @@ typedef struct mr_manifest {
         uint64_t sample; /* samples consumed so far */
     } data_cursor;
     struct {
-        char type[MR_NAME_BYTES]; /* "adamw" */
+        char type[MR_NAME_BYTES]; /* as in the job file */
         uint64_t steps;           /* steps applied: the power in Adam's bias correction */
         double lr;                /* of the last step */
     } optimizer;

@@ -14,12 +14,17 @@ static mr_status admission_take_tag(mr_admission *admission, const char *tag) {
                           sizeof(admission->checkpoint_path)));
     mr_manifest manifest = {0};
     MR_TRY(mr_manifest_read(admission->checkpoint_path, &manifest));
+    const char *optimizer = mr_optimizer_name(spec->job->optimizer);
     mr_status status = MR_OK;
     if (strcmp(manifest.model_hash, spec->model_hash) != 0)
         status = MR_ERROR(FAILED_PRECONDITION,
                           "E_CKPT_MODEL want=%.16s have=%.16s: checkpoint %s is of a model with "
                           "other layers or another loss",
                           spec->model_hash, manifest.model_hash, tag);
+    else if (!spec->inference && strcmp(manifest.optimizer.type, optimizer) != 0)
+        status = MR_ERROR(FAILED_PRECONDITION,
+                          "optimizer.type is %s but checkpoint %s has the state of %s", optimizer,
+                          tag, manifest.optimizer.type);
     admission->start_step = manifest.step;
     mr_manifest_deinit(&manifest);
     return status;

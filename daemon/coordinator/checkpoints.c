@@ -56,7 +56,9 @@ static mr_status commit_fill(folder_task *task, const mr_action *action) {
     memcpy(manifest->model_hash, spec->model_hash, sizeof(manifest->model_hash));
     manifest->data_cursor.step = save->step;
     manifest->data_cursor.sample = save->step * spec->samples_per_step;
-    (void)snprintf(manifest->optimizer.type, sizeof(manifest->optimizer.type), "adamw");
+    mr_optimizer_kind optimizer = spec->job != NULL ? spec->job->optimizer : MR_OPTIMIZER_ADAMW;
+    (void)snprintf(manifest->optimizer.type, sizeof(manifest->optimizer.type), "%s",
+                   mr_optimizer_name(optimizer));
     manifest->optimizer.steps = save->optimizer_steps;
     if (save->optimizer_steps > 0 && spec->job != NULL)
         manifest->optimizer.lr = mr_job_learning_rate(spec->job, save->optimizer_steps);

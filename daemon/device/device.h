@@ -49,6 +49,7 @@ typedef struct mr_dropout {
     float probability;
 } mr_dropout;
 
+/* Options of adamw and of adam. */
 typedef struct mr_adamw {
     float lr;
     float beta1;
@@ -59,6 +60,22 @@ typedef struct mr_adamw {
     float bias_correction1; /* 1 - beta1^step */
     float bias_correction2; /* 1 - beta2^step */
 } mr_adamw;
+
+typedef struct mr_sgd {
+    float lr;
+    float momentum; /* 0: the operation has no momentum tensor */
+    float weight_decay;
+    float gradient_scale;
+    bool nesterov;
+} mr_sgd;
+
+typedef struct mr_lion {
+    float lr;
+    float beta1;
+    float beta2;
+    float weight_decay;
+    float gradient_scale;
+} mr_lion;
 
 /* Every slot is required unless marked optional. None blocks longer than its own computation. */
 typedef struct mr_device_ops {
@@ -156,10 +173,25 @@ typedef struct mr_device_ops {
     /* y = x in y's type, f32 or bf16: rounded to nearest even, infinities kept, not-a-number stays
      * one. y does not overlap x. */
     void (*cast)(mr_device *device, const mr_tensor *x, mr_tensor *y);
-    /* All f32. Decoupled decay (arXiv:1711.05101): p -= lr wd p; then
+    /* Optimizers: one operation for each kind, because each has its own state tensors and options,
+     * and a slot that says so cannot be called with another's. All f32; g = gradient_scale gradient
+     * before anything else, and decay is added after that. Those but adamw are optional: a stage
+     * refuses a job whose optimizer its device lacks.
+     * adamw: decoupled decay (arXiv:1711.05101): p -= lr wd p; then
      * p -= lr mhat / (sqrt(vhat) + eps). */
     void (*adamw)(mr_device *device, const mr_adamw *options, const mr_tensor *gradient,
                   mr_tensor *parameter, mr_tensor *exp_avg, mr_tensor *exp_avg_sq);
+    /* Optional. g += wd p; then adamw's step without its decay (arXiv:1412.6980). */
+    void (*adam)(mr_device *device, const mr_adamw *options, const mr_tensor *gradient,
+                 mr_tensor *parameter, mr_tensor *exp_avg, mr_tensor *exp_avg_sq);
+    /* Optional. g += wd p; m = momentum m + g; p -= lr m, or lr (g + momentum m) with nesterov.
+     * Without momentum p -= lr g, and the tensor is NULL. */
+    void (*sgd)(mr_device *device, const mr_sgd *options, const mr_tensor *gradient,
+                mr_tensor *parameter, mr_tensor *momentum);
+    /* Optional. p -= lr wd p; p -= lr sign(beta1 m + (1 - beta1) g), where sign(0) is 0; then
+     * m = beta2 m + (1 - beta2) g (arXiv:2302.06675). */
+    void (*lion)(mr_device *device, const mr_lion *options, const mr_tensor *gradient,
+                 mr_tensor *parameter, mr_tensor *exp_avg);
 } mr_device_ops;
 
 /* An implementation embeds this as its first member. */

@@ -11,6 +11,7 @@
 #include "daemon/model/description.h"
 #include "daemon/model/layer_pattern.h"
 #include "daemon/model/layer_spec.h"
+#include "daemon/model/optimizer_form.h"
 
 typedef enum mr_loss { MR_LOSS_CROSS_ENTROPY, MR_LOSS_MSE, MR_LOSS_NONE, MR_LOSS_COUNT } mr_loss;
 typedef enum mr_schedule_kind {
@@ -58,12 +59,15 @@ typedef struct mr_job {
     size_t micro_batch_size; /* B */
     size_t micro_batches;    /* M, per replica and step */
     size_t sequence_length;  /* T */
-    /* optimizer: adamw */
+    /* optimizer; what its type has no use for keeps its default */
+    mr_optimizer_kind optimizer;
     double lr;
-    double beta1;
+    double beta1; /* not of sgd */
     double beta2;
-    double eps;
-    double weight_decay;
+    double eps;          /* of adamw and adam */
+    double momentum;     /* of sgd; 0: none */
+    bool nesterov;       /* of sgd with momentum */
+    double weight_decay; /* of parameters with two or more dimensions */
     double grad_clip; /* 0: none */
     /* lr_schedule */
     mr_lr_kind lr_kind;

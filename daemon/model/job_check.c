@@ -197,6 +197,33 @@ static void check_model(const mr_job_draft *draft, mr_job_errors *errors) {
         check_loss(draft, errors);
 }
 
+/* A field of another optimizer than the job's is a mistake, not a wish to ignore. */
+static void check_optimizer(const mr_job_draft *draft, mr_job_errors *errors) {
+    static const struct {
+        const char *path;
+        unsigned kinds;
+        const char *owners;
+    } fields[] = {
+        {"optimizer.betas", ~(1u << MR_OPTIMIZER_SGD), "adamw, adam and lion"},
+        {"optimizer.eps", 1u << MR_OPTIMIZER_ADAMW | 1u << MR_OPTIMIZER_ADAM, "adamw and adam"},
+        {"optimizer.momentum", 1u << MR_OPTIMIZER_SGD, "sgd"},
+        {"optimizer.nesterov", 1u << MR_OPTIMIZER_SGD, "sgd"},
+    };
+    const mr_job *job = &draft->job;
+    if (!good(draft, "optimizer.type"))
+        return;
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
+        if (given(draft, fields[i].path) && (fields[i].kinds >> job->optimizer & 1u) == 0)
+            mr_job_errors_add(errors, line_of(draft, fields[i].path),
+                              "%s is given but optimizer.type is %s; it belongs to %s",
+                              fields[i].path, mr_optimizer_name(job->optimizer), fields[i].owners);
+    if (job->optimizer == MR_OPTIMIZER_SGD && good(draft, "optimizer.momentum") && job->nesterov &&
+        job->momentum <= 0)
+        mr_job_errors_add(errors, line_of(draft, "optimizer.nesterov"),
+                          "optimizer.nesterov is true but optimizer.momentum is 0; it must be "
+                          "above 0 and below 1");
+}
+
 static void check_learning_rate(const mr_job_draft *draft, mr_job_errors *errors) {
     const mr_job *job = &draft->job;
     bool total = given(draft, "lr_schedule.total_steps");
@@ -279,6 +306,7 @@ void mr_job_check(const mr_job_draft *draft, mr_job_errors *errors) {
     check_partition(draft, errors);
     check_model(draft, errors);
     check_vocab(draft, errors);
+    check_optimizer(draft, errors);
     check_learning_rate(draft, errors);
     check_data(draft, errors);
     check_checkpoint(draft, errors);

@@ -44,7 +44,13 @@ static const mr_field_choice schedule_choices[] = {
     {"file:", 0, true},
     {NULL, 0, false},
 };
-static const mr_field_choice optimizer_choices[] = {{"adamw", 0, false}, {NULL, 0, false}};
+static const mr_field_choice optimizer_choices[] = {
+    {"adamw", MR_OPTIMIZER_ADAMW, false},
+    {"adam", MR_OPTIMIZER_ADAM, false},
+    {"sgd", MR_OPTIMIZER_SGD, false},
+    {"lion", MR_OPTIMIZER_LION, false},
+    {NULL, 0, false},
+};
 static const mr_field_choice lr_choices[] = {
     {"constant", MR_LR_CONSTANT, false},
     {"linear", MR_LR_LINEAR, false},
@@ -179,23 +185,23 @@ static const mr_field job_fields[] = {
     {.path = "optimizer.type",
      .kind = MR_FIELD_CHOICE,
      .fallback = "adamw",
-     .offset = offsetof(mr_job_draft, optimizer),
+     JOB(optimizer),
      .choices = optimizer_choices,
-     .help = "AdamW with decoupled decay on matrices"},
+     .help = "decay is decoupled in adamw and lion, part of the gradient in adam and sgd"},
     {.path = "optimizer.lr",
      .kind = MR_FIELD_NUMBER,
      .fallback = "1e-3",
      JOB(lr),
      .low_open = true,
      .high = 1000,
-     .help = "learning rate after the warm-up"},
+     .help = "learning rate after the warm-up; default of lion: 1e-4"},
     {.path = "optimizer.betas",
      .kind = MR_FIELD_PAIR,
      .fallback = "0.9 0.999",
      JOB(beta1),
      .high = 1,
      .high_open = true,
-     .help = "decay rates of the two moments"},
+     .help = "decay rates of the two moments; default of lion: [0.9, 0.99]"},
     {.path = "optimizer.eps",
      .kind = MR_FIELD_NUMBER,
      .fallback = "1e-8",
@@ -203,12 +209,24 @@ static const mr_field job_fields[] = {
      .low_open = true,
      .high = 1,
      .help = "added to the root of the second moment"},
+    {.path = "optimizer.momentum",
+     .kind = MR_FIELD_NUMBER,
+     .fallback = "0",
+     JOB(momentum),
+     .high = 1,
+     .high_open = true,
+     .help = "decay rate of sgd's sum of gradients; 0: none is kept"},
+    {.path = "optimizer.nesterov",
+     .kind = MR_FIELD_BOOL,
+     .fallback = "false",
+     JOB(nesterov),
+     .help = "sgd steps by the gradient that momentum will see next"},
     {.path = "optimizer.weight_decay",
      .kind = MR_FIELD_NUMBER,
      .fallback = "0.01",
      JOB(weight_decay),
      .high = 1000,
-     .help = "decay of parameters with two or more dimensions"},
+     .help = "decay of parameters with two or more dimensions; default of other types: 0"},
     {.path = "optimizer.grad_clip",
      .kind = MR_FIELD_NUMBER,
      .fallback = "0",
@@ -380,6 +398,19 @@ static bool layers_read(void *target, const mr_yaml_node *node, const char *path
     return true;
 }
 
+/* The table's defaults are AdamW's; the field has others for the other types. */
+static void optimizer_defaults(mr_job_draft *draft) {
+    mr_job *job = &draft->job;
+    bool lion = job->optimizer == MR_OPTIMIZER_LION;
+    if (job->optimizer != MR_OPTIMIZER_ADAMW &&
+        mr_job_draft_line(draft, "optimizer.weight_decay") == 0)
+        job->weight_decay = 0;
+    if (lion && mr_job_draft_line(draft, "optimizer.betas") == 0)
+        job->beta2 = 0.99;
+    if (lion && mr_job_draft_line(draft, "optimizer.lr") == 0)
+        job->lr = 1e-4;
+}
+
 bool mr_job_read(const mr_yaml_node *root, mr_job_draft *draft, mr_job_errors *errors) {
     char text[MR_SCALAR_TEXT_BYTES];
     size_t errors_before = errors->count;
@@ -394,6 +425,7 @@ bool mr_job_read(const mr_yaml_node *root, mr_job_draft *draft, mr_job_errors *e
     if (mr_job_draft_line(draft, "pipeline.stages") != 0 &&
         mr_job_draft_line(draft, "pipeline.topology.pipe") == 0)
         draft->job.pipe = draft->stages;
+    optimizer_defaults(draft);
     for (size_t i = 0; i < draft->job.layer_count; i++)
         draft->job.layers[i].precision = draft->job.precision;
     return errors->count == errors_before;

@@ -16,8 +16,7 @@ enum { MR_JOB_FIELDS_MAX = 48 };
 typedef struct mr_job_draft {
     mr_job job;    /* owns its arrays until it is handed on */
     size_t stages; /* pipeline.stages, the short form of topology: {pipe: N} */
-    int schema;    /* both have one value so far */
-    int optimizer;
+    int schema;    /* has one value so far */
     mr_field_mark marks[MR_JOB_FIELDS_MAX];
 } mr_job_draft;
 

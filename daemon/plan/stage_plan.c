@@ -3,7 +3,8 @@
  *   weights      4 for each element that the stage holds, a tied parameter once; in bf16 2 more for
  *                each element of a matrix: the copy that layers compute with
  *   gradients    4 for each element of each use: every use of a tied parameter has an accumulator
- *   optimizer    8 for each element that the stage holds: two moments
+ *   optimizer    4 for each state tensor of the optimizer (none to two) and each element that the
+ *                stage holds
  *   activations  in the job's precision, statistics in f32: peak_in_flight times what a microbatch
  *                keeps from F to B or W (each layer's saved bytes and input, and on the last stage
  *                the output that the loss keeps), plus the boundary buffers (towards each neighbour
@@ -18,7 +19,7 @@
 
 #include "daemon/base/alloc.h"
 
-enum { STAGE_ELEMENT_BYTES = 4, STAGE_OPTIMIZER_BYTES = 8 };
+enum { STAGE_ELEMENT_BYTES = 4 };
 
 /* A sum of sizes that remembers whether it ever overflowed. */
 typedef struct stage_sum {
@@ -160,13 +161,15 @@ static mr_status stage_fill(mr_plan *plan, size_t index, const bool *repeated) {
             flops += description->flops_backward_input + description->flops_backward_weight;
         stage->flops += flops * (double)plan->job->micro_batches;
     }
+    mr_optimizer_states states = mr_optimizer_states_of(plan->job->optimizer, plan->job->momentum);
     stage_sum weights = {0};
     stage_sum gradients = {0};
     stage_sum optimizer = {0};
     sum_add(&weights, elements.share.total, STAGE_ELEMENT_BYTES);
     sum_add(&weights, elements.compute.total, 1);
     sum_add(&gradients, plan->inference ? 0 : elements.uses.total, STAGE_ELEMENT_BYTES);
-    sum_add(&optimizer, plan->inference ? 0 : elements.share.total, STAGE_OPTIMIZER_BYTES);
+    sum_add(&optimizer, plan->inference ? 0 : elements.share.total,
+            states.count * STAGE_ELEMENT_BYTES);
     stage_sum activations = stage_activations(plan, stage);
     if (elements.whole.overflow || elements.share.overflow || elements.uses.overflow ||
         elements.compute.overflow || weights.overflow || gradients.overflow ||

@@ -33,27 +33,72 @@ double mr_optimizer_clip_factor(double norm, double clip) {
     return factor < 1 ? factor : 1;
 }
 
+/* Everything of a step but the decay, which the parameter decides. */
+typedef struct optimizer_options {
+    mr_adamw moments; /* of adamw and adam */
+    mr_sgd sgd;
+    mr_lion lion;
+} optimizer_options;
+
+static optimizer_options optimizer_options_make(const mr_job *job, uint64_t step,
+                                                double clip_factor) {
+    float lr = (float)mr_job_learning_rate(job, step);
+    return (optimizer_options){
+        .moments = {.lr = lr,
+                    .beta1 = (float)job->beta1,
+                    .beta2 = (float)job->beta2,
+                    .eps = (float)job->eps,
+                    .gradient_scale = (float)clip_factor,
+                    .bias_correction1 = (float)(1 - pow(job->beta1, (double)step)),
+                    .bias_correction2 = (float)(1 - pow(job->beta2, (double)step))},
+        .sgd = {.lr = lr,
+                .momentum = (float)job->momentum,
+                .gradient_scale = (float)clip_factor,
+                .nesterov = job->nesterov},
+        .lion = {.lr = lr,
+                 .beta1 = (float)job->beta1,
+                 .beta2 = (float)job->beta2,
+                 .gradient_scale = (float)clip_factor},
+    };
+}
+
+static void optimizer_step_one(mr_device *device, const mr_job *job, optimizer_options *options,
+                               const mr_stage_parameter *parameter) {
+    const mr_device_ops *ops = device->ops;
+    const mr_tensor *gradient = &parameter->gradient;
+    mr_tensor weight = parameter->weight;
+    mr_tensor first = parameter->states[0];
+    mr_tensor second = parameter->states[1];
+    float decay = parameter->description->decay ? (float)job->weight_decay : 0;
+    options->moments.weight_decay = decay;
+    options->sgd.weight_decay = decay;
+    options->lion.weight_decay = decay;
+    switch (job->optimizer) {
+    case MR_OPTIMIZER_ADAMW:
+        ops->adamw(device, &options->moments, gradient, &weight, &first, &second);
+        return;
+    case MR_OPTIMIZER_ADAM:
+        ops->adam(device, &options->moments, gradient, &weight, &first, &second);
+        return;
+    case MR_OPTIMIZER_SGD:
+        ops->sgd(device, &options->sgd, gradient, &weight, first.data == NULL ? NULL : &first);
+        return;
+    case MR_OPTIMIZER_LION:
+        ops->lion(device, &options->lion, gradient, &weight, &first);
+        return;
+    case MR_OPTIMIZER_KIND_COUNT:
+        break;
+    }
+    MR_ASSERT(false); /* the job was read */
+}
+
 void mr_optimizer_step(mr_parameters *parameters, uint64_t step, double clip_factor) {
-    mr_device *device = mr_parameters_device(parameters);
     const mr_job *job = mr_parameters_job(parameters);
     MR_ASSERT(mr_parameters_training(parameters));
     MR_ASSERT(step >= 1);
-    mr_adamw options = {
-        .lr = (float)mr_job_learning_rate(job, step),
-        .beta1 = (float)job->beta1,
-        .beta2 = (float)job->beta2,
-        .eps = (float)job->eps,
-        .gradient_scale = (float)clip_factor,
-        .bias_correction1 = (float)(1 - pow(job->beta1, (double)step)),
-        .bias_correction2 = (float)(1 - pow(job->beta2, (double)step)),
-    };
-    for (size_t i = 0; i < mr_parameters_count(parameters); i++) {
-        const mr_stage_parameter *parameter = mr_parameters_at(parameters, i);
-        mr_tensor weight = parameter->weight;
-        mr_tensor exp_avg = parameter->exp_avg;
-        mr_tensor exp_avg_sq = parameter->exp_avg_sq;
-        options.weight_decay = parameter->description->decay ? (float)job->weight_decay : 0;
-        device->ops->adamw(device, &options, &parameter->gradient, &weight, &exp_avg, &exp_avg_sq);
-    }
+    optimizer_options options = optimizer_options_make(job, step, clip_factor);
+    for (size_t i = 0; i < mr_parameters_count(parameters); i++)
+        optimizer_step_one(mr_parameters_device(parameters), job, &options,
+                           mr_parameters_at(parameters, i));
     mr_parameters_refresh(parameters);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* optimizer.h: from summed gradients to new weights: sums of squares, clip factor, AdamW.
+/* optimizer.h: from summed gradients to new weights: sums of squares, clip factor, and the
+ * step of the job's optimizer.
  * The global norm needs all stages: each gives its sums, the executor puts them in stage order,
  * which is layer order, and every stage computes the same norm from the same list (law 1).
  *
@@ -24,7 +25,7 @@ double mr_optimizer_norm(const double *sums, size_t count);
 /* min(1, clip / (norm + 1e-6)); 1 where clip is 0 (none). Refusing a norm that is not finite is the
  * caller's decision, before this. */
 double mr_optimizer_clip_factor(double norm, double clip);
-/* One AdamW step of every held parameter; step counts from 1. Learning rate from the job's
+/* One optimizer step of every held parameter; step counts from 1. Learning rate from the job's
  * schedule, weight decay only where the description says so. */
 void mr_optimizer_step(mr_parameters *parameters, uint64_t step, double clip_factor);
 

@@ -31,8 +31,7 @@ struct mr_parameters {
     mr_device_memory weights;
     mr_device_memory compute; /* of the matrices, in another precision than f32 */
     mr_device_memory gradients;
-    mr_device_memory exp_avg;
-    mr_device_memory exp_avg_sq;
+    mr_device_memory states[MR_OPTIMIZER_STATES_MAX];
     mr_device_memory sums;
 };
 
@@ -165,26 +164,25 @@ static mr_tensor parameters_tensor(const mr_device_memory *memory, size_t offset
     return (mr_tensor){.data = data, .shape = *shape};
 }
 
-/* Weights and moments: one slice per item, the same offsets in all three memories. */
+/* Weights and states: one slice per item, the same offsets in all of these memories. */
 static mr_status parameters_bind_items(mr_parameters *p) {
     mr_device *device = p->options.device;
+    mr_optimizer_states states = mr_parameters_states(p);
     mr_slices slices = {0};
     for (size_t k = 0; k < p->item_count; k++)
         (void)mr_slices_take(&slices, MR_DTYPE_F32,
                              parameters_elements(&p->items[k].description->shape), 1);
     MR_TRY(parameters_memory(device, "weights", &slices, &p->weights));
-    if (p->options.training) {
-        MR_TRY(parameters_memory(device, "first moments", &slices, &p->exp_avg));
-        MR_TRY(parameters_memory(device, "second moments", &slices, &p->exp_avg_sq));
-    }
+    for (size_t i = 0; i < states.count; i++)
+        MR_TRY(parameters_memory(device, states.names[i], &slices, &p->states[i]));
     slices = (mr_slices){0};
     for (size_t k = 0; k < p->item_count; k++) {
         mr_stage_parameter *item = &p->items[k];
         const mr_shape *shape = &item->description->shape;
         size_t offset = mr_slices_take(&slices, MR_DTYPE_F32, parameters_elements(shape), 1);
         item->weight = parameters_tensor(&p->weights, offset, shape);
-        item->exp_avg = parameters_tensor(&p->exp_avg, offset, shape);
-        item->exp_avg_sq = parameters_tensor(&p->exp_avg_sq, offset, shape);
+        for (size_t i = 0; i < MR_OPTIMIZER_STATES_MAX; i++)
+            item->states[i] = parameters_tensor(&p->states[i], offset, shape);
     }
     return MR_OK;
 }
@@ -262,7 +260,28 @@ static void parameters_bind_layers(mr_parameters *p) {
     }
 }
 
+static bool parameters_optimizer_runs(const mr_device_ops *ops, mr_optimizer_kind kind) {
+    switch (kind) {
+    case MR_OPTIMIZER_ADAMW:
+        return ops->adamw != NULL;
+    case MR_OPTIMIZER_ADAM:
+        return ops->adam != NULL;
+    case MR_OPTIMIZER_SGD:
+        return ops->sgd != NULL;
+    case MR_OPTIMIZER_LION:
+        return ops->lion != NULL;
+    case MR_OPTIMIZER_KIND_COUNT:
+        break;
+    }
+    return false;
+}
+
 static mr_status parameters_init(mr_parameters *p) {
+    const mr_device_ops *ops = p->options.device->ops;
+    mr_optimizer_kind optimizer = p->options.job->optimizer;
+    if (p->options.training && !parameters_optimizer_runs(ops, optimizer))
+        return MR_ERROR(UNIMPLEMENTED, "optimizer.type is %s, which a %s device does not compute",
+                        mr_optimizer_name(optimizer), ops->name);
     for (size_t i = 0; i < p->layer_count; i++) {
         mr_status status = mr_layer_check(parameters_spec(p, i));
         if (!mr_status_is_ok(status))
@@ -308,8 +327,8 @@ void mr_parameters_destroy(mr_parameters *parameters) {
         return;
     mr_device *device = parameters->options.device;
     parameters_memory_destroy(device, &parameters->sums);
-    parameters_memory_destroy(device, &parameters->exp_avg_sq);
-    parameters_memory_destroy(device, &parameters->exp_avg);
+    for (size_t i = MR_OPTIMIZER_STATES_MAX; i-- > 0;)
+        parameters_memory_destroy(device, &parameters->states[i]);
     parameters_memory_destroy(device, &parameters->gradients);
     parameters_memory_destroy(device, &parameters->compute);
     parameters_memory_destroy(device, &parameters->weights);
@@ -357,10 +376,9 @@ mr_status mr_parameters_draw(mr_parameters *parameters) {
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to draw initial weights");
     for (size_t k = 0; k < p->item_count; k++)
         parameters_draw_item(p, &p->items[k], host);
-    if (p->exp_avg.base != NULL)
-        device->ops->zero(device, p->exp_avg.base, p->exp_avg.bytes);
-    if (p->exp_avg_sq.base != NULL)
-        device->ops->zero(device, p->exp_avg_sq.base, p->exp_avg_sq.bytes);
+    for (size_t i = 0; i < MR_OPTIMIZER_STATES_MAX; i++)
+        if (p->states[i].base != NULL)
+            device->ops->zero(device, p->states[i].base, p->states[i].bytes);
     mr_free(host);
     mr_parameters_refresh(p);
     return MR_OK;
@@ -412,6 +430,13 @@ const mr_stage_parameter *mr_parameters_find_tie(const mr_parameters *parameters
     return item < parameters->item_count ? &parameters->items[item] : NULL;
 }
 
+mr_optimizer_states mr_parameters_states(const mr_parameters *parameters) {
+    const mr_job *job = parameters->options.job;
+    if (!parameters->options.training)
+        return (mr_optimizer_states){0};
+    return mr_optimizer_states_of(job->optimizer, job->momentum);
+}
+
 mr_device *mr_parameters_device(const mr_parameters *parameters) {
     return parameters->options.device;
 }
@@ -425,11 +450,13 @@ bool mr_parameters_training(const mr_parameters *parameters) {
 }
 
 mr_parameters_bytes mr_parameters_bytes_held(const mr_parameters *parameters) {
-    return (mr_parameters_bytes){
+    mr_parameters_bytes bytes = {
         .weights = parameters->weights.bytes + parameters->compute.bytes,
         .gradients = parameters->gradients.bytes,
-        .optimizer = parameters->exp_avg.bytes + parameters->exp_avg_sq.bytes,
     };
+    for (size_t i = 0; i < MR_OPTIMIZER_STATES_MAX; i++)
+        bytes.optimizer += parameters->states[i].bytes;
+    return bytes;
 }
 
 /* ---- gradients ----------------------------------------------------------------------------- */

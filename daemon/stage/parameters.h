@@ -3,11 +3,11 @@
  * a few device memories that are sized from the layers' descriptions and made once; and the stage's
  * mr_layer objects with tensors bound to them.
  *
- * Master weights, gradients and moments are f32 in every precision; checkpoints and sums over ranks
- * know nothing else. In bf16 each matrix has a rounded copy besides, its compute tensor, which is
- * all that layers see of it; whoever changes weights (draw and the optimizer step do it themselves)
- * ends with mr_parameters_refresh. Vectors (norm weights, biases) and everything in fp32 are
- * computed with as they are: there compute is the weight itself.
+ * Master weights, gradients and optimizer state are f32 in every precision; checkpoints and sums
+ * over ranks know nothing else. In bf16 each matrix has a rounded copy besides, its compute tensor,
+ * which is all that layers see of it; whoever changes weights (draw and the optimizer step do it
+ * themselves) ends with mr_parameters_refresh. Vectors (norm weights, biases) and everything in
+ * fp32 are computed with as they are: there compute is the weight itself.
  *
  * A tied parameter is held once per stage however many layers of the stage use it; each use has its
  * own gradient accumulator. It is *owned* by the stage that has the tie's first layer: only there
@@ -34,7 +34,7 @@ typedef struct mr_parameters_options {
     const mr_layer_description *descriptions; /* of all layers of the job; borrowed until destroy */
     size_t layer_first;
     size_t layer_end;
-    bool training; /* false: weights only; gradients and moments are absent (data NULL) */
+    bool training; /* false: weights only; gradients and states are absent (data NULL) */
 } mr_parameters_options;
 
 /* One parameter that the stage holds. Tensors are of description->shape in device memory, and f32
@@ -53,21 +53,21 @@ typedef struct mr_stage_parameter {
     mr_tensor compute; /* what layers read; the weight itself where no other type is asked for */
     mr_tensor gradient; /* what the optimizer reads: the first accumulator, which a sum over uses
                            and ranks overwrites */
-    mr_tensor exp_avg;
-    mr_tensor exp_avg_sq;
+    mr_tensor states[MR_OPTIMIZER_STATES_MAX]; /* in mr_parameters_states' order */
 } mr_stage_parameter;
 
 /* Makes the memories, all zero, and the layers. INVALID_ARGUMENT: a tied parameter of another shape
- * than its tie's first; UNIMPLEMENTED: a layer that this build cannot compute (mr_layer_check);
+ * than its tie's first; UNIMPLEMENTED: a layer that this build cannot compute (mr_layer_check), or
+ * an optimizer that the device lacks;
  * RESOURCE_EXHAUSTED: memory. Owner frees with mr_parameters_destroy. */
 MR_MUST_CHECK mr_status mr_parameters_create(const mr_parameters_options *options,
                                              mr_parameters **out_parameters);
 /* NULL is fine. */
 void mr_parameters_destroy(mr_parameters *parameters);
 
-/* Draws the initial weights; the moments become zero. Element e of parameter p of layer l is a pure
- * function of (job seed, l, p, e), a tied one drawn as its tie's first layer, so every cut of the
- * model into stages starts with the same bits (law 1). RESOURCE_EXHAUSTED: no host memory. */
+/* Draws the initial weights; optimizer state becomes zero. Element e of parameter p of layer l is a
+ * pure function of (job seed, l, p, e), a tied one drawn as its tie's first layer, so every cut of
+ * the model into stages starts with the same bits (law 1). RESOURCE_EXHAUSTED: no host memory. */
 MR_MUST_CHECK mr_status mr_parameters_draw(mr_parameters *parameters);
 
 /* Rounds the masters into their compute tensors; after every change of weights, before the next
@@ -90,11 +90,13 @@ const mr_stage_parameter *mr_parameters_of_layer(const mr_parameters *parameters
 /* The tied parameter of this key; NULL where the stage has no layer of the tie. */
 const mr_stage_parameter *mr_parameters_find_tie(const mr_parameters *parameters, const char *key);
 
-/* The device that holds them, the job they belong to, and whether gradients and moments exist. */
+/* The state tensors that every parameter has: the optimizer's; none without training. */
+mr_optimizer_states mr_parameters_states(const mr_parameters *parameters);
+/* The device that holds them, the job they belong to, and whether gradients and states exist. */
 mr_device *mr_parameters_device(const mr_parameters *parameters);
 const mr_job *mr_parameters_job(const mr_parameters *parameters);
 bool mr_parameters_training(const mr_parameters *parameters);
-/* Bytes of device memory in use: weights with their compute copies, gradients, moments. */
+/* Bytes of device memory in use: weights with their compute copies, gradients, states. */
 typedef struct mr_parameters_bytes {
     size_t weights;
     size_t gradients;

@@ -91,9 +91,19 @@ static mr_status session_size_loss(mr_session *session) {
     return MR_OK;
 }
 
+/* Feeds, gRPC links and checkpoint files work on host memory, which only a CPU device shares. */
+static mr_status session_check_device(const mr_device *device) {
+    if (strcmp(device->ops->name, "cpu") != 0)
+        return MR_ERROR(UNIMPLEMENTED,
+                        "a stage of this version trains in host memory; device %s has its own",
+                        device->ops->name);
+    return MR_OK;
+}
+
 static mr_status session_build(mr_session *session) {
     const mr_assignment *assignment = session->assignment;
     mr_device *device = session->options.device;
+    MR_TRY(session_check_device(device));
     const mr_stage_plan *stage = mr_assignment_stage(assignment);
     mr_parameters_options options = {
         .device = device,

@@ -202,9 +202,13 @@ CORPUS = ("It is a truth of mill races that water which is led past many wheels 
           "them, and that a stone in the channel stops them all. " * 80)
 
 
+ADAMW = "type: adamw, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1"
+
+
 def job_text(name="tiny", stages=2, partition="parameters", schedule="1f1b", steps=20, layers=3,
              dim=32, heads=2, length=16, batch=2, micro_batches=4, dropout=0.0, directory="",
-             every=0, extra="", corpus="corpus.txt", precision="fp32"):
+             every=0, extra="", corpus="corpus.txt", precision="fp32",
+             optimizer=ADAMW):
     """A small tiny-gpt job file; directory names the checkpoint folder."""
     checkpoint = ("checkpoint: {dir: %s, every_steps: %d, keep: 0}\n" % (directory, every)
                   if directory else "")
@@ -220,9 +224,10 @@ model:
   loss: cross_entropy
 pipeline: {stages: %d, partition: %s, schedule: %s}
 batch: {micro_batch_size: %d, micro_batches: %d, sequence_length: %d}
-optimizer: {type: adamw, lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, grad_clip: 1.0}
+optimizer: {%s, lr: 1e-3, grad_clip: 1.0}
 lr_schedule: {type: cosine, warmup_steps: %d, total_steps: %d, min_lr: 1e-4}
 precision: %s
 data: {format: bytes, train: %s, shuffle: true}
 %s%s""" % (name, dim, length, layers, dim, heads, dropout, dim, stages, partition, schedule, batch,
-           micro_batches, length, min(5, steps), steps, precision, corpus, checkpoint, extra)
+           micro_batches, length, optimizer, min(5, steps), steps, precision, corpus, checkpoint,
+           extra)

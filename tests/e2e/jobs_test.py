@@ -2,6 +2,7 @@
 """The life of jobs, from outside: the queue when members are too few, the checkpoints that stay and
 the ones that go, resuming from a tag, and what an inference job leaves behind."""
 
+import json
 import os
 import unittest
 
@@ -90,6 +91,22 @@ class Jobs(unittest.TestCase):
                          [(s["step"], s["loss"]) for s in whole[4:]])
         run = self.cluster.train(path, "--resume=step-000000000005").check(3)
         self.assertIn("step-000000000005", run.err)
+
+    def test_a_checkpoint_of_another_optimizer_is_refused_with_both_names(self):
+        directory = os.path.join(self.cluster.folder, "kinds")
+        path = self.cluster.write("kinds.yaml", job_text(
+            name="kinds", steps=2, directory=directory, optimizer="type: sgd, momentum: 0.9"))
+        self.cluster.train(path).check()
+        with open(os.path.join(directory, "step-000000000002", "manifest.json")) as file:
+            self.assertEqual(json.load(file)["optimizer"]["type"], "sgd")
+        path = self.cluster.write("kinds.yaml", job_text(
+            name="kinds", steps=4, directory=directory, optimizer="type: lion"))
+        run = self.cluster.train(path, "--resume=step-000000000002")
+        self.assertNotEqual(run.code, 0)
+        self.assertIn("optimizer.type is lion but checkpoint step-000000000002 has the state of "
+                      "sgd", run.err)
+        # Weights alone do not care.
+        self.cluster.client("generate", path, "--tokens", "4").check()
 
     def test_generating_needs_a_checkpoint_and_leaves_the_members_free(self):
         directory = os.path.join(self.cluster.folder, "empty")

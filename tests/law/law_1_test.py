@@ -6,11 +6,13 @@ GPipe, with uniform and parameters partitions, with one and two threads, and sto
 resumed at another number of stages. Each step's loss and gradient norm (9 significant digits), the
 last step's with all bits of the doubles, and the SHA-256 of each layer file of the last checkpoint,
 weights and moments, must equal the first run's.
+Adam, SGD and Lion keep it as well, with the state tensors of each and no others in the files.
 In bf16 the same holds among bf16 runs; their loss stays close to fp32's, and a checkpoint, which is
 fp32 in either precision, goes from one to the other.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import unittest
@@ -29,6 +31,17 @@ def digests(folder):
             with open(os.path.join(folder, name), "rb") as file:
                 result[name] = hashlib.sha256(file.read()).hexdigest()
     return result
+
+
+def state_names(folder):
+    """Names of the optimizer's states in a checkpoint: what stands before a parameter's name."""
+    names = set()
+    for name in os.listdir(folder):
+        if name.endswith("-optim_states.safetensors"):
+            with open(os.path.join(folder, name), "rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            names.update(tensor.split(".")[0] for tensor in header if tensor != "__metadata__")
+    return sorted(names)
 
 
 def last_checkpoint(folder, step=STEPS):
@@ -118,6 +131,30 @@ class Law1(unittest.TestCase):
                                                       precision="bf16")
             self.assertEqual(other_bits, bits[10:])
             self.assertEqual(other_files, files)
+
+    def test_other_optimizers_give_the_same_bits_in_every_cut_and_after_a_stop(self):
+        kinds = {"adam": ("type: adam, weight_decay: 0.1", ["exp_avg", "exp_avg_sq"]),
+                 "sgd": ("type: sgd", []),
+                 "momentum": ("type: sgd, momentum: 0.9, nesterov: true, weight_decay: 0.1",
+                              ["momentum"]),
+                 "lion": ("type: lion, weight_decay: 0.1", ["exp_avg"])}
+        with Cluster(stages=3) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            for name, (optimizer, states) in kinds.items():
+                with self.subTest(name):
+                    bits, files, directory = self.run_job(cluster, name, 1, every=10,
+                                                          optimizer=optimizer)
+                    self.assertEqual(len(files), 12 if states else 6)
+                    self.assertEqual(state_names(last_checkpoint(directory)), states)
+                    other_bits, other_files, _ = self.run_job(
+                        cluster, name + "-3", 3, schedule="gpipe", optimizer=optimizer)
+                    self.assertEqual((other_bits, other_files), (bits, files))
+                    copy = os.path.join(cluster.folder, "stopped-" + name)
+                    os.mkdir(copy)
+                    shutil.copytree(last_checkpoint(directory, 10), last_checkpoint(copy, 10))
+                    other_bits, other_files, _ = self.run_job(cluster, name, 2, resume_from=copy,
+                                                              optimizer=optimizer)
+                    self.assertEqual((other_bits, other_files), (bits[10:], files))
 
     def test_a_run_stopped_and_resumed_at_another_stage_count_gives_the_same_bits(self):
         with Cluster(stages=3, threads=2) as cluster:

@@ -162,6 +162,9 @@ static const mr_device_ops cpu_ops = {
     .accumulate = mr_device_cpu_accumulate,
     .cast = mr_device_cpu_cast,
     .adamw = mr_device_cpu_adamw,
+    .adam = mr_device_cpu_adam,
+    .sgd = mr_device_cpu_sgd,
+    .lion = mr_device_cpu_lion,
 };
 
 /* Everything that can fail; what was made so far is destroyed by the caller. */

@@ -114,6 +114,12 @@ void mr_device_cpu_mean_squared_error(mr_device *device, const mr_tensor *y,
 void mr_device_cpu_sum_of_squares(mr_device *device, const mr_tensor *x, double *out);
 void mr_device_cpu_adamw(mr_device *device, const mr_adamw *options, const mr_tensor *gradient,
                          mr_tensor *parameter, mr_tensor *exp_avg, mr_tensor *exp_avg_sq);
+void mr_device_cpu_adam(mr_device *device, const mr_adamw *options, const mr_tensor *gradient,
+                        mr_tensor *parameter, mr_tensor *exp_avg, mr_tensor *exp_avg_sq);
+void mr_device_cpu_sgd(mr_device *device, const mr_sgd *options, const mr_tensor *gradient,
+                       mr_tensor *parameter, mr_tensor *momentum);
+void mr_device_cpu_lion(mr_device *device, const mr_lion *options, const mr_tensor *gradient,
+                        mr_tensor *parameter, mr_tensor *exp_avg);
 void mr_device_cpu_cast(mr_device *device, const mr_tensor *x, mr_tensor *y);
 void mr_device_cpu_copy(mr_device *device, void *to, const void *from, size_t bytes);
 void mr_device_cpu_zero(mr_device *device, void *at, size_t bytes);

@@ -130,6 +130,34 @@ static void script_adamw(bench *b, outputs *o) {
     b->ops->adamw(b->device, &options, &gradient.on, &p->on, &m->on, &v->on);
 }
 
+static void script_other_optimizers(bench *b, outputs *o) {
+    bench_tensor gradient = bench_random_f32(b, 1.0f, R, C, 0);
+    mr_adamw adam = {.lr = 1e-3f,
+                     .beta1 = 0.9f,
+                     .beta2 = 0.95f,
+                     .eps = 1e-8f,
+                     .weight_decay = 0.1f,
+                     .gradient_scale = 0.7f,
+                     .bias_correction1 = 0.1f,
+                     .bias_correction2 = 0.05f};
+    mr_sgd sgd = {.lr = 1e-3f,
+                  .momentum = 0.9f,
+                  .weight_decay = 0.1f,
+                  .gradient_scale = 0.7f,
+                  .nesterov = true};
+    mr_lion lion = {
+        .lr = 1e-3f, .beta1 = 0.9f, .beta2 = 0.99f, .weight_decay = 0.1f, .gradient_scale = 0.7f};
+    bench_tensor *p = keep(o, bench_random_f32(b, 1.0f, R, C, 0));
+    bench_tensor *m = keep(o, bench_random_f32(b, 1.0f, R, C, 0));
+    bench_tensor *v = keep(o, bench_random_f32(b, 0.0f, R, C, 0));
+    if (b->ops->adam != NULL)
+        b->ops->adam(b->device, &adam, &gradient.on, &p->on, &m->on, &v->on);
+    if (b->ops->sgd != NULL)
+        b->ops->sgd(b->device, &sgd, &gradient.on, &p->on, &m->on);
+    if (b->ops->lion != NULL)
+        b->ops->lion(b->device, &lion, &gradient.on, &p->on, &m->on);
+}
+
 static void script_run(bench *b, outputs *o) {
     mr_dropout dropout = {.key = mr_random_key_make(1, MR_RANDOM_DROPOUT, 2, 3, 4),
                           .probability = 0.1f};
@@ -141,6 +169,7 @@ static void script_run(bench *b, outputs *o) {
     script_elements(b, o, &dropout, &x);
     script_loss(b, o, &x);
     script_adamw(b, o);
+    script_other_optimizers(b, o);
     for (size_t i = 0; i < o->count; i++)
         bench_fetch(b, &o->tensors[i]);
 }

@@ -27,6 +27,7 @@ static void check_all(const mistake *mistakes, size_t count) {
 }
 
 #define CHECK(mistakes) check_all(mistakes, sizeof(mistakes) / sizeof((mistakes)[0]))
+#define OPTIMIZER "type: adamw, lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8"
 #define TOPOLOGY "topology: {pipe: 2, data: 1, model: 1}"
 
 static void test_wrong_keys_are_refused(void **state) {
@@ -204,7 +205,8 @@ static void test_words_of_later_versions_list_what_exists(void **state) {
          "precision fp16 is not supported by this version; it must be fp32 or bf16"},
         {"format: bytes", "format: npy", 22,
          "data.format npy is not supported by this version; it must be bytes or llmc"},
-        {"type: adamw", "type: sgd", 19, "optimizer.type is sgd; it must be adamw"},
+        {"type: adamw", "type: rmsprop", 19,
+         "optimizer.type is rmsprop; it must be adamw, adam, sgd or lion"},
         {"chunks: 1", "chunks: 2", 16,
          "pipeline.chunks greater than 1 is not supported by this version: it is 2; it must be 1"},
         {"heads: 8", "heads: 8, kv_heads: 2", 7,
@@ -259,6 +261,27 @@ static void test_a_pattern_that_is_too_long_is_refused(void **state) {
     text[strlen(text) - 1] = '\0'; /* 255 bytes are a pattern, in no layer's name */
     job_text_refuse(job_text_edit("partition: parameters", text), 14,
                     "pipeline.partition: pattern 0000000");
+}
+
+static void test_fields_of_another_optimizer_are_refused(void **state) {
+    static const mistake mistakes[] = {
+        {"type: adamw", "type: lion", 19,
+         "optimizer.eps is given but optimizer.type is lion; it belongs to adamw and adam"},
+        {", eps: 1e-8", ", momentum: 0.9", 19,
+         "optimizer.momentum is given but optimizer.type is adamw; it belongs to sgd"},
+        {"type: adamw", "type: adam, nesterov: false", 19,
+         "optimizer.nesterov is given but optimizer.type is adam; it belongs to sgd"},
+        {OPTIMIZER, "type: sgd, betas: [0.9, 0.95]", 19,
+         "optimizer.betas is given but optimizer.type is sgd; it belongs to adamw, adam and lion"},
+        {OPTIMIZER, "type: sgd, nesterov: true", 19,
+         "optimizer.nesterov is true but optimizer.momentum is 0; it must be above 0 and below 1"},
+        {OPTIMIZER, "type: sgd, momentum: 1", 19,
+         "optimizer.momentum is 1; it must be a number of at least 0 and below 1"},
+        {OPTIMIZER, "type: sgd, momentum: 0.9, nesterov: 1", 19,
+         "optimizer.nesterov is 1; it must be true or false"},
+    };
+    (void)state;
+    CHECK(mistakes);
 }
 
 static void test_fields_that_contradict_are_refused(void **state) {
@@ -419,6 +442,7 @@ int main(void) {
         cmocka_unit_test(test_wrong_types_are_refused),
         cmocka_unit_test(test_values_out_of_bounds_are_refused),
         cmocka_unit_test(test_words_of_later_versions_list_what_exists),
+        cmocka_unit_test(test_fields_of_another_optimizer_are_refused),
         cmocka_unit_test(test_patterns_that_cannot_cut_are_refused),
         cmocka_unit_test(test_a_pattern_that_is_too_long_is_refused),
         cmocka_unit_test(test_fields_that_contradict_are_refused),

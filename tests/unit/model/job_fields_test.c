@@ -57,6 +57,8 @@ static void check_rest(const mr_job *job) {
     assert_int_equal(job->micro_batch_size, 4);
     assert_int_equal(job->micro_batches, 8);
     assert_int_equal(job->sequence_length, 32);
+    assert_int_equal(job->optimizer, MR_OPTIMIZER_ADAMW);
+    assert_true(job->momentum == 0 && !job->nesterov);
     assert_true(job->lr == 1e-3);
     assert_true(job->beta1 == 0.9);
     assert_true(job->beta2 == 0.95);
@@ -175,6 +177,43 @@ static void test_least_training_job_gets_documented_defaults(void **state) {
     mr_job_destroy(job);
 }
 
+/* Each type's defaults are the field's; what is given stays. */
+static void test_optimizers_have_their_own_defaults(void **state) {
+    static const struct {
+        const char *text;
+        mr_optimizer_kind kind;
+        double lr, beta2, weight_decay, momentum;
+        bool nesterov;
+    } cases[] = {
+        {"type: adamw", MR_OPTIMIZER_ADAMW, 1e-3, 0.999, 0.01, 0, false},
+        {"type: adam", MR_OPTIMIZER_ADAM, 1e-3, 0.999, 0, 0, false},
+        {"type: adam, weight_decay: 0.2", MR_OPTIMIZER_ADAM, 1e-3, 0.999, 0.2, 0, false},
+        {"type: sgd", MR_OPTIMIZER_SGD, 1e-3, 0.999, 0, 0, false},
+        {"type: sgd, lr: 0.1, momentum: 0.9, nesterov: true", MR_OPTIMIZER_SGD, 0.1, 0.999, 0, 0.9,
+         true},
+        {"type: lion", MR_OPTIMIZER_LION, 1e-4, 0.99, 0, 0, false},
+        {"type: lion, lr: 1e-3, betas: [0.9, 0.98]", MR_OPTIMIZER_LION, 1e-3, 0.98, 0, 0, false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char text[1024];
+        (void)snprintf(text, sizeof(text),
+                       "schema: millrace.job/v1\nname: a\nmodel:\n"
+                       "  layers: [{type: linear, in: 1, out: 1}]\n  loss: mse\n"
+                       "batch: {micro_batch_size: 1, sequence_length: 1}\n"
+                       "lr_schedule: {total_steps: 5}\noptimizer: {%s}\n",
+                       cases[i].text);
+        mr_job *job = job_text_parse(text);
+        assert_int_equal(job->optimizer, cases[i].kind);
+        assert_true(job->lr == cases[i].lr);
+        assert_true(job->beta1 == 0.9 && job->beta2 == cases[i].beta2);
+        assert_true(job->weight_decay == cases[i].weight_decay);
+        assert_true(job->momentum == cases[i].momentum);
+        assert_true(job->nesterov == cases[i].nesterov);
+        mr_job_destroy(job);
+    }
+}
+
 static void test_inference_job_needs_no_steps(void **state) {
     static const char text[] = "schema: millrace.job/v1\n"
                                "name: a\n"
@@ -290,6 +329,7 @@ int main(void) {
         cmocka_unit_test(test_precision_reaches_every_layer),
         cmocka_unit_test(test_json_gives_the_same_job),
         cmocka_unit_test(test_least_training_job_gets_documented_defaults),
+        cmocka_unit_test(test_optimizers_have_their_own_defaults),
         cmocka_unit_test(test_inference_job_needs_no_steps),
         cmocka_unit_test(test_bounds_and_weights_are_kept),
         cmocka_unit_test(test_a_pattern_is_kept_to_its_last_byte),

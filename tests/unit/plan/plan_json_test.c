@@ -204,6 +204,29 @@ static void test_a_tied_parameter_is_held_once_but_summed_per_use(void **state) 
     mr_job_destroy(job);
 }
 
+static void test_optimizer_state_is_counted_by_its_kind(void **state) {
+    static const struct {
+        mr_optimizer_kind kind;
+        double momentum;
+        size_t bytes; /* for each element */
+    } cases[] = {
+        {MR_OPTIMIZER_ADAMW, 0, 8}, {MR_OPTIMIZER_ADAM, 0, 8},  {MR_OPTIMIZER_SGD, 0, 0},
+        {MR_OPTIMIZER_SGD, 0.9, 4}, {MR_OPTIMIZER_LION, 0, 4},
+    };
+    (void)state;
+    mr_job *job = job_make(1, 1, "uniform", "1f1b");
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        mr_plan *plan = NULL;
+        job->optimizer = cases[i].kind;
+        job->momentum = cases[i].momentum;
+        assert_true(mr_status_is_ok(mr_plan_make(job, false, &plan)));
+        assert_int_equal(plan->stages[0].optimizer_bytes,
+                         cases[i].bytes * plan->stages[0].parameters);
+        mr_plan_destroy(plan);
+    }
+    mr_job_destroy(job);
+}
+
 static void test_bubbles_follow_schedule_and_costs(void **state) {
     (void)state;
     for (int pipe = 1; pipe <= 3; pipe++) {
@@ -331,6 +354,7 @@ int main(void) {
         cmocka_unit_test(test_parameters_and_their_memory_are_counted),
         cmocka_unit_test(test_bf16_adds_copies_of_matrices_and_halves_activations),
         cmocka_unit_test(test_a_tied_parameter_is_held_once_but_summed_per_use),
+        cmocka_unit_test(test_optimizer_state_is_counted_by_its_kind),
         cmocka_unit_test(test_bubbles_follow_schedule_and_costs),
         cmocka_unit_test(test_gpipe_keeps_all_microbatches),
         cmocka_unit_test(test_activation_checkpoints_keep_less),

@@ -75,8 +75,8 @@ static void shadow_step(shadow *s, const float *gradient, int step, bool decay) 
 static void shadow_compare(const stage_model *model, const shadow *s,
                            const mr_stage_parameter *parameter) {
     float *weight = stage_read(model, &parameter->weight);
-    float *exp_avg = stage_read(model, &parameter->exp_avg);
-    float *exp_avg_sq = stage_read(model, &parameter->exp_avg_sq);
+    float *exp_avg = stage_read(model, &parameter->states[0]);
+    float *exp_avg_sq = stage_read(model, &parameter->states[1]);
     for (size_t i = 0; i < s->n; i++)
         if (!(fabs((double)weight[i] - s->p[i]) <= 1e-6 * fmax(1, fabs(s->p[i]))) ||
             !(fabs((double)exp_avg[i] - s->m[i]) <= 1e-6) ||

@@ -76,8 +76,8 @@ static void test_drawn_weights_have_the_described_deviation(void **state) {
         bool drawn = wanted > 0 && wanted < 1;
         /* 60 elements at least: the estimate's own deviation is below a tenth; four of them. */
         assert_true(fabs(deviation - wanted) <= (drawn ? 0.4 * wanted : 0));
-        assert_true(deviation_of(&m, &item->exp_avg) == 0);
-        assert_true(deviation_of(&m, &item->exp_avg_sq) == 0);
+        assert_true(deviation_of(&m, &item->states[0]) == 0);
+        assert_true(deviation_of(&m, &item->states[1]) == 0);
     }
     mr_parameters_destroy(p);
     stage_model_deinit(&m);
@@ -181,7 +181,7 @@ static void test_inference_holds_weights_alone(void **state) {
     assert_int_equal(bytes.gradients, 0);
     assert_int_equal(bytes.optimizer, 0);
     assert_null(mr_parameters_layer(p, 1)->gradients);
-    assert_null(mr_parameters_at(p, 0)->exp_avg.data);
+    assert_null(mr_parameters_at(p, 0)->states[0].data);
     assert_null(mr_parameters_at(p, 0)->gradient.data);
     mr_parameters_destroy(p);
     stage_model_deinit(&m);

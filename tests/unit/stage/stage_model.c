@@ -102,6 +102,25 @@ void stage_model_init_thrice(stage_model *m) {
     stage_model_finish(m, 4, 0);
 }
 
+void stage_model_init_pair(stage_model *m) {
+    *m = (stage_model){.job = stage_job};
+    m->job.loss = MR_LOSS_MSE;
+    m->job.micro_batch_size = 1;
+    m->job.sequence_length = 1;
+    m->job.optimizer = MR_OPTIMIZER_SGD;
+    m->job.lr = 0.1;
+    m->job.lr_kind = MR_LR_CONSTANT;
+    m->job.warmup_steps = 0;
+    m->job.weight_decay = 0;
+    m->job.grad_clip = 0;
+    for (size_t i = 0; i < 2; i++)
+        m->layers[i] = (mr_layer_spec){.type = MR_LAYER_TYPE_LINEAR,
+                                       .in = 1,
+                                       .out = 1,
+                                       .precision = MR_DTYPE_F32};
+    stage_model_finish(m, 2, 0);
+}
+
 void stage_model_deinit(stage_model *m) {
     stage_ok(m->device->ops->check(m->device));
     mr_device_destroy(m->device);

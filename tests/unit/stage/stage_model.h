@@ -22,6 +22,9 @@ void stage_model_init_gpt(stage_model *m);
 void stage_model_init_gpt_bf16(stage_model *m);
 /* Three uses of one tie: embedding, lm_head, layernorm, lm_head, all of width 8 = V. */
 void stage_model_init_thrice(stage_model *m);
+/* Two linear layers of one weight and no bias, squared error, M 2, B 1, SGD with a constant lr of
+ * 0.1, no clipping. */
+void stage_model_init_pair(stage_model *m);
 void stage_model_deinit(stage_model *m);
 
 /* The parameters of layers [first, end). */

@@ -28,6 +28,12 @@ double MR_KERNEL(squared_error)(const float *y, const float *target, float facto
 double MR_KERNEL(sum_of_squares)(const float *x, size_t n);
 void MR_KERNEL(adamw)(const mr_adamw *options, const float *gradient, float *parameter,
                       float *exp_avg, float *exp_avg_sq, size_t n);
+void MR_KERNEL(adam)(const mr_adamw *options, const float *gradient, float *parameter,
+                     float *exp_avg, float *exp_avg_sq, size_t n);
+void MR_KERNEL(sgd)(const mr_sgd *options, const float *gradient, float *parameter,
+                    float *momentum, size_t n);
+void MR_KERNEL(lion)(const mr_lion *options, const float *gradient, float *parameter,
+                     float *exp_avg, size_t n);
 void MR_KERNEL(attention_forward)(const mr_cpu_attention *attention);
 void MR_KERNEL(attention_backward)(const mr_cpu_attention *attention);
 

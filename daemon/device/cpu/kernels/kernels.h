@@ -104,6 +104,13 @@ typedef struct mr_cpu_kernels {
     double (*sum_of_squares)(const float *x, size_t n);
     void (*adamw)(const mr_adamw *options, const float *gradient, float *parameter, float *exp_avg,
                   float *exp_avg_sq, size_t n);
+    void (*adam)(const mr_adamw *options, const float *gradient, float *parameter, float *exp_avg,
+                 float *exp_avg_sq, size_t n);
+    /* momentum NULL: none. */
+    void (*sgd)(const mr_sgd *options, const float *gradient, float *parameter, float *momentum,
+                size_t n);
+    void (*lion)(const mr_lion *options, const float *gradient, float *parameter, float *exp_avg,
+                 size_t n);
     void (*attention_forward)(const mr_cpu_attention *attention);
     void (*attention_backward)(const mr_cpu_attention *attention);
 } mr_cpu_kernels;

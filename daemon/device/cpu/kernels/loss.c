@@ -1,22 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* loss.c: losses, sums of squares and the optimizer's update.
+/* loss.c: losses and sums of squares.
  * Cross-entropy of a row: with m the largest logit and s the sum of exp(logit - m), the loss is
  * log s + m - logit[label] and the gradient exp(logit - m)/s, less one at the label. Rows stay in
  * cache over the three passes. */
 #include <math.h>
 
 #include "daemon/device/cpu/kernels/declare.h"
-
-V_INLINE vf loss_load(const float *p, size_t n) {
-    return n >= V_LANES ? v_load(p) : v_load_n(p, n);
-}
-
-V_INLINE void loss_store(float *p, vf x, size_t n) {
-    if (n >= V_LANES)
-        v_store(p, x);
-    else
-        v_store_n(p, x, n);
-}
 
 static float loss_row_max(const float *x, size_t n) {
     vf top = v_set(-INFINITY);
@@ -71,7 +60,7 @@ void MR_KERNEL(cross_entropy)(const mr_cpu_cross_entropy *entropy, size_t first,
             continue;
         const vf scale = v_set(entropy->scale / sum);
         for (size_t i = 0; i < V; i += V_LANES)
-            loss_store(dlogits + i, loss_load(dlogits + i, V - i) * scale, V - i);
+            v_store_left(dlogits + i, v_load_left(dlogits + i, V - i) * scale, V - i);
         dlogits[label] -= entropy->scale;
     }
 }
@@ -80,10 +69,10 @@ double MR_KERNEL(squared_error)(const float *y, const float *target, float facto
                                 size_t n) {
     vd sums[2] = {{0}, {0}};
     for (size_t i = 0; i < n; i += V_LANES) {
-        vf d = loss_load(y + i, n - i) - loss_load(target + i, n - i);
+        vf d = v_load_left(y + i, n - i) - v_load_left(target + i, n - i);
         v_square_add(d, sums);
         if (dy != NULL)
-            loss_store(dy + i, d * factor, n - i);
+            v_store_left(dy + i, d * factor, n - i);
     }
     return v_sum_double(sums[0] + sums[1]);
 }
@@ -91,28 +80,6 @@ double MR_KERNEL(squared_error)(const float *y, const float *target, float facto
 double MR_KERNEL(sum_of_squares)(const float *x, size_t n) {
     vd sums[2] = {{0}, {0}};
     for (size_t i = 0; i < n; i += V_LANES)
-        v_square_add(loss_load(x + i, n - i), sums);
+        v_square_add(v_load_left(x + i, n - i), sums);
     return v_sum_double(sums[0] + sums[1]);
-}
-
-void MR_KERNEL(adamw)(const mr_adamw *options, const float *gradient, float *parameter,
-                      float *exp_avg, float *exp_avg_sq, size_t n) {
-    const vf beta1 = v_set(options->beta1);
-    const vf beta2 = v_set(options->beta2);
-    const vf rest1 = v_set(1.0f - options->beta1);
-    const vf rest2 = v_set(1.0f - options->beta2);
-    const vf keep = v_set(1.0f - options->lr * options->weight_decay);
-    const vf step = v_set(-options->lr / options->bias_correction1);
-    const vf root = v_set(1.0f / options->bias_correction2);
-    for (size_t i = 0; i < n; i += V_LANES) {
-        size_t left = n - i;
-        vf g = loss_load(gradient + i, left) * options->gradient_scale;
-        vf m = v_fma(beta1, loss_load(exp_avg + i, left), rest1 * g);
-        vf v = v_fma(beta2, loss_load(exp_avg_sq + i, left), rest2 * (g * g));
-        vf p = loss_load(parameter + i, left) * keep;
-        vf update = m / (v_sqrt(v * root) + options->eps);
-        loss_store(parameter + i, v_fma(step, update, p), left);
-        loss_store(exp_avg + i, m, left);
-        loss_store(exp_avg_sq + i, v, left);
-    }
 }

@@ -24,6 +24,9 @@ const mr_cpu_kernels MR_KERNEL(table) = {
     .squared_error = MR_KERNEL(squared_error),
     .sum_of_squares = MR_KERNEL(sum_of_squares),
     .adamw = MR_KERNEL(adamw),
+    .adam = MR_KERNEL(adam),
+    .sgd = MR_KERNEL(sgd),
+    .lion = MR_KERNEL(lion),
     .attention_forward = MR_KERNEL(attention_forward),
     .attention_backward = MR_KERNEL(attention_backward),
 };

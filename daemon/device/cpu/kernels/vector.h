@@ -93,6 +93,17 @@ V_INLINE void v_store_n(float *p, vf x, size_t n) {
 }
 #endif
 
+/* A whole vector where left, the elements from p on, has one; else what there is. */
+V_INLINE vf v_load_left(const float *p, size_t left) {
+    return left >= V_LANES ? v_load(p) : v_load_n(p, left);
+}
+V_INLINE void v_store_left(float *p, vf x, size_t left) {
+    if (left >= V_LANES)
+        v_store(p, x);
+    else
+        v_store_n(p, x, left);
+}
+
 /* a b + c, rounded once where the instruction set can. max and min give b when one is not a
  * number, so that such values pass through clamps written as v_max(bound, x). */
 #if defined(MR_ISA_AVX512)
