@@ -31,7 +31,7 @@ static const mr_ds_reason adam_reasons[] = {
     {"set_grad_none", "it chooses an implementation"},
     {"fp32_optimizer_states", "optimizer state is fp32, always"},
     {"bias_correction", "the moments are bias-corrected, always"},
-    {"amsgrad", "there is no such form of AdamW here"},
+    {"amsgrad", "there is no such form of Adam here"},
     {"maximize", "the loss is made smaller, always"},
     {"max_grad_norm", "DeepSpeed refuses it too; gradient_clipping says it"},
     {NULL, NULL},
@@ -52,18 +52,18 @@ static bool betas_read(const mr_ds_section *params, double betas[2]) {
     return good;
 }
 
+static void decay_explain(const mr_ds_section *params, double weight_decay) {
+    if (weight_decay > 0)
+        mr_ds_differ(params, "weight_decay",
+                     "here only parameters of two or more dimensions decay, there all of a group");
+}
+
 /* adam_w_mode counts for type Adam alone. */
 static void adam_explain_decay(const mr_ds_section *params, bool is_adamw, bool adam_w_mode,
                                double weight_decay) {
     if (!adam_w_mode && is_adamw)
         mr_ds_leave(params, "adam_w_mode", "type AdamW is AdamW whatever it says");
-    else if (!adam_w_mode && weight_decay > 0)
-        mr_ds_differ(params, "adam_w_mode",
-                     "decay that goes through the moments has no counterpart: adamw decays apart "
-                     "from them");
-    if (weight_decay > 0)
-        mr_ds_differ(params, "weight_decay",
-                     "here only parameters of two or more dimensions decay, there all of a group");
+    decay_explain(params, weight_decay);
 }
 
 static void adam_read(const mr_ds_section *params, bool is_adamw, ds_rate *rate) {
@@ -84,13 +84,80 @@ static void adam_read(const mr_ds_section *params, bool is_adamw, ds_rate *rate)
     if (!good)
         return;
     *rate = (ds_rate){.known = true, .lr = lr};
-    mr_ds_report_set(report, "optimizer", "type", json_string("adamw"));
+    const char *type = is_adamw || adam_w_mode ? "adamw" : "adam";
+    mr_ds_report_set(report, "optimizer", "type", json_string(type));
     mr_ds_report_set(report, "optimizer", "lr", json_real(lr));
     mr_ds_report_set(report, "optimizer", "betas", json_pack("[f, f]", betas[0], betas[1]));
     mr_ds_report_set(report, "optimizer", "eps", json_real(eps));
     mr_ds_report_set(report, "optimizer", "weight_decay", json_real(weight_decay));
     adam_explain_decay(params, is_adamw, adam_w_mode, weight_decay);
     mr_ds_leave_rest(params, adam_carried, adam_reasons, "it is not known here");
+}
+
+/* ---- sgd and lion ---- */
+
+static const char *const sgd_carried[] = {"lr", "momentum", "nesterov", "weight_decay", NULL};
+static const mr_ds_reason sgd_reasons[] = {
+    {"dampening", "momentum takes the whole gradient, always"},
+    {"foreach", "it chooses an implementation"},
+    {"fused", "it chooses an implementation"},
+    {"maximize", "the loss is made smaller, always"},
+    {NULL, NULL},
+};
+
+static void sgd_read(const mr_ds_section *params, ds_rate *rate) {
+    double lr = 1e-3;
+    double momentum = 0;
+    double weight_decay = 0;
+    bool nesterov = false;
+    bool good = mr_ds_read_number(params, "lr", 0, true, LR_MAX, &lr);
+    good &= mr_ds_read_number(params, "momentum", 0, false, 1, &momentum);
+    good &= mr_ds_read_bool(params, "nesterov", &nesterov);
+    good &= mr_ds_read_number(params, "weight_decay", 0, false, 1000, &weight_decay);
+    if (good && momentum >= 1) {
+        mr_ds_refuse(params, "momentum", "a number of at least 0 and below 1");
+        return;
+    }
+    if (good && nesterov && momentum <= 0) {
+        mr_ds_refuse(params, "nesterov", "false where momentum is 0");
+        return;
+    }
+    if (!good)
+        return;
+    *rate = (ds_rate){.known = true, .lr = lr};
+    mr_ds_report_set(params->report, "optimizer", "type", json_string("sgd"));
+    mr_ds_report_set(params->report, "optimizer", "lr", json_real(lr));
+    mr_ds_report_set(params->report, "optimizer", "momentum", json_real(momentum));
+    mr_ds_report_set(params->report, "optimizer", "nesterov", json_boolean(nesterov));
+    mr_ds_report_set(params->report, "optimizer", "weight_decay", json_real(weight_decay));
+    decay_explain(params, weight_decay);
+    mr_ds_leave_rest(params, sgd_carried, sgd_reasons, "it is not known here");
+}
+
+static const char *const lion_carried[] = {"lr", "betas", "weight_decay", NULL};
+static const mr_ds_reason lion_reasons[] = {
+    {"set_grad_none", "it chooses an implementation"},
+    {"fp32_optimizer_states", "optimizer state is fp32, always"},
+    {NULL, NULL},
+};
+
+static void lion_read(const mr_ds_section *params, ds_rate *rate) {
+    double lr = 1e-3;
+    double betas[2] = {0.9, 0.99};
+    double weight_decay = 0;
+    bool good = mr_ds_read_number(params, "lr", 0, true, LR_MAX, &lr);
+    good &= betas_read(params, betas);
+    good &= mr_ds_read_number(params, "weight_decay", 0, false, 1000, &weight_decay);
+    if (!good)
+        return;
+    *rate = (ds_rate){.known = true, .lr = lr};
+    mr_ds_report_set(params->report, "optimizer", "type", json_string("lion"));
+    mr_ds_report_set(params->report, "optimizer", "lr", json_real(lr));
+    mr_ds_report_set(params->report, "optimizer", "betas",
+                     json_pack("[f, f]", betas[0], betas[1]));
+    mr_ds_report_set(params->report, "optimizer", "weight_decay", json_real(weight_decay));
+    decay_explain(params, weight_decay);
+    mr_ds_leave_rest(params, lion_carried, lion_reasons, "it is not known here");
 }
 
 static void optimizer_read(const mr_ds_section *file, ds_rate *rate) {
@@ -107,13 +174,17 @@ static void optimizer_read(const mr_ds_section *file, ds_rate *rate) {
         return;
     mr_ds_leave_rest(&section, carried, reasons, "it is not known here");
     if (type != NULL && strcasecmp(type, "auto") == 0) {
-        mr_ds_refuse(&section, "type", "Adam or AdamW");
+        mr_ds_refuse(&section, "type", "Adam, AdamW, SGD or Lion");
     } else if (type != NULL && (strcasecmp(type, "Adam") == 0 || strcasecmp(type, "AdamW") == 0)) {
         adam_read(&params, strcasecmp(type, "AdamW") == 0, rate);
+    } else if (type != NULL && strcasecmp(type, "SGD") == 0) {
+        sgd_read(&params, rate);
+    } else if (type != NULL && strcasecmp(type, "Lion") == 0) {
+        lion_read(&params, rate);
     } else {
         mr_ds_report_miss(file->report, "optimizer.type");
         if (type != NULL)
-            mr_ds_leave(&section, "type", "a job file's optimizer is adamw");
+            mr_ds_leave(&section, "type", "a job file knows adamw, adam, sgd and lion");
         mr_ds_leave_rest(&params, none, reasons + 1,
                          "it belongs to an optimizer that is not there");
     }

@@ -102,6 +102,10 @@ wrong "{$micro, \"optimizer\": {\"type\": \"Adam\", \"params\": {\"betas\": [0.9
     'optimizer.params.betas: it is a list; it must be a list of two numbers, each of at'
 wrong "{$micro, \"optimizer\": {\"type\": \"Adam\", \"params\": {\"lr\": \"1e-3\"}}}" \
     'optimizer.params.lr: it is "1e-3"; it must be a number above 0 and at most 1000'
+wrong "{$micro, \"optimizer\": {\"type\": \"SGD\", \"params\": {\"momentum\": 1}}}" \
+    'optimizer.params.momentum: it is 1; it must be a number of at least 0 and below 1'
+wrong "{$micro, \"optimizer\": {\"type\": \"SGD\", \"params\": {\"nesterov\": true}}}" \
+    'optimizer.params.nesterov: it is true; it must be false where momentum is 0'
 wrong "{$micro, \"gradient_clipping\": -1}" \
     'gradient_clipping: it is -1; it must be a number of at least 0'
 wrong "{$micro, \"fp16\": {\"enabled\": true}, \"bf16\": {\"enabled\": true}}" \
