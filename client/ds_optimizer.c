@@ -31,7 +31,7 @@ static const mr_ds_reason adam_reasons[] = {
     {"set_grad_none", "it chooses an implementation"},
     {"fp32_optimizer_states", "optimizer state is fp32, always"},
     {"bias_correction", "the moments are bias-corrected, always"},
-    {"amsgrad", "there is no such form of Adam here"},
+    {"amsgrad", "there is no such form of AdamW here"},
     {"maximize", "the loss is made smaller, always"},
     {"max_grad_norm", "DeepSpeed refuses it too; gradient_clipping says it"},
     {NULL, NULL},
