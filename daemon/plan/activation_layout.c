@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sizes saturate: a sum that was ever too large stays SIZE_MAX and is refused once, by who asked. */
+/* Sizes saturate: a sum that was ever too large stays SIZE_MAX; who asked refuses it once. */
 #include "daemon/plan/activation_layout.h"
 
 #include "daemon/base/alloc.h"
