@@ -63,7 +63,7 @@ static void layout_run(const mr_plan *plan, const mr_stage_plan *stage, size_t f
         laid.output = areas_take(areas, keeps || last, output);
         laid.saved = areas_take(areas, keeps, layer->saved_bytes);
         laid.output_again = laid.output;
-        if (laid.again && last)
+        if (laid.again && i + 1 == stage->layer_end)
             laid.output_again = areas_take(areas, false, output);
         if (out_layers != NULL)
             out_layers[i - stage->layer_first] = laid;

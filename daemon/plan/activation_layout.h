@@ -35,9 +35,9 @@ typedef struct mr_activation_layer {
     bool again;
     mr_activation_place output;
     mr_activation_place saved;
-    /* Where its output goes when it is computed again. Differs from output for the last layer of a
-     * run: there the next run's input stays untouched, or the gradient of the loss, which on the
-     * last stage has taken the output's place. */
+    /* Where its output goes when it is computed again. Differs from output for the stage's last
+     * layer only: the gradient of the loss has taken the output's place, or a link may still be
+     * reading it. The input of a later run is written anew with the same bits. */
     mr_activation_place output_again;
 } mr_activation_layer;
 
