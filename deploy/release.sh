@@ -13,6 +13,7 @@ shift
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 top=$root/millrace
+shopt -s nullglob
 mkdir -p "$top/bin" "$top/lib" "$top/tests/gpu" "$top/examples"
 
 for file in "$@"; do
@@ -26,7 +27,8 @@ for file in "$@"; do
     esac
     cp -L --no-preserve=mode "$file" "$top/$target/"
 done
-chmod 755 "$top"/bin/* "$top"/tests/gpu/*
+rmdir "$top/tests/gpu" "$top/tests" 2>/dev/null || true # a build without CUDA has no tests/gpu
+find "$top/bin" "$top/tests" -type f -exec chmod 755 {} + 2>/dev/null || true
 
 # What a program needs, as the loader resolves it here: "name => path".
 needed() {

@@ -82,6 +82,11 @@ static size_t job_input_width(const mr_job *job) {
     return 0;
 }
 
+bool mr_job_layer_is_checkpointable(const mr_job *job, size_t index) {
+    MR_ASSERT(index < job->layer_count);
+    return job->checkpointable == 0 || (job->checkpointable >> job->layers[index].type & 1) != 0;
+}
+
 mr_shape mr_job_input_shape(const mr_job *job) {
     size_t B = job->micro_batch_size;
     size_t T = job->sequence_length;

@@ -55,6 +55,7 @@ typedef struct mr_job {
     mr_schedule_kind schedule;
     size_t chunks;
     size_t checkpoint_interval; /* activation_checkpoint_interval */
+    uint32_t checkpointable; /* checkpointable_layers: one bit for each mr_layer_type; 0: all */
     /* batch */
     size_t micro_batch_size; /* B */
     size_t micro_batches;    /* M, per replica and step */
@@ -109,9 +110,12 @@ void mr_job_destroy(mr_job *job);
 /* Makes a job one for inference: one replica, one microbatch at a time. */
 void mr_job_become_inference(mr_job *job);
 /* May a good job be run by this version? What a plan can be made of is more than what the stages
- * can do. training: it needs a loss and a number of steps. UNIMPLEMENTED: a model axis, or
- * activation checkpointing; INVALID_ARGUMENT: lr_schedule.total_steps or model.loss. */
+ * can do. training: it needs a loss and a number of steps. UNIMPLEMENTED: a model axis;
+ * INVALID_ARGUMENT: lr_schedule.total_steps or model.loss. */
 MR_MUST_CHECK mr_status mr_job_check_runnable(const mr_job *job, bool training);
+
+/* May layer index be computed again in backward, by pipeline.checkpointable_layers? */
+bool mr_job_layer_is_checkpointable(const mr_job *job, size_t index);
 
 /* The shape that enters layer 0 for one microbatch: tokens i32 [B, T], or f32 [B, in] for a model
  * that starts with another layer than an embedding. */

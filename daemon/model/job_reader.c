@@ -77,6 +77,8 @@ static bool weights_read(void *target, const mr_yaml_node *node, const char *pat
                          mr_job_errors *errors);
 static bool layers_read(void *target, const mr_yaml_node *node, const char *path,
                         mr_job_errors *errors);
+static bool checkpointable_read(void *target, const mr_yaml_node *node, const char *path,
+                                mr_job_errors *errors);
 
 /* The job file: every key outside model.layers, with its default, in one place. */
 static const mr_field job_fields[] = {
@@ -161,6 +163,10 @@ static const mr_field job_fields[] = {
      .fallback = "0",
      JOB(checkpoint_interval),
      .help = "layers between kept activations; 0 keeps all"},
+    {.path = "pipeline.checkpointable_layers",
+     .kind = MR_FIELD_CUSTOM,
+     .read = checkpointable_read,
+     .help = "types of layer whose runs may be computed again; default: all"},
     {.path = "batch.micro_batch_size",
      .kind = MR_FIELD_SIZE,
      .required = true,
@@ -386,6 +392,11 @@ static bool weights_read(void *target, const mr_yaml_node *node, const char *pat
         }
     }
     return true;
+}
+
+static bool checkpointable_read(void *target, const mr_yaml_node *node, const char *path,
+                                mr_job_errors *errors) {
+    return mr_layer_types_read(node, path, &((mr_job_draft *)target)->job.checkpointable, errors);
 }
 
 static bool layers_read(void *target, const mr_yaml_node *node, const char *path,

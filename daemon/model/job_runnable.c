@@ -13,11 +13,6 @@ mr_status mr_job_check_runnable(const mr_job *job, bool training) {
         return MR_ERROR(UNIMPLEMENTED,
                         "pipeline.topology.model is %zu; this version does not cut layers, 1",
                         job->model);
-    if (job->checkpoint_interval > 0)
-        return MR_ERROR(UNIMPLEMENTED,
-                        "pipeline.activation_checkpoint_interval is %zu; this version keeps all "
-                        "activations, 0",
-                        job->checkpoint_interval);
     if (training && job->loss == MR_LOSS_NONE)
         return MR_ERROR(INVALID_ARGUMENT,
                         "model.loss is none; training needs cross_entropy or mse");

@@ -431,3 +431,28 @@ bool mr_layers_read(const mr_yaml_node *node, const char *path, mr_layer_spec **
     mr_free(entries);
     return good;
 }
+
+static_assert(MR_LAYER_TYPE_COUNT <= 32, "layer types are bits of a word");
+
+bool mr_layer_types_read(const mr_yaml_node *node, const char *path, uint32_t *out_types,
+                         mr_job_errors *errors) {
+    char text[MR_SCALAR_TEXT_BYTES];
+    if (node->kind != MR_YAML_LIST || node->child_count == 0) {
+        mr_job_errors_add(errors, node->line,
+                          "%s is %s; it must be a list of at least one layer type", path,
+                          mr_scalar_describe(node, text));
+        return false;
+    }
+    uint32_t types = 0;
+    size_t index = 0;
+    for (const mr_yaml_node *item = node->child; item != NULL; item = item->next, index++) {
+        char item_path[MR_FIELD_PATH_BYTES];
+        int type = 0;
+        (void)snprintf(item_path, sizeof(item_path), "%s[%zu]", path, index);
+        if (!mr_field_choose(type_choices, "", item, item_path, &type, errors))
+            return false;
+        types |= UINT32_C(1) << type;
+    }
+    *out_types = types;
+    return true;
+}

@@ -13,4 +13,9 @@
 bool mr_layers_read(const mr_yaml_node *node, const char *path, mr_layer_spec **out_layers,
                     size_t *out_count, mr_job_errors *errors);
 
+/* Reads a list of layer types into bits, one for each mr_layer_type. False when anything was wrong;
+ * the errors then say what. */
+bool mr_layer_types_read(const mr_yaml_node *node, const char *path, uint32_t *out_types,
+                         mr_job_errors *errors);
+
 #endif

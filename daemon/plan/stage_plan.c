@@ -5,19 +5,14 @@
  *   gradients    4 for each element of each use: every use of a tied parameter has an accumulator
  *   optimizer    4 for each state tensor of the optimizer (none to two) and each element that the
  *                stage holds
- *   activations  in the job's precision, statistics in f32: peak_in_flight times what a microbatch
- *                keeps from F to B or W (each layer's saved bytes and input, and on the last stage
- *                the output that the loss keeps), plus the boundary buffers (towards each neighbour
- *                one tensor that comes and one that goes), plus the work space (the largest layer's
- *                scratch and retained bytes, and two tensors of the largest size for what passes
- *                from layer to layer)
- * With activation_checkpoint_interval k a microbatch keeps only the input of every k-th layer, and
- * the work space grows by what the largest such run of layers keeps while it is computed again. In
- * inference nothing is kept: gradients and optimizer are 0, saved bytes count as work space.
- * A parameter that the model axis cuts counts with its share. */
+ *   activations  what activation_layout.h lays out: the very bytes that the stage asks its device
+ *                for. What lies in the slots of links and of the feed is not among them
+ * In inference gradients and optimizer are 0. A parameter that the model axis cuts counts with its
+ * share. */
 #include "daemon/plan/stage_plan.h"
 
 #include "daemon/base/alloc.h"
+#include "daemon/plan/activation_layout.h"
 
 enum { STAGE_ELEMENT_BYTES = 4 };
 
@@ -31,12 +26,6 @@ static void sum_add(stage_sum *sum, size_t value, size_t times) {
     size_t product = 0;
     if (!mr_size_mul(value, times, &product) || !mr_size_add(sum->total, product, &sum->total))
         sum->overflow = true;
-}
-
-static void sum_raise(stage_sum *sum, stage_sum other) {
-    if (other.total > sum->total)
-        sum->total = other.total;
-    sum->overflow = sum->overflow || other.overflow;
 }
 
 static stage_sum shape_sum(const mr_shape *shape) {
@@ -53,62 +42,10 @@ static stage_sum layer_input(const mr_plan *plan, size_t layer) {
     return shape_sum(&input);
 }
 
-/* What one microbatch keeps of the layers [first, end) when none is computed again. */
-static stage_sum layers_kept(const mr_plan *plan, size_t first, size_t end) {
-    stage_sum sum = {0};
-    for (size_t layer = first; layer < end; layer++) {
-        stage_sum input = layer_input(plan, layer);
-        sum_add(&sum, input.total, 1);
-        sum_add(&sum, plan->layers[layer].saved_bytes, 1);
-        sum.overflow = sum.overflow || input.overflow;
-    }
-    return sum;
-}
-
-/* The work space of one call, whatever the schedule. */
-static stage_sum layers_work(const mr_plan *plan, size_t first, size_t end) {
-    stage_sum work = {0};
-    stage_sum tensor = layer_input(plan, first);
-    for (size_t layer = first; layer < end; layer++) {
-        const mr_layer_description *description = &plan->layers[layer];
-        stage_sum call = {0};
-        sum_add(&call, description->scratch_bytes, 1);
-        sum_add(&call, plan->inference ? description->saved_bytes : description->retained_bytes, 1);
-        sum_raise(&work, call);
-        sum_raise(&tensor, layer_input(plan, layer + 1));
-    }
-    sum_add(&work, tensor.total, 2);
-    work.overflow = work.overflow || tensor.overflow;
-    return work;
-}
-
 static stage_sum stage_activations(const mr_plan *plan, const mr_stage_plan *stage) {
-    size_t first = stage->layer_first;
-    size_t end = stage->layer_end;
-    size_t interval = plan->job->checkpoint_interval;
-    bool is_last = end == plan->job->layer_count;
-    stage_sum kept = {0};
-    stage_sum again = {0};
-    if (!plan->inference && interval == 0)
-        kept = layers_kept(plan, first, end);
-    for (size_t run = first; !plan->inference && interval > 0 && run < end; run += interval) {
-        stage_sum input = layer_input(plan, run);
-        sum_add(&kept, input.total, 1);
-        kept.overflow = kept.overflow || input.overflow;
-        sum_raise(&again, layers_kept(plan, run, end - run < interval ? end : run + interval));
-    }
-    stage_sum output = layer_input(plan, end);
-    if (is_last && !plan->inference)
-        sum_add(&kept, output.total, 1);
-    stage_sum sum = layers_work(plan, first, end);
-    sum_add(&sum, kept.total, stage->peak_in_flight);
-    sum_add(&sum, again.total, 1);
-    if (first > 0)
-        sum_add(&sum, layer_input(plan, first).total, 2);
-    if (!is_last)
-        sum_add(&sum, output.total, 2);
-    sum.overflow = sum.overflow || kept.overflow || again.overflow;
-    return sum;
+    mr_activation_layout layout;
+    mr_activation_layout_make(plan, stage, &layout, NULL);
+    return (stage_sum){.total = layout.bytes, .overflow = layout.bytes == SIZE_MAX};
 }
 
 static size_t parameter_elements(const mr_parameter *parameter) {

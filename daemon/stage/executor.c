@@ -326,6 +326,7 @@ static void executor_prepare(mr_executor *executor, const mr_assignment *assignm
         .kind = MR_EXECUTOR_PREPARED,
         .step = step,
         .ids = mr_session_take_ids(executor->session),
+        .held = mr_session_memory(executor->session),
     };
     executor_report(executor, &report);
 }

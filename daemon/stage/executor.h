@@ -65,11 +65,20 @@ typedef struct mr_step_result {
     double transport_seconds; /* EXEC's time in link calls that was not waiting for data */
 } mr_step_result;
 
+/* Device memory that a prepared stage really holds, in the words of the plan's memory. */
+typedef struct mr_memory_held {
+    size_t weights;
+    size_t gradients;
+    size_t optimizer;
+    size_t activations;
+} mr_memory_held;
+
 typedef struct mr_executor_report {
     mr_executor_report_kind kind;
     uint64_t step; /* the step that comes next, from 0; STEP_DONE, RESULT: the step done */
     mr_status status;
     mr_step_result result;
+    mr_memory_held held; /* PREPARED */
     char tag[MR_NAME_BYTES];
     mr_layer_store_files files;
     float *logits;

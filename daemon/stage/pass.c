@@ -36,12 +36,28 @@ mr_tensor mr_pass_forward(const mr_pass *pass, const mr_tensor *x) {
     return output;
 }
 
+/* Computes the outputs and saved bytes of layer's run again, with the same random numbers, from the
+ * run's input. Nothing is done for a run that kept everything. */
+static void pass_run_again(const mr_pass *pass, const mr_tensor *x, size_t layer) {
+    const mr_activation_layer *run = mr_activations_layer(pass->activations, layer);
+    for (size_t i = run->run_first; i < run->run_end; i++) {
+        if (!mr_activations_layer(pass->activations, i)->again)
+            continue;
+        mr_layer_call call = pass_call(pass, i);
+        mr_tensor input = pass_input(pass, x, i);
+        mr_tensor output = mr_activations_output_again(pass->activations, pass_slot(pass), i);
+        mr_layer_forward(mr_parameters_layer(pass->parameters, i), &call, &input, &output);
+    }
+}
+
 /* Layers from last to first; the gradient moves between two buffers by turns, so that a layer reads
  * one and writes the other. */
 void mr_pass_backward(const mr_pass *pass, const mr_tensor *x, const mr_tensor *dy, mr_tensor *dx) {
     mr_tensor gradient = *dy;
     for (size_t i = mr_parameters_layer_count(pass->parameters); i-- > 0;) {
         const mr_layer *layer = mr_parameters_layer(pass->parameters, i);
+        if (mr_activations_layer(pass->activations, i)->run_end == i + 1)
+            pass_run_again(pass, x, i);
         mr_layer_call call = pass_call(pass, i);
         mr_tensor input = pass_input(pass, x, i);
         mr_tensor input_gradient = mr_activations_gradient(pass->activations, i, i);

@@ -220,6 +220,16 @@ uint64_t mr_session_next_step(const mr_session *session) {
     return session->next_step;
 }
 
+mr_memory_held mr_session_memory(const mr_session *session) {
+    mr_parameters_bytes parameters = mr_parameters_bytes_held(session->parameters);
+    return (mr_memory_held){
+        .weights = parameters.weights,
+        .gradients = parameters.gradients,
+        .optimizer = parameters.optimizer,
+        .activations = mr_activations_bytes(session->activations),
+    };
+}
+
 const float *mr_session_logits(const mr_session *session, size_t *out_count) {
     *out_count = session->logit_count;
     return session->logits;

@@ -53,6 +53,8 @@ MR_MUST_CHECK mr_status mr_session_agree(mr_session *session, void *record, size
 const mr_assignment *mr_session_assignment(const mr_session *session);
 /* The step that comes next, from 0. */
 uint64_t mr_session_next_step(const mr_session *session);
+/* What its parameters and activations take of the device's memory. */
+mr_memory_held mr_session_memory(const mr_session *session);
 /* Inference: logits of the step just done. */
 const float *mr_session_logits(const mr_session *session, size_t *out_count);
 /* Any thread, after connect: ends every wait. */

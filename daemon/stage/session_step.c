@@ -98,7 +98,7 @@ static mr_status session_backward(mr_session *session, uint32_t micro_batch) {
     if (session->connections.gradient_out != NULL) {
         /* One gradient may still be on its way; the other buffer is free. */
         MR_TRY(mr_link_wait_sent(session->connections.gradient_out,
-                                 MR_ACTIVATIONS_GRADIENT_BUFFERS - 1, MR_STEP_WAIT_TIMEOUT_MS));
+                                 MR_ACTIVATION_GRADIENT_BUFFERS - 1, MR_STEP_WAIT_TIMEOUT_MS));
         dx = mr_activations_outgoing(session->activations, session->gradients_sent);
     }
     int64_t start_ns = mr_clock_now_ns();

@@ -44,6 +44,7 @@ typedef struct stage_job {
     bool inference;
     uint64_t next_step;
     mr_step_result result; /* of the last step, rank 0 */
+    mr_memory_held held;   /* zero until EXEC has prepared */
     mr_assignment *assignment; /* borrowed by EXEC until it reports Released */
     mr_group_ids ids;          /* of Connect; likewise */
     mr_status ending;                /* what the client's feed is told */
@@ -289,6 +290,7 @@ static void stage_detached(void *context, mr_status why) {
 static void stage_prepared(stage *self, const mr_executor_report *report) {
     mr_status status = MR_OK;
     self->job.next_step = report->step;
+    self->job.held = report->held;
     if (self->job.assignment->stage == 0)
         status = mr_feed_start(self->feed, self->job.assignment, report->step);
     if (mr_status_is_ok(status))
@@ -395,6 +397,7 @@ static void stage_heartbeat(void *context) {
         .next_step = self->job.next_step,
         .progress = progress,
         .result = self->job.result,
+        .held = self->job.held,
         .assignment = stage_holds_job(self) ? self->job.assignment : NULL,
     };
     mr_stage_status_publish(self->page, &status);

@@ -7,18 +7,29 @@
 
 #include "daemon/base/version.h"
 
+static json_t *status_memory(size_t weights, size_t gradients, size_t optimizer,
+                             size_t activations) {
+    return json_pack("{s:I,s:I,s:I,s:I}", "weights", (json_int_t)weights, "gradients",
+                     (json_int_t)gradients, "optimizer", (json_int_t)optimizer, "activations",
+                     (json_int_t)activations);
+}
+
+/* memory_bytes is what the plan predicts, memory_held_bytes what the device really gave. */
 static json_t *status_job(const mr_stage_status *status) {
     const mr_stage_plan *plan = mr_assignment_stage(status->assignment);
-    return json_pack("{s:s, s:s, s:I, s:i, s:i, s:[I,I], s:I, s:{s:I,s:I,s:I,s:I}, s:I}", "id",
+    const mr_memory_held *held = &status->held;
+    return json_pack("{s:s, s:s, s:I, s:i, s:i, s:[I,I], s:I, s:o, s:o, s:I}", "id",
                      status->job_id, "name", status->assignment->job->name, "epoch",
                      (json_int_t)status->epoch, "rank", (int)status->rank, "stage",
                      (int)status->assignment->stage, "layers", (json_int_t)plan->layer_first,
                      (json_int_t)plan->layer_end, "next_step", (json_int_t)status->next_step,
-                     "memory_bytes", "weights", (json_int_t)plan->weights_bytes, "gradients",
-                     (json_int_t)plan->gradients_bytes, "optimizer",
-                     (json_int_t)plan->optimizer_bytes, "activations",
-                     (json_int_t)plan->activations_bytes, "peak_in_flight",
-                     (json_int_t)plan->peak_in_flight);
+                     "memory_bytes",
+                     status_memory(plan->weights_bytes, plan->gradients_bytes,
+                                   plan->optimizer_bytes, plan->activations_bytes),
+                     "memory_held_bytes",
+                     status_memory(held->weights, held->gradients, held->optimizer,
+                                   held->activations),
+                     "peak_in_flight", (json_int_t)plan->peak_in_flight);
 }
 
 static json_t *status_result(const mr_step_result *result) {

@@ -207,9 +207,10 @@ ADAMW = "type: adamw, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1"
 
 def job_text(name="tiny", stages=2, partition="parameters", schedule="1f1b", steps=20, layers=3,
              dim=32, heads=2, length=16, batch=2, micro_batches=4, dropout=0.0, directory="",
-             every=0, extra="", corpus="corpus.txt", precision="fp32",
+             every=0, extra="", corpus="corpus.txt", precision="fp32", interval=0, again=(),
              optimizer=ADAMW):
-    """A small tiny-gpt job file; directory names the checkpoint folder."""
+    """A small tiny-gpt job file; directory names the checkpoint folder; interval and again are the
+    activation_checkpoint_interval and, if any, the checkpointable_layers."""
     checkpoint = ("checkpoint: {dir: %s, every_steps: %d, keep: 0}\n" % (directory, every)
                   if directory else "")
     return """schema: millrace.job/v1
@@ -222,12 +223,13 @@ model:
     - {type: layernorm, dim: %d}
     - {type: lm_head, tie: embed}
   loss: cross_entropy
-pipeline: {stages: %d, partition: %s, schedule: %s}
+pipeline: {stages: %d, partition: %s, schedule: %s, activation_checkpoint_interval: %d%s}
 batch: {micro_batch_size: %d, micro_batches: %d, sequence_length: %d}
 optimizer: {%s, lr: 1e-3, grad_clip: 1.0}
 lr_schedule: {type: cosine, warmup_steps: %d, total_steps: %d, min_lr: 1e-4}
 precision: %s
 data: {format: bytes, train: %s, shuffle: true}
-%s%s""" % (name, dim, length, layers, dim, heads, dropout, dim, stages, partition, schedule, batch,
+%s%s""" % (name, dim, length, layers, dim, heads, dropout, dim, stages, partition, schedule,
+           interval, ", checkpointable_layers: [%s]" % ", ".join(again) if again else "", batch,
            micro_batches, length, optimizer, min(5, steps), steps, precision, corpus, checkpoint,
            extra)

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The life of jobs, from outside: the queue when members are too few, the checkpoints that stay and
-the ones that go, resuming from a tag, and what an inference job leaves behind."""
+the ones that go, resuming from a tag, what an inference job leaves behind, and the memory that a
+stage says it holds."""
 
 import json
 import os
+import time
 import unittest
+import urllib.request
 
 from cluster import CORPUS, Cluster, job_text
 
@@ -119,6 +122,50 @@ class Jobs(unittest.TestCase):
         self.assertTrue(run.out)
         members = self.cluster.client("-o", "json", "stage", "list").check().json()["stages"]
         self.assertEqual({m["job_id"] for m in members}, {None})
+
+    def stage_status(self, stage):
+        address = self.cluster.stages[stage].ready["status_address"]
+        with urllib.request.urlopen("http://%s/status" % address, timeout=5) as answer:
+            return json.load(answer)
+
+    def held(self, interval):
+        """Bytes of activations that each stage of a running job holds, by stage."""
+        name = "memory-%d" % interval
+        path = self.cluster.write(name + ".yaml", job_text(
+            name=name, steps=200, schedule="gpipe", interval=interval, **SLOW))
+        process = self.cluster.client_start("-o", "jsonl", "train", path)
+        for _ in range(3):
+            process.stdout.readline()
+        # The page is written anew once a second.
+        deadline = time.monotonic() + 20
+        while True:
+            pages = [self.stage_status(stage) for stage in range(2)]
+            if all(p.get("job", {}).get("name") == name and
+                   p["job"]["memory_held_bytes"]["activations"] for p in pages):
+                if any("last_step" in p for p in pages):
+                    break
+            self.assertLess(time.monotonic(), deadline, pages)
+            time.sleep(0.1)
+        self.cluster.client("job", "cancel", name).check()
+        process.communicate(timeout=30)
+        plan = self.cluster.client("-o", "json", "job", "plan", path).check().json()
+        result = {}
+        for page in pages:
+            job = page["job"]
+            predicted, held = job["memory_bytes"], job["memory_held_bytes"]
+            self.assertEqual(predicted, plan["stages"][job["stage"]]["memory_bytes"])
+            self.assertEqual(held["activations"], predicted["activations"])
+            for kind in ("weights", "gradients", "optimizer"):
+                self.assertGreaterEqual(held[kind], predicted[kind])
+                self.assertLess(held[kind], predicted[kind] * 1.01 + 4096)
+            self.assertEqual(page.get("last_step", {}).get("allocations", 0), 0)
+            result[job["stage"]] = held["activations"]
+        return result
+
+    def test_a_stage_shows_the_memory_that_was_predicted_and_that_it_holds(self):
+        kept, again = self.held(0), self.held(1)
+        for stage in range(2):
+            self.assertLess(again[stage], kept[stage] / 2)
 
 
 if __name__ == "__main__":

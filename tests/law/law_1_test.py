@@ -7,6 +7,7 @@ resumed at another number of stages. Each step's loss and gradient norm (9 signi
 last step's with all bits of the doubles, and the SHA-256 of each layer file of the last checkpoint,
 weights and moments, must equal the first run's.
 Adam, SGD and Lion keep it as well, with the state tensors of each and no others in the files.
+The same holds with activation checkpointing, at any interval and with any list of layers.
 In bf16 the same holds among bf16 runs; their loss stays close to fp32's, and a checkpoint, which is
 fp32 in either precision, goes from one to the other.
 """
@@ -82,6 +83,26 @@ class Law1(unittest.TestCase):
                                 cluster, name, stages, schedule=schedule, partition=partition)
                             self.assertEqual(other_bits, bits)
                             self.assertEqual(other_files, files)
+
+    def test_every_checkpoint_interval_gives_the_same_bits(self):
+        with Cluster(stages=3) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            for precision in ("fp32", "bf16"):
+                bits, files, _ = self.run_job(cluster, "kept-" + precision, 1,
+                                              precision=precision)
+                for stages, schedule, interval, again in (
+                        (1, "1f1b", 1, ()), (1, "gpipe", 2, ()), (1, "1f1b", 6, ()),
+                        (2, "1f1b", 1, ()), (2, "gpipe", 2, ("transformer_block", "embedding")),
+                        (2, "1f1b", 3, ()), (3, "1f1b", 1, ("transformer_block",)),
+                        (3, "gpipe", 2, ()), (3, "1f1b", 4, ())):
+                    name = "again-%s-s%d-%s-k%d-%d" % (precision, stages, schedule, interval,
+                                                       len(again))
+                    with self.subTest(name):
+                        other_bits, other_files, _ = self.run_job(
+                            cluster, name, stages, schedule=schedule, interval=interval,
+                            again=again, precision=precision)
+                        self.assertEqual(other_bits, bits)
+                        self.assertEqual(other_files, files)
 
     def test_every_number_of_threads_gives_the_same_bits(self):
         seen = []

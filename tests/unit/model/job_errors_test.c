@@ -139,6 +139,12 @@ static void test_wrong_types_are_refused(void **state) {
          "pipeline.layer_weights is 3; it must be a list with one number for each layer"},
         {"partition: parameters", "partition: weights\n  layer_weights: [1, -2]", 15,
          "pipeline.layer_weights[1] is -2; it must be a number of at least 0"},
+        {"chunks: 1", "checkpointable_layers: linear", 16,
+         "pipeline.checkpointable_layers is linear; it must be a list of at least one layer type"},
+        {"chunks: 1", "checkpointable_layers: []", 16,
+         "pipeline.checkpointable_layers is a list; it must be a list of at least one layer type"},
+        {"chunks: 1", "checkpointable_layers: [linear, linaer]", 16,
+         "pipeline.checkpointable_layers[1] is linaer; it must be embedding"},
     };
     (void)state;
     CHECK(mistakes);
@@ -422,8 +428,6 @@ static void test_jobs_beyond_this_version_are_planned_but_not_run(void **state) 
         const char *text;
     } cases[] = {
         {"data: 1, model: 1", "data: 1, model: 4", "pipeline.topology.model is 4"},
-        {"activation_checkpoint_interval: 0", "activation_checkpoint_interval: 2",
-         "pipeline.activation_checkpoint_interval is 2"},
         {", total_steps: 300", "", "lr_schedule.total_steps is missing"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

@@ -293,6 +293,22 @@ static void test_names_of_layers_are_kept(void **state) {
     mr_job_destroy(job);
 }
 
+static void test_checkpointable_layers_are_types(void **state) {
+    (void)state;
+    mr_job *job = job_text_parse(job_text_edit(
+        "activation_checkpoint_interval: 0",
+        "activation_checkpoint_interval: 2\n  checkpointable_layers: [lm_head, embedding]"));
+    assert_int_equal(job->checkpoint_interval, 2);
+    for (size_t i = 0; i < job->layer_count; i++)
+        assert_int_equal(mr_job_layer_is_checkpointable(job, i), i == 0 || i == 8);
+    mr_job_destroy(job);
+    job = job_text_parse(
+        job_text_edit("activation_checkpoint_interval: 0", "activation_checkpoint_interval: 2"));
+    for (size_t i = 0; i < job->layer_count; i++)
+        assert_true(mr_job_layer_is_checkpointable(job, i));
+    mr_job_destroy(job);
+}
+
 static void test_short_and_quoted_forms_are_read(void **state) {
     (void)state;
     mr_job *job =
@@ -334,6 +350,7 @@ int main(void) {
         cmocka_unit_test(test_bounds_and_weights_are_kept),
         cmocka_unit_test(test_a_pattern_is_kept_to_its_last_byte),
         cmocka_unit_test(test_names_of_layers_are_kept),
+        cmocka_unit_test(test_checkpointable_layers_are_types),
         cmocka_unit_test(test_short_and_quoted_forms_are_read),
         cmocka_unit_test(test_shipped_example_is_good),
     };
