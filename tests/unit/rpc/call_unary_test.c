@@ -182,12 +182,16 @@ static void test_server_stream_ends_after_its_messages(void **state) {
     Millrace__V1__JobRequest request = MILLRACE__V1__JOB_REQUEST__INIT;
     rig_client client = {.greedy = true};
     unsigned ends = rig_latch_count("client-end");
+    unsigned watch_ends = rig_latch_count("watch-end");
     rig_ok(mr_rpc_channel_open(test_rig.channel, &millrace__v1__jobs__descriptor, "Watch",
                                &request.base, &rig_client_events, &client, 5000, &client.stream));
     mr_rpc_stream_receive(client.stream);
     rig_latch_wait("client-end", ends + 1);
     rig_ok(client.end);
     assert_int_equal(client.messages, 3);
+    /* The server's end may come after the client's: the next test must not take it for its own. */
+    rig_latch_wait("watch-end", watch_ends + 1);
+    rig_ok(rig_server_end());
     mr_rpc_stream_unref(client.stream);
 }
 
