@@ -23,6 +23,7 @@ struct mr_session {
     const mr_assignment *assignment;
     mr_parameters *parameters;
     mr_activations *activations;
+    size_t interval; /* activation_checkpoint_interval in use */
     mr_connections connections;
     session_slot *slots; /* [mr_activations_slots] */
     mr_device_memory loss; /* one double: the step's loss sum */
