@@ -219,6 +219,37 @@ class ReadOnlyRoot(unittest.TestCase):
         for daemon in reversed(daemons):
             self.assertEqual(daemon.stop(signal.SIGTERM), 0)
 
+    def key_of_root(self, mode):
+        """A certificate and a key that belong to root, and to the user's group, as in a secret
+        volume; the arguments for them."""
+        paths = [os.path.join(self.pod.state, name) for name in ("tls.crt", "tls.key")]
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+                        "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+                        "-out", paths[0], "-keyout", paths[1]], check=True,
+                       stderr=subprocess.DEVNULL)
+        for path in paths:
+            os.chown(path, 0, UID)
+            os.chmod(path, mode)
+        return ["--tls-ca", STATE + "/tls.crt", "--tls-cert", STATE + "/tls.crt", "--tls-key",
+                STATE + "/tls.key"]
+
+    def test_a_key_of_a_secret_volume_is_taken(self):
+        tls = self.key_of_root(0o440)
+        coordinator = self.start("coordinator", "coordinator", "--listen", "127.0.0.1:0",
+                                 "--status", "127.0.0.1:0", "--state", STATE + "/coordinator", *tls)
+        address = coordinator.wait_message("coordinator ready")["address"]
+        # The client cannot be root here either: the key's owner is.
+        run = self.pod.client("--server", address, *tls, "job", "list")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(coordinator.stop(signal.SIGTERM), 0)
+
+    def test_a_key_that_all_may_read_is_refused(self):
+        coordinator = self.start("coordinator", "coordinator", "--listen", "127.0.0.1:0",
+                                 "--status", "127.0.0.1:0", "--state", STATE + "/coordinator",
+                                 *self.key_of_root(0o444))
+        self.assertEqual(coordinator.stop(signal.SIGCONT), 77)
+        self.assertIn("mode 0444", "".join(coordinator.lines))
+
     def test_what_is_outside_the_mounted_folder_cannot_be_written(self):
         coordinator = self.start("coordinator", "coordinator", "--listen", "127.0.0.1:0",
                                  "--status", "127.0.0.1:0", "--state", "/millrace/state")
