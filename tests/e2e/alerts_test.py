@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Alert rules, scrape example and dashboard: promtool accepts them, each alert fires on synthetic
-series and stays silent before (alerts-test.yaml), has a chapter in the runbook, whose
-commands the client knows, and the Prometheus operator's copy is the same. Every metric that they name, and every label that they match, is in the
-daemons' own table. Then Debian's Prometheus itself runs with the scrape example and the rules
-against real daemons that train: all targets are up, every rule and every panel evaluates, and the
-panels whose metrics the daemons show have data."""
+series and stays silent before (alerts-test.yaml), has a chapter in the runbook, whose commands the
+client knows, and the Prometheus operator's copy is the same. Every metric that they name, and every
+label that they match, is in the daemons' own table. Then Debian's Prometheus itself runs with the
+scrape example and the rules against real daemons that train: all targets are up, every rule and
+every panel evaluates, and the panels whose metrics the daemons show have data."""
 
 import json
 import os
