@@ -32,8 +32,8 @@ typedef struct mr_connections {
     mr_link *gradient_in;
     mr_link *gradient_out;
     mr_group *pipe;
-    mr_group *data;      /* NULL with one replica */
-    mr_group *gradients; /* replicas with a fabric: what sums tensors in place of data; else NULL */
+    mr_group *data;      /* losses, records and a save's state; NULL with one replica */
+    mr_group *gradients; /* the same ranks: sums of gradients, weights; NULL with one replica */
     size_t tied_count;
     mr_tied_group *tied;
     mr_group_ids made; /* ids that this rank made in listen, for the coordinator */

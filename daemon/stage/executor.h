@@ -18,7 +18,7 @@
 #include "daemon/observe/trace.h"
 #include "daemon/stage/connections.h"
 #include "daemon/stage/feed.h"
-#include "daemon/stage/layer_store.h"
+#include "daemon/stage/layer_save.h"
 
 typedef struct mr_executor mr_executor;
 
@@ -80,7 +80,7 @@ typedef struct mr_executor_report {
     mr_step_result result;
     mr_memory_held held; /* PREPARED */
     char tag[MR_NAME_BYTES];
-    mr_layer_store_files files;
+    mr_layer_save_files files;
     float *logits;
     size_t logit_count;
     mr_group_ids ids; /* PREPARED: of groups and edges, made here; owned */

@@ -44,9 +44,9 @@ void mr_session_destroy(mr_session *session);
 /* Runs the rank's list for the next step. On success the step counter has moved; inference:
  * out_logits [*out_count] of the last stage on every rank, borrowed until the next step. */
 MR_MUST_CHECK mr_status mr_session_step(mr_session *session, mr_step_result *out_result);
-/* Writes this rank's files under tag. */
+/* Writes this rank's files under tag: its share of its stage's layers. On all ranks at once. */
 MR_MUST_CHECK mr_status mr_session_save(mr_session *session, const char *tag,
-                                        mr_layer_store_files *out_files);
+                                        mr_layer_save_files *out_files);
 /* Between steps: the bytes at record, which rank 0 has filled, on every rank of the job: from rank
  * 0 to the first stages of all replicas, and from each of them down its pipeline. */
 MR_MUST_CHECK mr_status mr_session_agree(mr_session *session, void *record, size_t bytes);

@@ -34,6 +34,7 @@ struct mr_session {
     double *mine;
     size_t *replica_bytes;  /* [data]: one double each */
     double *replica_losses; /* [data] */
+    size_t *share_bytes; /* [data]: of the weights that each replica changes; split state only */
     float *logits; /* inference: [logit_count] */
     size_t logit_count;
     /* of the step in work */
@@ -47,6 +48,12 @@ struct mr_session {
 /* Is this the stage of the loss? */
 static inline bool mr_session_is_last(const mr_session *session) {
     return session->assignment->stage + 1 == session->assignment->plan->stage_count;
+}
+
+/* Replicas that the optimizer's state is split over; 1: it is not. */
+static inline size_t mr_session_state_width(const mr_assignment *assignment) {
+    bool splits = assignment->job->zero_stage > 0 && !assignment->inference;
+    return splits ? assignment->job->data : 1;
 }
 
 #endif

@@ -167,8 +167,7 @@ static mr_status session_reduce_tied(mr_session *session) {
 
 /* Gradients of all replicas, each parameter in one piece, summed in rank order. */
 static mr_status session_reduce_data(mr_session *session) {
-    const mr_connections *connections = &session->connections;
-    mr_group *data = connections->gradients != NULL ? connections->gradients : connections->data;
+    mr_group *data = session->connections.gradients;
     for (size_t i = 0; data != NULL && i < mr_parameters_count(session->parameters); i++) {
         const mr_tensor *gradient = &mr_parameters_at(session->parameters, i)->gradient;
         const float *part = gradient->data;
@@ -226,6 +225,21 @@ static size_t session_read_gathered(mr_session *session, double *out_loss, doubl
     return count;
 }
 
+/* With split state each replica has changed its part of the weights; all get all parts. */
+static mr_status session_share_weights(mr_session *session) {
+    const mr_parameters *parameters = session->parameters;
+    unsigned char *weights = mr_parameters_weights(parameters);
+    size_t mine = mr_parameters_weights_start(parameters, mr_parameters_state_index(parameters));
+    if (mr_parameters_state_width(parameters) == 1 || weights == NULL)
+        return MR_OK;
+    mr_status status = mr_group_gather(session->connections.gradients, weights + mine,
+                                       session->share_bytes, weights, MR_STEP_WAIT_TIMEOUT_MS);
+    if (!mr_status_is_ok(status))
+        return mr_status_prefix(status, "the replicas' new weights");
+    mr_parameters_refresh(session->parameters);
+    return MR_OK;
+}
+
 static mr_status session_optimizer(mr_session *session) {
     double loss = 0;
     double busy_ns = 0;
@@ -242,6 +256,7 @@ static mr_status session_optimizer(mr_session *session) {
                         result->loss, result->gradient_norm);
     mr_optimizer_step(session->parameters, step,
                       mr_optimizer_clip_factor(result->gradient_norm, job->grad_clip));
+    MR_TRY(session_share_weights(session));
     double makespan_ns = (double)(session->schedule_end_ns - session->schedule_start_ns);
     double stages = (double)session->assignment->plan->stage_count;
     result->bubble = makespan_ns > 0 ? fmax(0, 1 - busy_ns / (stages * makespan_ns)) : 0;
