@@ -2,7 +2,8 @@
 /* connections.h: the links and groups of one rank for one epoch: made from the plan, in the plan's
  * order. Receiving ends and first members stand before a stage says Prepared, so that nobody knocks
  * at a closed door; sending ends and joins follow at Connect.
- * Owner: stage/executor. Thread: EXEC; interrupt: any, between a successful open and close. */
+ * Owner: stage/executor. Thread: EXEC, and the reducer for the gradients group; interrupt: any,
+ * between a successful open and close. */
 #ifndef MR_STAGE_CONNECTIONS_H
 #define MR_STAGE_CONNECTIONS_H
 

@@ -63,6 +63,8 @@ typedef struct mr_step_result {
     uint64_t tokens;
     uint64_t allocations; /* heap allocations of EXEC within the step */
     double transport_seconds; /* EXEC's time in link calls that was not waiting for data */
+    double reduce_seconds;    /* the reducer's time in sums over replicas */
+    double reduce_exposed_seconds; /* EXEC's wait for them in RD */
 } mr_step_result;
 
 /* Device memory that a prepared stage really holds, in the words of the plan's memory. */
@@ -99,6 +101,7 @@ typedef struct mr_executor_options {
     mr_transport transport;       /* without a fabric, which EXEC opens */
     mr_feed *feed;         /* borrowed */
     mr_trace_track *track; /* may be NULL */
+    mr_trace_track *reduce_track; /* of the thread that sums gradients; may be NULL */
     mr_loop *loop;
     /* LOOP: one report; what it owns passes to the callee. */
     void (*report)(void *context, mr_executor_report *report);

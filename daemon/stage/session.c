@@ -5,6 +5,7 @@
 
 #include "daemon/base/alloc.h"
 #include "daemon/layers/loss.h"
+#include "daemon/plan/readiness.h"
 #include "daemon/stage/layer_store.h"
 #include "daemon/stage/optimizer.h"
 #include "daemon/stage/session_state.h"
@@ -130,7 +131,13 @@ static mr_status session_build(mr_session *session) {
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu microbatches",
                         mr_activations_slots(session->activations));
     MR_TRY(session_size_loss(session));
-    return session_size_gather(session);
+    MR_TRY(session_size_gather(session));
+    session->last_backward =
+        mr_schedule_last_backward(&assignment->plan->schedules[assignment->stage], 0);
+    if (assignment->inference || assignment->job->data == 1)
+        return MR_OK;
+    return mr_gradient_reducer_create(session->parameters, session->options.reduce_track,
+                                      &session->reducer);
 }
 
 static mr_status session_fill(mr_session *session) {
@@ -179,12 +186,15 @@ mr_status mr_session_connect(mr_session *session, const mr_group_ids *ids) {
                                   MR_STEP_WAIT_TIMEOUT_MS));
     }
     mr_parameters_refresh(session->parameters); /* after the load and the broadcasts */
-    return MR_OK;
+    if (session->reducer == NULL)
+        return MR_OK;
+    return mr_gradient_reducer_start(session->reducer, session->connections.gradients);
 }
 
 void mr_session_destroy(mr_session *session) {
     if (session == NULL)
         return;
+    mr_gradient_reducer_destroy(session->reducer); /* it uses all of the rest */
     mr_connections_close(&session->connections);
     if (session->loss.base != NULL)
         session->options.device->ops->memory_destroy(session->options.device, &session->loss);

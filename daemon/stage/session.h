@@ -25,6 +25,7 @@ typedef struct mr_session_options {
     mr_transport transport;
     mr_feed *feed;
     mr_trace_track *track;
+    mr_trace_track *reduce_track; /* of the reducer's thread */
     mr_session_progress *progress;
     _Atomic bool *stop; /* true: give up at the next instruction */
 } mr_session_options;

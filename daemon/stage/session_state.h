@@ -5,6 +5,7 @@
 #ifndef MR_STAGE_SESSION_STATE_H
 #define MR_STAGE_SESSION_STATE_H
 
+#include "daemon/stage/gradient_reducer.h"
 #include "daemon/stage/session.h"
 
 /* What each rank gives to the gather after a step, before the squares of its owned parameters. */
@@ -23,6 +24,8 @@ struct mr_session {
     mr_parameters *parameters;
     mr_activations *activations;
     mr_connections connections;
+    mr_gradient_reducer *reducer; /* NULL with one replica */
+    size_t last_backward;         /* index in the rank's list; while it runs, layers get ready */
     session_slot *slots; /* [mr_activations_slots] */
     mr_device_memory loss; /* one double: the step's loss sum */
     uint64_t next_step;
@@ -42,6 +45,7 @@ struct mr_session {
     int64_t schedule_start_ns;
     int64_t schedule_end_ns;
     int64_t transport_ns;
+    mr_reduction_time reduction;
     mr_step_result result;
 };
 
