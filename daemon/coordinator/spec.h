@@ -43,6 +43,7 @@ typedef struct mr_job_spec {
     char model_hash[MR_SHA256_HEX_BYTES];
     char checkpoint_dir[MR_PATH_BYTES]; /* absolute; "" for none */
     uint64_t checkpoint_keep;           /* 0: all */
+    size_t saved_layers; /* layers that a checkpoint has weights of; 0: not known */
     uint64_t samples_per_step;
     mr_job *job; /* owned; NULL in tests and in the spec of a job that has ended */
 } mr_job_spec;
