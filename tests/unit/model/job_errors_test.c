@@ -434,7 +434,7 @@ static void test_jobs_beyond_this_version_are_planned_but_not_run(void **state) 
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         mr_job *job = job_text_parse(job_text_edit(cases[i].from, cases[i].to));
-        mr_status status = mr_job_check_runnable(job, true);
+        mr_status status = mr_job_check_runnable(job, MR_JOB_MODE_TRAIN);
         assert_int_not_equal(status.code, MR_CODE_OK);
         assert_memory_equal(status.text, cases[i].text, strlen(cases[i].text));
         mr_job_destroy(job);
