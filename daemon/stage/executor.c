@@ -337,6 +337,7 @@ static void executor_prepare(mr_executor *executor, const mr_assignment *assignm
         .transport = executor->options.transport,
         .feed = executor->options.feed,
         .track = executor->options.track,
+        .reduce_track = executor->options.reduce_track,
         .progress = &executor->progress,
         .stop = &executor->stop,
     };

@@ -18,7 +18,7 @@
 #include "daemon/observe/trace.h"
 #include "daemon/stage/connections.h"
 #include "daemon/stage/feed.h"
-#include "daemon/stage/layer_store.h"
+#include "daemon/stage/layer_save.h"
 
 typedef struct mr_executor mr_executor;
 
@@ -66,6 +66,8 @@ typedef struct mr_step_result {
     uint64_t tokens;
     uint64_t allocations; /* heap allocations of EXEC within the step */
     double transport_seconds; /* EXEC's time in link calls that was not waiting for data */
+    double reduce_seconds;    /* the reducer's time in sums over replicas */
+    double reduce_exposed_seconds; /* EXEC's wait for them in RD */
 } mr_step_result;
 
 /* Device memory that a prepared stage really holds, in the words of the plan's memory. */
@@ -85,7 +87,7 @@ typedef struct mr_executor_report {
     mr_memory_held held; /* PREPARED, RESIZED */
     size_t interval;     /* activation_checkpoint_interval in use; PREPARED, RESIZED */
     char tag[MR_NAME_BYTES];
-    mr_layer_store_files files;
+    mr_layer_save_files files;
     float *logits; /* RESULT: of logit_shape; NULL where they were not wanted */
     mr_shape logit_shape;
     mr_group_ids ids; /* PREPARED: of groups and edges, made here; owned */
@@ -104,6 +106,7 @@ typedef struct mr_executor_options {
     mr_transport transport;       /* without a fabric, which EXEC opens */
     mr_feed *feed;         /* borrowed */
     mr_trace_track *track; /* may be NULL */
+    mr_trace_track *reduce_track; /* of the thread that sums gradients; may be NULL */
     mr_loop *loop;
     /* LOOP: one report; what it owns passes to the callee. */
     void (*report)(void *context, mr_executor_report *report);

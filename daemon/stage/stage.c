@@ -63,6 +63,7 @@ typedef struct stage {
     mr_rpc_server *server;
     mr_trace *trace;
     mr_trace_track *track;
+    mr_trace_track *reduce_track;
     mr_status_page *page;
     mr_stage_metrics *metrics;
     mr_status_server *status_server;
@@ -455,6 +456,7 @@ static mr_status stage_build_status(stage *self) {
     MR_TRY(mr_stage_metrics_create(&self->metrics));
     MR_TRY(mr_trace_create("stage", &self->trace));
     MR_TRY(mr_trace_track_add(self->trace, "exec", STAGE_TRACE_SPANS, &self->track));
+    MR_TRY(mr_trace_track_add(self->trace, "reduce", STAGE_TRACE_SPANS, &self->reduce_track));
     if (self->options->status_listen == NULL)
         return MR_OK;
     mr_status_server_options options = {
@@ -478,6 +480,7 @@ static mr_status stage_build_executor(stage *self) {
                       .credentials = &self->options->credentials},
         .feed = self->feed,
         .track = self->track,
+        .reduce_track = self->reduce_track,
         .loop = self->loop,
         .report = stage_executor_report,
         .context = self,

@@ -34,11 +34,13 @@ static json_t *status_job(const mr_stage_status *status) {
 }
 
 static json_t *status_result(const mr_step_result *result) {
-    return json_pack("{s:f, s:f, s:f, s:I, s:f, s:f, s:I, s:f}", "loss", result->loss, "grad_norm",
-                     result->gradient_norm, "lr", result->learning_rate, "tokens",
+    return json_pack("{s:f, s:f, s:f, s:I, s:f, s:f, s:I, s:f, s:f, s:f}", "loss", result->loss,
+                     "grad_norm", result->gradient_norm, "lr", result->learning_rate, "tokens",
                      (json_int_t)result->tokens, "step_seconds", result->step_seconds, "bubble",
                      result->bubble, "allocations", (json_int_t)result->allocations,
-                     "transport_seconds", result->transport_seconds);
+                     "transport_seconds", result->transport_seconds, "reduce_seconds",
+                     result->reduce_seconds, "reduce_exposed_seconds",
+                     result->reduce_exposed_seconds);
 }
 
 void mr_stage_status_publish(mr_status_page *page, const mr_stage_status *status) {

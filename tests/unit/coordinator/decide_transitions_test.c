@@ -326,6 +326,22 @@ static void test_commit_waits_for_every_rank(void **state) {
     assert_int_equal(count_of(d, MR_ACTION_COMMIT), 0);
 }
 
+/* Two replicas of one stage share its two layers out. */
+static void test_a_layer_that_nobody_wrote_fails_the_save(void **state) {
+    desk *d = *state;
+    mr_job_record *job = run_two(d, false, "/ckpt");
+    job->spec->saved_layers = 2;
+    saved(d, job, 1, "step-000000000005", 5, "layer_00-model_states.safetensors", "");
+    saved(d, job, 2, "step-000000000005", 5, "layer_00-model_states.safetensors", "");
+    assert_int_equal(count_of(d, MR_ACTION_COMMIT), 0);
+    assert_int_equal(count_of(d, MR_ACTION_DISCARD), 1);
+    assert_string_equal(job->save_failed_text,
+                        "the ranks wrote weights of 1 layers; the job has 2");
+    saved(d, job, 1, "step-000000000006", 6, "layer_00-model_states.safetensors", "");
+    saved(d, job, 2, "step-000000000006", 6, "layer_01-model_states.safetensors", "");
+    assert_int_equal(count_of(d, MR_ACTION_COMMIT), 1);
+}
+
 static void test_full_disk_fails_the_save_and_not_the_job(void **state) {
     desk *d = *state;
     mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "/ckpt");
@@ -670,6 +686,7 @@ int main(void) {
         TEST(test_pause_that_takes_too_long_is_said),
         TEST(test_pause_before_it_runs_is_refused),
         TEST(test_commit_waits_for_every_rank),
+        TEST(test_a_layer_that_nobody_wrote_fails_the_save),
         TEST(test_full_disk_fails_the_save_and_not_the_job),
         TEST(test_two_stages_that_disagree_are_not_committed),
         TEST(test_save_without_a_tag_takes_the_steps_name),
