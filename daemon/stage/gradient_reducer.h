@@ -10,8 +10,8 @@
  * Order and bits (law 1): layers are summed in the order of the hand-overs, one order for all
  * replicas, since their instruction lists are equal. Neighbouring untied gradients of a layer lie
  * one behind the other and are one vector, with the zeros between them; each tied one is another.
- * Vectors are summed element by element in rank order. A gradient is the reducer's from its hand-over
- * until finish returns.
+ * Vectors are summed element by element in rank order. A gradient is the reducer's from its
+ * hand-over until finish returns.
  * A group that only EXEC may work (NCCL's, whose streams overlap by themselves) gets no thread:
  * finish does all its sums, in the same order.
  * Owner: stage/session. Thread: EXEC. The group given to start is the reducer's own while a step is
