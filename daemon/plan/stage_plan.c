@@ -46,7 +46,7 @@ static stage_sum layer_input(const mr_plan *plan, size_t layer) {
 
 static stage_sum stage_activations(const mr_plan *plan, const mr_stage_plan *stage) {
     mr_activation_layout layout;
-    mr_activation_layout_make(plan, stage, &layout, NULL);
+    mr_activation_layout_make(plan, stage, plan->job->checkpoint_interval, &layout, NULL);
     return (stage_sum){.total = layout.bytes, .overflow = layout.bytes == SIZE_MAX};
 }
 

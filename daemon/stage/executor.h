@@ -28,6 +28,7 @@ typedef enum mr_executor_event_kind {
     MR_EXECUTOR_RUN,     /* start, or go on after a pause */
     MR_EXECUTOR_PAUSE,   /* rank 0 only: PAUSED from every rank */
     MR_EXECUTOR_SAVE,    /* rank 0 only, with tag ("": step-N): SAVED from every rank */
+    MR_EXECUTOR_SET,     /* rank 0 only: the interval, from the next boundary on */
     MR_EXECUTOR_DROP,    /* end the assignment, in order or not; answered by RELEASED */
     MR_EXECUTOR_FEED_READY,
     MR_EXECUTOR_FEED_CLOSED,
@@ -39,6 +40,7 @@ typedef struct mr_executor_event {
     const mr_assignment *assignment;
     char tag[MR_NAME_BYTES];
     const mr_group_ids *ids; /* CONNECT: borrowed until RELEASED */
+    uint64_t interval;       /* SET: activation_checkpoint_interval */
 } mr_executor_event;
 
 typedef enum mr_executor_report_kind {
@@ -47,6 +49,7 @@ typedef enum mr_executor_report_kind {
     MR_EXECUTOR_STEP_DONE, /* first stages */
     MR_EXECUTOR_SAVED,     /* status: OK, or why not; owns files */
     MR_EXECUTOR_PAUSED,
+    MR_EXECUTOR_RESIZED, /* held and interval have changed */
     MR_EXECUTOR_FINISHED,
     MR_EXECUTOR_FAILED, /* status */
     MR_EXECUTOR_RELEASED,
@@ -73,6 +76,7 @@ typedef struct mr_memory_held {
     size_t gradients;
     size_t optimizer;
     size_t activations;
+    size_t activations_predicted; /* by the plan's layout, for the interval in use */
 } mr_memory_held;
 
 typedef struct mr_executor_report {
@@ -80,7 +84,8 @@ typedef struct mr_executor_report {
     uint64_t step; /* the step that comes next, from 0; STEP_DONE, RESULT: the step done */
     mr_status status;
     mr_step_result result;
-    mr_memory_held held; /* PREPARED */
+    mr_memory_held held; /* PREPARED, RESIZED */
+    size_t interval;     /* activation_checkpoint_interval in use; PREPARED, RESIZED */
     char tag[MR_NAME_BYTES];
     mr_layer_save_files files;
     float *logits; /* RESULT: of logit_shape; NULL where they were not wanted */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/base/log.h"
 #include "daemon/layers/loss.h"
 #include "daemon/plan/readiness.h"
 #include "daemon/stage/layer_store.h"
@@ -122,7 +123,9 @@ static mr_status session_build(mr_session *session) {
         .state_index = mr_session_state_width(assignment) > 1 ? assignment->replica : 0,
     };
     MR_TRY(mr_parameters_create(&options, &session->parameters));
-    MR_TRY(mr_activations_create(device, assignment, &session->activations));
+    session->interval = assignment->job->checkpoint_interval;
+    MR_TRY(
+        mr_activations_create(device, assignment, session->interval, &session->activations));
     MR_TRY(device->ops->memory_create(device, sizeof(double), &session->loss));
     session->slots = mr_alloc_array(mr_activations_slots(session->activations),
                                     sizeof(*session->slots));
@@ -240,6 +243,35 @@ uint64_t mr_session_next_step(const mr_session *session) {
     return session->next_step;
 }
 
+static mr_status session_make_activations(mr_session *session, size_t interval) {
+    mr_activations_destroy(session->activations);
+    session->activations = NULL;
+    MR_TRY(mr_activations_create(session->options.device, session->assignment, interval,
+                                 &session->activations));
+    session->interval = interval;
+    return MR_OK;
+}
+
+/* What the last step sent may still be read from the memory that goes. */
+mr_status mr_session_set_interval(mr_session *session, size_t interval) {
+    const mr_connections *connections = &session->connections;
+    size_t before = session->interval;
+    if (connections->activation_out != NULL)
+        MR_TRY(mr_link_wait_sent(connections->activation_out, 0, MR_STEP_WAIT_TIMEOUT_MS));
+    if (connections->gradient_out != NULL)
+        MR_TRY(mr_link_wait_sent(connections->gradient_out, 0, MR_STEP_WAIT_TIMEOUT_MS));
+    mr_status status = session_make_activations(session, interval);
+    if (mr_status_is_ok(status))
+        return MR_OK;
+    MR_LOG(WARN, "activation_checkpoint_interval stays as it was", MR_I("interval", before),
+           MR_I("wanted", interval), MR_S("why", status.text));
+    return session_make_activations(session, before);
+}
+
+size_t mr_session_interval(const mr_session *session) {
+    return session->interval;
+}
+
 mr_memory_held mr_session_memory(const mr_session *session) {
     mr_parameters_bytes parameters = mr_parameters_bytes_held(session->parameters);
     return (mr_memory_held){
@@ -247,6 +279,7 @@ mr_memory_held mr_session_memory(const mr_session *session) {
         .gradients = parameters.gradients,
         .optimizer = parameters.optimizer,
         .activations = mr_activations_bytes(session->activations),
+        .activations_predicted = mr_activations_bytes_predicted(session->activations),
     };
 }
 

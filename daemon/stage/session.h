@@ -55,6 +55,12 @@ MR_MUST_CHECK mr_status mr_session_agree(mr_session *session, void *record, size
 const mr_assignment *mr_session_assignment(const mr_session *session);
 /* The step that comes next, from 0. */
 uint64_t mr_session_next_step(const mr_session *session);
+/* Between steps: keeps activations each interval layers from now on. Bits do not change (law 1).
+ * Where the device has no memory for it the old interval stays, with a line in the log. Errors: as
+ * create, and of the waits for what is still being sent. */
+MR_MUST_CHECK mr_status mr_session_set_interval(mr_session *session, size_t interval);
+/* The interval in use. */
+size_t mr_session_interval(const mr_session *session);
 /* What its parameters and activations take of the device's memory. */
 mr_memory_held mr_session_memory(const mr_session *session);
 /* Without training: logits of the step just done, on every rank, borrowed until the next step; NULL

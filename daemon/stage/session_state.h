@@ -24,6 +24,7 @@ struct mr_session {
     const mr_assignment *assignment;
     mr_parameters *parameters;
     mr_activations *activations;
+    size_t interval; /* activation_checkpoint_interval in use */
     mr_connections connections;
     mr_gradient_reducer *reducer; /* NULL with one replica */
     size_t last_backward;         /* index in the rank's list; while it runs, layers get ready */
