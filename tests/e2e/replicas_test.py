@@ -3,7 +3,7 @@
 gives the same bits; another width takes the same samples in the same steps, with the same dropout,
 and gives the same losses within rounding (law 7: 2 x 4 microbatches are 1 x 8). A checkpoint does
 not know the width, and a stage of another replica that is killed fails the job by name. Gradients
-are summed before the last stage's drain is over, and a save that loses a replica commits nothing."""
+are summed while the pipeline drains, and a save that loses a replica commits nothing."""
 
 import json
 import os
