@@ -33,6 +33,14 @@ class Replicas(unittest.TestCase):
         steps = cluster.train(path, *(["--resume"] if resume else [])).check().steps()
         return [(s["step"], s["loss"], s["grad_norm"], s["tokens"]) for s in steps]
 
+    def holder(self, cluster, rank):
+        """The stage that has this rank of the job that was assigned last."""
+        for stage in cluster.stages:
+            assigned = [line for line in stage.lines if '"message":"job assigned"' in line]
+            if assigned and json.loads(assigned[-1])["rank"] == rank:
+                return stage
+        raise AssertionError("no stage has rank %d" % rank)
+
     def assert_close(self, got, wanted, tolerance=TOLERANCE):
         self.assertEqual([g[0] for g in got], [w[0] for w in wanted])
         for one, other in zip(got, wanted):
@@ -113,7 +121,7 @@ class Replicas(unittest.TestCase):
             for line in process.stdout:
                 if json.loads(line)["step"] == 3:
                     break
-            cluster.stages[3].stop(signal.SIGKILL)
+            self.holder(cluster, 3).stop(signal.SIGKILL)
             _, err = process.communicate(timeout=30)
             self.assertEqual(process.returncode, 8)
             self.assertIn("rank 3", err)
@@ -134,14 +142,14 @@ class Replicas(unittest.TestCase):
                     break
             cluster.client("job", "pause", "job").check()
             # All ranks wait for rank 0; the last one sleeps through what it decides.
-            sleeper = cluster.stages[3].process
-            sleeper.send_signal(signal.SIGSTOP)
+            sleeper = self.holder(cluster, 3)
+            sleeper.process.send_signal(signal.SIGSTOP)
             save = cluster.client_start("checkpoint", "save", "job", "torn")
             deadline = time.monotonic() + 20
             while not self.layer_files(directory, "torn"):  # of the first stage's replicas
                 self.assertLess(time.monotonic(), deadline)
                 time.sleep(0.02)
-            sleeper.kill()
+            sleeper.stop(signal.SIGKILL)
             _, err = save.communicate(timeout=60)
             self.assertNotEqual(save.returncode, 0)
             self.assertIn("rank 3", err)
@@ -149,8 +157,7 @@ class Replicas(unittest.TestCase):
             process.communicate()
             self.assertNotIn("torn", os.listdir(directory))
             cluster.client("checkpoint", "verify", directory).check()
-            cluster.stages[3].stop(signal.SIGKILL)
-            cluster.stages.pop()
+            cluster.stages.remove(sleeper)
             cluster.start_stage().wait_message("attached")
             cluster.train(path, "--resume").check()
             last = "step-%012d" % options["steps"]
