@@ -41,6 +41,8 @@ typedef struct mr_describe_parameter {
 /* Appends a parameter. INVALID_ARGUMENT: more elements than MR_PARAMETER_ELEMENTS_MAX. */
 MR_MUST_CHECK mr_status mr_describe_add(const mr_describe_input *in, mr_layer_description *out,
                                         mr_describe_parameter parameter);
+/* The parameter appended last consists of these parts along its cut. */
+void mr_describe_parts(mr_layer_description *out, const mr_parameter_parts *parts);
 /* The input must be f32, or of the layer's activations, with field's value as its last
  * dimension. */
 MR_MUST_CHECK mr_status mr_describe_check_width(const mr_describe_input *in, const char *field,

@@ -42,16 +42,21 @@ static mr_status block_add_norm(const mr_describe_input *in, mr_layer_descriptio
 
 /* One linear of the block and its flops. A bias is cut with the rows it belongs to. */
 static mr_status block_add_linear(const mr_describe_input *in, mr_layer_description *out,
-                                  mr_describe_parameter weight, const char *bias) {
+                                  mr_describe_parameter weight, const char *bias,
+                                  const mr_parameter_parts *parts) {
     mr_model_cut bias_cut =
         weight.cut == MR_MODEL_CUT_ROWS ? MR_MODEL_CUT_ROWS : MR_MODEL_CUT_NONE;
     MR_TRY(mr_describe_add(in, out, weight));
+    mr_describe_parts(out, parts);
     mr_describe_add_product(in, out, weight.rows, weight.columns);
     if (!in->spec->bias)
         return MR_OK;
-    return mr_describe_add(
+    MR_TRY(mr_describe_add(
         in, out,
-        (mr_describe_parameter){bias, weight.rows, 0, MR_INIT_ZERO, bias_cut, false});
+        (mr_describe_parameter){bias, weight.rows, 0, MR_INIT_ZERO, bias_cut, false}));
+    if (bias_cut != MR_MODEL_CUT_NONE)
+        mr_describe_parts(out, parts);
+    return MR_OK;
 }
 
 mr_status mr_describe_transformer_block(const mr_describe_input *in, mr_layer_description *out) {
@@ -59,27 +64,32 @@ mr_status mr_describe_transformer_block(const mr_describe_input *in, mr_layer_de
     MR_TRY(block_check(in));
     MR_TRY(mr_transformer_block_layout_make(in->spec, in->input, &l));
     bool gated = in->spec->activation == MR_ACTIVATION_SWIGLU;
+    const size_t kv_width = l.KVH * l.head_dim;
+    const mr_parameter_parts qkv = {3, {l.C, kv_width, kv_width}, l.head_dim};
+    const mr_parameter_parts heads = {.block = l.head_dim};
+    const mr_parameter_parts gate_up = {2, {l.F, l.F}, 1};
+    const mr_parameter_parts one = {0};
     MR_TRY(block_add_norm(in, out, "ln_1.weight", "ln_1.bias"));
     MR_TRY(block_add_linear(in, out,
                             (mr_describe_parameter){"attn.qkv.weight", l.qkv_width, l.C,
                                                     MR_INIT_NORMAL, MR_MODEL_CUT_ROWS, false},
-                            "attn.qkv.bias"));
+                            "attn.qkv.bias", &qkv));
     MR_TRY(block_add_linear(in, out,
                             (mr_describe_parameter){"attn.proj.weight", l.C, l.C,
                                                     MR_INIT_NORMAL_RESIDUAL, MR_MODEL_CUT_COLUMNS,
                                                     false},
-                            "attn.proj.bias"));
+                            "attn.proj.bias", &heads));
     MR_TRY(block_add_norm(in, out, "ln_2.weight", "ln_2.bias"));
     MR_TRY(block_add_linear(in, out,
                             (mr_describe_parameter){gated ? "mlp.gate_up.weight" : "mlp.fc.weight",
                                                     l.fc_width, l.C, MR_INIT_NORMAL,
                                                     MR_MODEL_CUT_ROWS, false},
-                            gated ? "mlp.gate_up.bias" : "mlp.fc.bias"));
+                            gated ? "mlp.gate_up.bias" : "mlp.fc.bias", gated ? &gate_up : &one));
     MR_TRY(block_add_linear(in, out,
                             (mr_describe_parameter){"mlp.proj.weight", l.C, l.F,
                                                     MR_INIT_NORMAL_RESIDUAL, MR_MODEL_CUT_COLUMNS,
                                                     false},
-                            "mlp.proj.bias"));
+                            "mlp.proj.bias", &one));
     MR_TRY(mr_describe_output(in, out, l.C));
     double product = 2.0 * (double)l.N * (double)l.T * (double)l.C; /* one of T x T x C */
     if (in->spec->causal)

@@ -107,6 +107,7 @@ mr_status mr_describe_add(const mr_describe_input *in, mr_layer_description *out
         .dims = {from.rows, from.columns},
         .needs_gradient = true,
     };
+    parameter->whole = parameter->shape;
     parameter->init = from.init;
     parameter->decay = matrix;
     parameter->tied = from.tied;
@@ -114,6 +115,11 @@ mr_status mr_describe_add(const mr_describe_input *in, mr_layer_description *out
     parameter->init_deviation = init_deviation(in, from.init);
     out->parameter_elements += elements; /* at most MR_LAYER_PARAMETERS_MAX of them: fits */
     return MR_OK;
+}
+
+void mr_describe_parts(mr_layer_description *out, const mr_parameter_parts *parts) {
+    MR_ASSERT(out->parameter_count > 0);
+    out->parameters[out->parameter_count - 1].parts = *parts;
 }
 
 mr_status mr_describe_check_width(const mr_describe_input *in, const char *field, size_t width) {
