@@ -71,6 +71,12 @@ typedef struct mr_layer_description {
      * cast copy of it among the saved bytes, at input_cast. Such an input gets no gradient. */
     bool casts_input;
     size_t input_cast;
+    /* The layer before gives each model rank its share and this one needs it whole: forward gathers
+     * it into the saved bytes at input_gathered. gather_scratch, in scratch, has room for it once
+     * more: for what comes from the other ranks, and for the whole's gradient. */
+    bool gathers_input;
+    size_t input_gathered;
+    size_t gather_scratch;
     double flops_forward;
     double flops_backward_input;
     double flops_backward_weight;

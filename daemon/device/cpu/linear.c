@@ -149,10 +149,12 @@ void mr_device_cpu_linear_forward(mr_device *device, const mr_tensor *x, const m
     MR_ASSERT(mr_device_cpu_count(y) == R * OUT);
     MR_ASSERT(bias == NULL || mr_device_cpu_count(bias) == OUT);
     bool bf16 = mr_device_cpu_is_bf16(x);
-    MR_ASSERT(mr_device_cpu_is_bf16(w) == bf16 && mr_device_cpu_is_bf16(y) == bf16);
+    MR_ASSERT(mr_device_cpu_is_bf16(w) == bf16);
+    MR_ASSERT(bf16 || !mr_device_cpu_is_bf16(y));
     linear_product product = {
         .shape = {.m = R, .n = OUT, .k = IN, .a_stride = IN, .b_stride = IN, .c_stride = OUT,
-                  .b_transposed = true, .bias = bias != NULL, .bf16 = bf16, .bf16_out = bf16},
+                  .b_transposed = true, .bias = bias != NULL, .bf16 = bf16,
+                  .bf16_out = mr_device_cpu_is_bf16(y)},
         .a = x->data,
         .b = w->data,
         .bias = bias == NULL ? NULL : mr_device_cpu_floats(bias),
@@ -169,10 +171,11 @@ void mr_device_cpu_linear_backward_input(mr_device *device, const mr_tensor *dy,
     MR_ASSERT(mr_device_cpu_rows(w) == OUT);
     MR_ASSERT(mr_device_cpu_count(dx) == R * IN);
     bool bf16 = mr_device_cpu_is_bf16(dy);
-    MR_ASSERT(mr_device_cpu_is_bf16(w) == bf16 && mr_device_cpu_is_bf16(dx) == bf16);
+    MR_ASSERT(mr_device_cpu_is_bf16(w) == bf16);
+    MR_ASSERT(bf16 || !mr_device_cpu_is_bf16(dx));
     linear_product product = {
         .shape = {.m = R, .n = IN, .k = OUT, .a_stride = OUT, .b_stride = IN, .c_stride = IN,
-                  .bf16 = bf16, .bf16_out = bf16},
+                  .bf16 = bf16, .bf16_out = mr_device_cpu_is_bf16(dx)},
         .a = dy->data,
         .b = w->data,
         .c = dx->data,
