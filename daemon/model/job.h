@@ -110,7 +110,7 @@ void mr_job_destroy(mr_job *job);
 /* Makes a job one for inference: one replica, one microbatch at a time. */
 void mr_job_become_inference(mr_job *job);
 /* May a good job be run by this version? What a plan can be made of is more than what the stages
- * can do. training: it needs a loss and a number of steps. UNIMPLEMENTED: a model axis;
+ * can do. training: it needs a loss and a number of steps.
  * INVALID_ARGUMENT: lr_schedule.total_steps or model.loss. */
 MR_MUST_CHECK mr_status mr_job_check_runnable(const mr_job *job, bool training);
 

@@ -34,6 +34,7 @@ typedef struct mr_connections {
     mr_group *pipe;
     mr_group *data;      /* NULL with one replica */
     mr_group *gradients; /* replicas with a fabric: what sums tensors in place of data; else NULL */
+    mr_group *model;     /* NULL with a model axis of one rank */
     size_t tied_count;
     mr_tied_group *tied;
     mr_group_ids made; /* ids that this rank made in listen, for the coordinator */

@@ -60,7 +60,10 @@ static mr_status store_save_layer(const char *folder, const mr_parameters *param
     uint32_t index = (uint32_t)mr_parameters_layer(parameters, layer)->index;
     for (int kind = 0; kind < MR_LAYER_FILE_COUNT; kind++) {
         char name[MR_NAME_BYTES];
-        mr_layout_layer_name(index, 0, 1, (mr_layer_file)kind, name);
+        const mr_layer_spec *spec = mr_parameters_layer(parameters, layer)->spec;
+        mr_layout_layer_name(index, (uint32_t)spec->model_rank,
+                             (uint32_t)mr_parameters_job(parameters)->model, (mr_layer_file)kind,
+                             name);
         list_fill(list, parameters, layer, (mr_layer_file)kind);
         if (list->count == 0)
             continue; /* an optimizer without state */
@@ -124,7 +127,8 @@ static mr_status store_load_file(const mr_assignment *assignment, const mr_manif
                                  store_list *list) {
     char name[MR_NAME_BYTES];
     mr_safetensors_reader *reader = NULL;
-    mr_layout_layer_name((uint32_t)mr_parameters_layer(parameters, layer)->index, 0, 1, kind, name);
+    mr_layout_layer_name((uint32_t)mr_parameters_layer(parameters, layer)->index,
+                         assignment->model_rank, (uint32_t)assignment->job->model, kind, name);
     list_fill(list, parameters, layer, kind);
     if (list->count == 0)
         return MR_OK; /* an optimizer without state */

@@ -5,6 +5,7 @@
 #ifndef MR_STAGE_SESSION_STATE_H
 #define MR_STAGE_SESSION_STATE_H
 
+#include "daemon/stage/model_axis.h"
 #include "daemon/stage/session.h"
 
 /* What each rank gives to the gather after a step, before the squares of its owned parameters. */
@@ -17,12 +18,25 @@ typedef struct session_slot {
     mr_tensor output;
 } session_slot;
 
+/* What a session shares with the other ranks of its model axis (session_model.h); all zero where
+ * there is none. */
+typedef struct session_model {
+    mr_model_axis *axis;           /* from connect on */
+    mr_device_memory loss_scratch; /* last stage: for a loss over shares of logits */
+    unsigned char *inputs;         /* first stage, not fed: [slots] of input_bytes */
+    size_t input_bytes;
+    size_t *squares_bytes; /* [width] */
+    double *squares;       /* [width] of the owned parameters' squares */
+    float *logits;         /* inference, last stage: this rank's share */
+} session_model;
+
 struct mr_session {
     mr_session_options options;
     const mr_assignment *assignment;
     mr_parameters *parameters;
     mr_activations *activations;
     mr_connections connections;
+    session_model model;
     session_slot *slots; /* [mr_activations_slots] */
     mr_device_memory loss; /* one double: the step's loss sum */
     uint64_t next_step;

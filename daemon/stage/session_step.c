@@ -14,9 +14,8 @@
 #include "daemon/base/alloc.h"
 #include "daemon/base/bf16.h"
 #include "daemon/base/clock.h"
-#include "daemon/layers/loss.h"
 #include "daemon/stage/optimizer.h"
-#include "daemon/stage/session_state.h"
+#include "daemon/stage/session_model.h"
 
 /* ---- one instruction ---- */
 
@@ -30,6 +29,7 @@ static mr_pass session_pass(const mr_session *session, uint32_t micro_batch) {
         .assignment = session->assignment,
         .parameters = session->parameters,
         .activations = session->activations,
+        .model = mr_model_axis_reducer(session->model.axis),
         .step = session->next_step,
         .micro_batch = micro_batch,
     };
@@ -51,19 +51,21 @@ static mr_status session_take_logits(mr_session *session, const session_slot *sl
         return MR_ERROR(INVALID_ARGUMENT, "the microbatch carries no tensor named position");
     size_t row = (size_t)*(const int32_t *)position->data;
     MR_ASSERT(shape->dim_count < 2 || row < shape->dims[shape->dim_count - 2]);
-    size_t bytes = session->logit_count * mr_dtype_bytes(shape->dtype);
+    bool cut = shape->cut_from > 0;
+    size_t count = shape->dims[shape->dim_count - 1];
+    float *logits = cut ? session->model.logits : session->logits;
+    size_t bytes = count * mr_dtype_bytes(shape->dtype);
     /* Shorter elements go to the end of the buffer and are widened from its start. */
-    unsigned char *host =
-        (unsigned char *)session->logits + session->logit_count * sizeof(float) - bytes;
+    unsigned char *host = (unsigned char *)logits + count * sizeof(float) - bytes;
     session->options.device->ops->copy_out(session->options.device, host,
                                            (const unsigned char *)slot->output.data + row * bytes,
                                            bytes);
-    for (size_t i = 0; shape->dtype == MR_DTYPE_BF16 && i < session->logit_count; i++) {
+    for (size_t i = 0; shape->dtype == MR_DTYPE_BF16 && i < count; i++) {
         uint16_t logit;
         memcpy(&logit, host + i * sizeof(logit), sizeof(logit));
-        session->logits[i] = mr_bf16_widen(logit);
+        logits[i] = mr_bf16_widen(logit);
     }
-    return MR_OK;
+    return cut ? mr_session_model_logits(session, logits) : MR_OK;
 }
 
 static mr_status session_forward(mr_session *session, uint32_t micro_batch) {
@@ -76,14 +78,14 @@ static mr_status session_forward(mr_session *session, uint32_t micro_batch) {
                                  MR_STEP_WAIT_TIMEOUT_MS));
     int64_t start_ns = mr_clock_now_ns();
     slot->output = mr_pass_forward(&pass, &slot->input.tensors[0].tensor);
+    MR_TRY(mr_model_axis_check(session->model.axis));
     if (mr_session_is_last(session) && session->assignment->inference)
         MR_TRY(session_take_logits(session, slot));
     if (mr_session_is_last(session) && !session->assignment->inference) {
         const mr_tensor *labels = message_find(&slot->input, "labels");
         if (labels == NULL)
             return MR_ERROR(INVALID_ARGUMENT, "the microbatch carries no tensor named labels");
-        mr_loss_run(session->options.device, session->assignment->job->loss, &slot->output, labels,
-                    session->loss_scale, &slot->output, session->loss.base);
+        MR_TRY(mr_session_model_loss(session, &slot->output, labels));
     }
     session->busy_ns += mr_clock_now_ns() - start_ns;
     return MR_OK;
@@ -103,6 +105,7 @@ static mr_status session_backward(mr_session *session, uint32_t micro_batch) {
     }
     int64_t start_ns = mr_clock_now_ns();
     mr_pass_backward(&pass, &slot->input.tensors[0].tensor, dy, dx.data != NULL ? &dx : NULL);
+    MR_TRY(mr_model_axis_check(session->model.axis));
     session->busy_ns += mr_clock_now_ns() - start_ns;
     if (session->connections.gradient_in != NULL)
         mr_link_release(session->connections.gradient_in, &slot->gradient);
@@ -204,6 +207,7 @@ static mr_status session_gather(mr_session *session) {
     session->mine[GATHER_BUSY] = (double)session->busy_ns;
     mr_optimizer_sums(session->parameters, &session->mine[GATHER_HEAD]);
     MR_TRY(device->ops->check(device));
+    MR_TRY(mr_session_model_squares(session, &session->mine[GATHER_HEAD]));
     return mr_group_gather(session->connections.pipe, session->mine, session->gather_bytes,
                            session->gathered, MR_STEP_WAIT_TIMEOUT_MS);
 }
@@ -254,8 +258,7 @@ static mr_status session_instruction(mr_session *session, const mr_instruction *
     session_slot *slot = session_slot_of(session, m);
     switch (instruction->opcode) {
     case MR_OPCODE_LOAD:
-        mr_feed_take(session->options.feed, session->next_step, m, &slot->input);
-        return MR_OK;
+        return mr_session_model_load(session, m, &slot->input);
     case MR_OPCODE_RECEIVE_ACTIVATION:
         return mr_link_receive(session->connections.activation_in, session->next_step, m, chunk,
                                MR_STEP_WAIT_TIMEOUT_MS, &slot->input);
@@ -347,7 +350,7 @@ mr_status mr_session_step(mr_session *session, mr_step_result *out_result) {
     MR_TRY(session_run_list(session));
     if (session->assignment->inference)
         MR_TRY(session_end_inference(session));
-    if (session->assignment->stage == 0)
+    if (mr_assignment_is_fed(session->assignment))
         mr_feed_done(session->options.feed, session->next_step);
     session->next_step++;
     session_progress_set(session, NULL);
