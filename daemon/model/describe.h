@@ -67,7 +67,7 @@ MR_MUST_CHECK mr_status mr_describe_output(const mr_describe_input *in, mr_layer
 /* The same, whose last dimension the model axis cuts: width is the whole's. */
 MR_MUST_CHECK mr_status mr_describe_output_cut(const mr_describe_input *in,
                                                mr_layer_description *out, size_t width);
-/* Flops of y = x w^T, sizes as the shard has them: 2 M N K forward and for each half of backward. */
+/* Flops of y = x w^T with the shard's sizes: 2 M N K forward and for each half of backward. */
 void mr_describe_add_product(const mr_describe_input *in, mr_layer_description *out, size_t outputs,
                              size_t inputs);
 

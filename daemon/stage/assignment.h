@@ -19,7 +19,7 @@ typedef struct mr_assignment {
     uint32_t rank;
     uint32_t stage;
     uint32_t replica; /* data coordinate */
-    uint32_t model_rank; /* model coordinate: job and plan->shards are of its shards of the layers */
+    uint32_t model_rank; /* model coordinate: job and plan->shards are of its shards */
     size_t rank_count;
     char (*addresses)[MR_ADDRESS_BYTES]; /* by rank */
     mr_job *job;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/stage/session_model.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 #include "daemon/base/alloc.h"
@@ -92,7 +91,8 @@ static mr_status model_place_tensors(mr_session *session, uint32_t micro_batch,
     size_t at = 0;
     message->slot = NULL;
     if (message->tensor_count > MR_MESSAGE_TENSORS_MAX || message->micro_batch != micro_batch)
-        return MR_ERROR(INTERNAL, "rank 0 of the model axis hands on microbatch %u with %zu tensors",
+        return MR_ERROR(INTERNAL,
+                        "rank 0 of the model axis hands on microbatch %u with %zu tensors",
                         message->micro_batch, message->tensor_count);
     for (size_t i = 0; i < message->tensor_count; i++) {
         size_t bytes = 0;
