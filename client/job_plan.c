@@ -43,7 +43,8 @@ static json_t *validate_json(const char *path, const mr_job_errors *errors,
 static mr_status validate_file(const char *path, mr_job_file *file, mr_job_errors *errors) {
     mr_plan *plan = NULL;
     MR_TRY(mr_job_file_read(path, file, errors));
-    mr_status status = mr_job_check_runnable(file->job, file->job->loss != MR_LOSS_NONE);
+    mr_status status = mr_job_check_runnable(
+        file->job, file->job->loss == MR_LOSS_NONE ? MR_JOB_MODE_INFERENCE : MR_JOB_MODE_TRAIN);
     if (mr_status_is_ok(status))
         status = mr_plan_make(file->job, false, &plan);
     mr_plan_destroy(plan);

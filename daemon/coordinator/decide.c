@@ -187,7 +187,7 @@ static void report_paused(mr_job_record *job, uint32_t rank, const mr_event *eve
 static void report_finished(mr_decision *decision, mr_job_record *job, uint32_t rank,
                             const mr_event *event) {
     bool runs = job->facts.state == MR_JOB_RUNNING || job->facts.state == MR_JOB_DRAINING;
-    if (!runs || job->ranks[rank].finished || (job->spec->inference && rank != 0))
+    if (!runs || job->ranks[rank].finished || (!mr_job_mode_trains(job->spec->mode) && rank != 0))
         return;
     job->ranks[rank].finished = true;
     if (!job->finishing)

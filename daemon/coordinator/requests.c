@@ -16,7 +16,7 @@ static void submit_facts(const mr_decision *decision, const mr_event *event, mr_
     const mr_job_spec *spec = event->u.submit.owned_spec;
     *out = (mr_job_facts){
         .number = decision->state->job_last + 1,
-        .inference = spec->inference,
+        .mode = spec->mode,
         .state = MR_JOB_QUEUED,
         .step = event->u.submit.start_step,
         .start_step = event->u.submit.start_step,
@@ -41,11 +41,11 @@ static mr_status submit_check(const mr_decision *decision, const mr_event *event
     if (state->store_error[0] != '\0')
         return MR_ERROR(UNAVAILABLE, "the job cannot be stored now: %s", state->store_error);
     const mr_job_record *other =
-        spec->inference ? NULL : mr_jobs_find_active(&state->jobs, spec->name);
+        mr_job_mode_trains(spec->mode) ? mr_jobs_find_active(&state->jobs, spec->name) : NULL;
     if (other != NULL)
         return MR_ERROR(ALREADY_EXISTS, "name \"%s\" is held by job %s, which is %s", spec->name,
                         other->facts.id, mr_job_state_name(other->facts.state));
-    if (!spec->inference && event->u.submit.start_step > spec->total_steps)
+    if (mr_job_mode_trains(spec->mode) && event->u.submit.start_step > spec->total_steps)
         return MR_ERROR(FAILED_PRECONDITION,
                         "the checkpoint is at step %" PRIu64
                         " and lr_schedule.total_steps is %" PRIu64,

@@ -14,7 +14,7 @@ static void submit_work(void *context) {
     const mr_admission_request wanted = {
         .job_file = message->job_file,
         .base_directory = message->base_directory,
-        .inference = message->mode == MILLRACE__V1__JOB_MODE__JOB_MODE_INFERENCE,
+        .mode = (mr_job_mode)message->mode,
         .resume_tag = message->resume_tag,
         .resume_newest = message->resume_newest,
     };

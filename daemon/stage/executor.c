@@ -26,7 +26,7 @@ typedef enum boundary_action {
 
 typedef struct boundary_record {
     uint32_t action;
-    uint32_t reserved;
+    uint32_t wants_logits; /* of an evaluated step */
     uint64_t step;
     char tag[MR_NAME_BYTES];
 } boundary_record;
@@ -165,6 +165,7 @@ static bool wishes_choose(mr_executor *executor, boundary_record *record) {
         record->action = BOUNDARY_PAUSE;
     } else if (!wishes->paused && mr_feed_ready(executor->options.feed, step)) {
         record->action = BOUNDARY_STEP;
+        record->wants_logits = mr_feed_wants_logits(executor->options.feed, step);
     }
     return record->action != 0;
 }
@@ -208,14 +209,17 @@ static void executor_save(mr_executor *executor, const boundary_record *record) 
     executor_report(executor, &report);
 }
 
-/* The last stage's logits go to the client through rank 0. */
+/* What the last stage found goes to the client through rank 0. */
 static mr_status executor_report_result(mr_executor *executor, mr_executor_report *report) {
-    const float *logits = mr_session_logits(executor->session, &report->logit_count);
+    const float *logits = mr_session_logits(executor->session, &report->logit_shape);
+    size_t bytes = 0;
+    MR_ASSERT(mr_shape_bytes(&report->logit_shape, &bytes));
     report->kind = MR_EXECUTOR_RESULT;
-    report->logits = mr_alloc_array(report->logit_count, sizeof(float));
-    if (report->logits == NULL)
-        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu logits", report->logit_count);
-    memcpy(report->logits, logits, report->logit_count * sizeof(float));
+    report->logits = logits == NULL ? NULL : mr_alloc(bytes);
+    if (logits != NULL && report->logits == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu bytes of logits", bytes);
+    if (logits != NULL)
+        memcpy(report->logits, logits, bytes);
     executor_report(executor, report);
     return MR_OK;
 }
@@ -240,7 +244,7 @@ static mr_status executor_await_feed(mr_executor *executor) {
     return MR_OK;
 }
 
-static mr_status executor_step(mr_executor *executor) {
+static mr_status executor_step(mr_executor *executor, bool wants_logits) {
     const mr_assignment *assignment = mr_session_assignment(executor->session);
     if (mr_assignment_is_fed(assignment) && assignment->replica > 0)
         MR_TRY(executor_await_feed(executor));
@@ -248,7 +252,7 @@ static mr_status executor_step(mr_executor *executor) {
         .kind = MR_EXECUTOR_STEP_DONE,
         .step = mr_session_next_step(executor->session),
     };
-    MR_TRY(mr_session_step(executor->session, &report.result));
+    MR_TRY(mr_session_step(executor->session, wants_logits, &report.result));
     uint64_t every = assignment->job->checkpoint_every_steps;
     uint64_t done = mr_session_next_step(executor->session);
     executor->wishes.periodic = !assignment->inference && assignment->checkpoint_dir[0] != 0 &&
@@ -269,7 +273,7 @@ static mr_status executor_follow(mr_executor *executor, const boundary_record *r
                         (unsigned long long)record->step, (unsigned long long)step);
     switch ((boundary_action)record->action) {
     case BOUNDARY_STEP:
-        return executor_step(executor);
+        return executor_step(executor, record->wants_logits != 0);
     case BOUNDARY_SAVE:
         executor_save(executor, record);
         return MR_OK;

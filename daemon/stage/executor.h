@@ -50,7 +50,7 @@ typedef enum mr_executor_report_kind {
     MR_EXECUTOR_FINISHED,
     MR_EXECUTOR_FAILED, /* status */
     MR_EXECUTOR_RELEASED,
-    MR_EXECUTOR_RESULT, /* rank 0, inference; owns logits */
+    MR_EXECUTOR_RESULT, /* rank 0, a step without training; owns logits */
 } mr_executor_report_kind;
 
 /* What a finished optimizer step was. */
@@ -81,8 +81,8 @@ typedef struct mr_executor_report {
     mr_memory_held held; /* PREPARED */
     char tag[MR_NAME_BYTES];
     mr_layer_store_files files;
-    float *logits;
-    size_t logit_count;
+    float *logits; /* RESULT: of logit_shape; NULL where they were not wanted */
+    mr_shape logit_shape;
     mr_group_ids ids; /* PREPARED: of groups and edges, made here; owned */
 } mr_executor_report;
 

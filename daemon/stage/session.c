@@ -7,6 +7,7 @@
 #include "daemon/layers/loss.h"
 #include "daemon/stage/optimizer.h"
 #include "daemon/stage/session_model.h"
+#include "daemon/stage/session_result.h"
 
 /* Owned parameters of a stage: those without a tie, and tied ones whose tie begins on it. */
 static mr_status stage_owned_count(const mr_assignment *assignment, size_t stage,
@@ -63,10 +64,11 @@ static size_t session_gather_total(const mr_session *session) {
     return total;
 }
 
-/* Bytes of the largest exchange on the pipe group: norms, a boundary record, or logits. */
+/* Bytes of the largest exchange on the pipe group: norms, a boundary record, a piece of logits. */
 static size_t session_pipe_bytes(const mr_session *session) {
     size_t bytes = session_gather_total(session);
     size_t logits = session->logit_count * sizeof(float);
+    logits = logits < MR_SESSION_LOGIT_PIECE_BYTES ? logits : MR_SESSION_LOGIT_PIECE_BYTES;
     return (bytes > logits ? bytes : logits) + MR_NAME_BYTES + 64;
 }
 
@@ -74,17 +76,14 @@ static size_t session_pipe_bytes(const mr_session *session) {
 static mr_status session_size_loss(mr_session *session) {
     const mr_assignment *assignment = session->assignment;
     mr_shape output = mr_assignment_boundary(assignment, assignment->job->layer_count);
-    if (assignment->inference) {
-        session->logit_count =
-            output.cut_from > 0 ? output.cut_from : output.dims[output.dim_count - 1];
-        session->logits = mr_alloc_array(session->logit_count, sizeof(float));
-        if (session->logits == NULL)
-            return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu logits", session->logit_count);
+    if (assignment->inference)
+        MR_TRY(mr_session_result_init(session));
+    if (assignment->mode == MR_JOB_MODE_INFERENCE)
         return MR_OK;
-    }
     mr_shape labels = {0};
     if (assignment->job->loss == MR_LOSS_NONE)
-        return MR_ERROR(INVALID_ARGUMENT, "model.loss is none; training needs a loss");
+        return MR_ERROR(INVALID_ARGUMENT, "model.loss is none; %s needs a loss",
+                        mr_job_mode_name(assignment->mode));
     MR_TRY(mr_job_label_shape(assignment->job, &labels));
     session->step_terms = mr_loss_terms(assignment->job->loss, &output, &labels) *
                           (double)assignment->job->micro_batches * (double)assignment->job->data;
@@ -235,11 +234,6 @@ mr_memory_held mr_session_memory(const mr_session *session) {
         .optimizer = parameters.optimizer,
         .activations = mr_activations_bytes(session->activations),
     };
-}
-
-const float *mr_session_logits(const mr_session *session, size_t *out_count) {
-    *out_count = session->logit_count;
-    return session->logits;
 }
 
 void mr_session_interrupt(mr_session *session, const char *reason) {

@@ -41,9 +41,10 @@ mr_group_ids mr_session_take_ids(mr_session *session);
 /* NULL is fine. */
 void mr_session_destroy(mr_session *session);
 
-/* Runs the rank's list for the next step. On success the step counter has moved; inference:
- * out_logits [*out_count] of the last stage on every rank, borrowed until the next step. */
-MR_MUST_CHECK mr_status mr_session_step(mr_session *session, mr_step_result *out_result);
+/* Runs the rank's list for the next step. On success the step counter has moved. wants_logits:
+ * an evaluated step's logits are kept, too (inference: always). */
+MR_MUST_CHECK mr_status mr_session_step(mr_session *session, bool wants_logits,
+                                        mr_step_result *out_result);
 /* Writes this rank's files under tag. */
 MR_MUST_CHECK mr_status mr_session_save(mr_session *session, const char *tag,
                                         mr_layer_store_files *out_files);
@@ -56,8 +57,9 @@ const mr_assignment *mr_session_assignment(const mr_session *session);
 uint64_t mr_session_next_step(const mr_session *session);
 /* What its parameters and activations take of the device's memory. */
 mr_memory_held mr_session_memory(const mr_session *session);
-/* Inference: logits of the step just done. */
-const float *mr_session_logits(const mr_session *session, size_t *out_count);
+/* Without training: logits of the step just done, on every rank, borrowed until the next step; NULL
+ * where they were not wanted. */
+const float *mr_session_logits(const mr_session *session, mr_shape *out_shape);
 /* Any thread, after connect: ends every wait. */
 void mr_session_interrupt(mr_session *session, const char *reason);
 

@@ -5,6 +5,7 @@
 
 #include "daemon/base/alloc.h"
 #include "daemon/layers/loss.h"
+#include "daemon/model/shard.h"
 
 enum { INPUT_ALIGN = 64 };
 
@@ -34,14 +35,8 @@ static mr_status model_build_loss(mr_session *session) {
     const mr_assignment *assignment = session->assignment;
     mr_shape output = mr_assignment_boundary(assignment, assignment->job->layer_count);
     size_t bytes = mr_loss_share_bytes(&output, model_width(session));
-    if (!mr_session_is_last(session) || bytes == 0)
+    if (!mr_session_is_last(session) || bytes == 0 || assignment->mode == MR_JOB_MODE_INFERENCE)
         return MR_OK;
-    if (assignment->inference) {
-        session->model.logits = mr_alloc_array(session->logit_count, sizeof(float));
-        if (session->model.logits == NULL)
-            return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu logits", session->logit_count);
-        return MR_OK;
-    }
     mr_device *device = session->options.device;
     return device->ops->memory_create(device, bytes, &session->model.loss_scratch);
 }
@@ -74,7 +69,8 @@ void mr_session_model_close(mr_session *session) {
     mr_model_axis_destroy(model->axis);
     if (model->loss_scratch.base != NULL)
         device->ops->memory_destroy(device, &model->loss_scratch);
-    mr_free(model->logits);
+    mr_free(model->shares);
+    mr_free(model->share);
     mr_free(model->squares);
     mr_free(model->squares_bytes);
     mr_free(model->inputs);
@@ -126,8 +122,12 @@ static mr_status model_hand_on(mr_session *session, uint32_t micro_batch, mr_mes
 mr_status mr_session_model_load(mr_session *session, uint32_t micro_batch,
                                 mr_message *out_message) {
     mr_message message = {0};
+    mr_link *onward = session->connections.activation_out;
     if (mr_assignment_is_fed(session->assignment))
         mr_feed_take(session->options.feed, session->next_step, micro_batch, &message);
+    else if (onward != NULL) /* what rode along from this slot before may still be on its way */
+        MR_TRY(mr_link_wait_sent(onward, mr_activations_slots(session->activations) - 1,
+                                 MR_STEP_WAIT_TIMEOUT_MS));
     if (session->connections.model != NULL)
         MR_TRY(model_hand_on(session, micro_batch, &message));
     *out_message = message;
@@ -136,25 +136,51 @@ mr_status mr_session_model_load(mr_session *session, uint32_t micro_batch,
 
 /* ---- the end of the model ---- */
 
-mr_status mr_session_model_loss(mr_session *session, mr_tensor *output, const mr_tensor *labels) {
+mr_status mr_session_model_loss(mr_session *session, const mr_tensor *output,
+                                const mr_tensor *labels, mr_tensor *doutput) {
     mr_device *device = session->options.device;
     if (output->shape.cut_from == 0) {
         mr_loss_run(device, session->assignment->job->loss, output, labels, session->loss_scale,
-                    output, session->loss.base);
+                    doutput, session->loss.base);
         return MR_OK;
     }
     MR_ASSERT(session->assignment->job->loss == MR_LOSS_CROSS_ENTROPY); /* the job was checked */
     mr_loss_run_share(device, mr_model_axis_reducer(session->model.axis), output, labels,
-                      session->loss_scale, output, session->model.loss_scratch.base,
+                      session->loss_scale, doutput, session->model.loss_scratch.base,
                       session->loss.base);
     return mr_model_axis_check(session->model.axis);
 }
 
-mr_status mr_session_model_logits(mr_session *session, const float *share) {
+/* One row in inference, those of a microbatch in evaluation; of the whole vocabulary. */
+mr_status mr_session_model_want_logits(mr_session *session) {
+    const mr_assignment *assignment = session->assignment;
+    mr_shape output = mr_assignment_boundary(assignment, assignment->job->layer_count);
+    size_t count = session->logit_count / assignment->job->micro_batches;
+    if (output.cut_from == 0 || !mr_session_is_last(session))
+        return MR_OK;
+    session->model.share = mr_alloc_array(count, sizeof(float));
+    session->model.shares = mr_alloc_array(count, sizeof(float));
+    if (session->model.share == NULL || session->model.shares == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for shares of %zu logits", count);
+    return MR_OK;
+}
+
+float *mr_session_model_share(mr_session *session) {
+    return session->model.share;
+}
+
+mr_status mr_session_model_logits(mr_session *session, size_t rows, size_t whole, float *logits) {
     mr_reducer *reducer = mr_model_axis_reducer(session->model.axis);
-    MR_ASSERT(reducer != NULL);
-    reducer->gather(reducer, share, session->logit_count, sizeof(float), session->logits);
-    return mr_model_axis_check(session->model.axis);
+    const float *share = session->model.shares;
+    reducer->gather(reducer, session->model.share, whole, rows * sizeof(float),
+                    session->model.shares);
+    MR_TRY(mr_model_axis_check(session->model.axis));
+    for (size_t rank = 0; rank < reducer->width; rank++) {
+        mr_shard_range range = mr_shard_range_of(whole, rank, reducer->width);
+        for (size_t row = 0; row < rows; row++, share += range.count)
+            memcpy(logits + row * whole + range.first, share, range.count * sizeof(float));
+    }
+    return MR_OK;
 }
 
 mr_status mr_session_model_squares(mr_session *session, double *squares) {

@@ -19,11 +19,16 @@ void mr_session_model_close(mr_session *session);
  * stays until its slot is loaded again. */
 MR_MUST_CHECK mr_status mr_session_model_load(mr_session *session, uint32_t micro_batch,
                                               mr_message *out_message);
-/* Loss of the last stage's output and its gradient in the same place, as mr_loss_run. */
-MR_MUST_CHECK mr_status mr_session_model_loss(mr_session *session, mr_tensor *output,
-                                              const mr_tensor *labels);
-/* share: this rank's share of the session's logits; session->logits gets all of them. */
-MR_MUST_CHECK mr_status mr_session_model_logits(mr_session *session, const float *share);
+/* Loss of the last stage's output, and its gradient unless doutput is NULL, as mr_loss_run. */
+MR_MUST_CHECK mr_status mr_session_model_loss(mr_session *session, const mr_tensor *output,
+                                              const mr_tensor *labels, mr_tensor *doutput);
+/* Room for mr_session_model_share, on the last stage; once. RESOURCE_EXHAUSTED: no memory. */
+MR_MUST_CHECK mr_status mr_session_model_want_logits(mr_session *session);
+/* Where this rank's share of logits that the axis cuts is to be put, before the gather. */
+float *mr_session_model_share(mr_session *session);
+/* logits [rows, whole] = the shares of all ranks, side by side. */
+MR_MUST_CHECK mr_status mr_session_model_logits(mr_session *session, size_t rows, size_t whole,
+                                                float *logits);
 /* squares [owned]: of this rank's parameters; a cut one's become the sum over the axis, in rank
  * order, so that they are equal on all ranks and count once. */
 MR_MUST_CHECK mr_status mr_session_model_squares(mr_session *session, double *squares);

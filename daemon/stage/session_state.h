@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* session_state.h: what a session holds, for the two files that work on it: session.c makes and
- * frees it, session_step.c runs a step over it.
- * Owner: stage/executor. Thread: EXEC. Internal to these two files. */
+/* session_state.h: what a session holds, for the files that work on it: session.c makes and frees
+ * it, session_step.c runs a step over it, session_result.c gives back what a step without training
+ * found.
+ * Owner: stage/executor. Thread: EXEC. Internal to these files. */
 #ifndef MR_STAGE_SESSION_STATE_H
 #define MR_STAGE_SESSION_STATE_H
 
@@ -27,7 +28,8 @@ typedef struct session_model {
     size_t input_bytes;
     size_t *squares_bytes; /* [width] */
     double *squares;       /* [width] of the owned parameters' squares */
-    float *logits;         /* inference, last stage: this rank's share */
+    float *share;          /* without training, last stage: this rank's logits */
+    float *shares;         /* and those of all ranks, one after the other */
 } session_model;
 
 struct mr_session {
@@ -48,8 +50,9 @@ struct mr_session {
     double *mine;
     size_t *replica_bytes;  /* [data]: one double each */
     double *replica_losses; /* [data] */
-    float *logits; /* inference: [logit_count] */
-    size_t logit_count;
+    float *logits;      /* without training: see session_result.h */
+    size_t logit_count; /* of one step */
+    bool wants_logits;  /* of the step in work */
     /* of the step in work */
     int64_t busy_ns;
     int64_t schedule_start_ns;

@@ -12,10 +12,10 @@
 #include <string.h>
 
 #include "daemon/base/alloc.h"
-#include "daemon/base/bf16.h"
 #include "daemon/base/clock.h"
 #include "daemon/stage/optimizer.h"
 #include "daemon/stage/session_model.h"
+#include "daemon/stage/session_result.h"
 
 /* ---- one instruction ---- */
 
@@ -35,37 +35,24 @@ static mr_pass session_pass(const mr_session *session, uint32_t micro_batch) {
     };
 }
 
-/* The tensor of that name in a message; the schedule and the feed guarantee it. */
-static const mr_tensor *message_find(const mr_message *message, const char *name) {
-    for (size_t i = 0; i < message->tensor_count; i++)
-        if (strcmp(message->tensors[i].name, name) == 0)
-            return &message->tensors[i].tensor;
-    return NULL;
+/* The loss of the last stage's output, and its gradient in the output's place. */
+static mr_status session_take_loss(mr_session *session, const session_slot *slot) {
+    const mr_tensor *labels = mr_session_tensor(&slot->input, "labels");
+    mr_tensor gradient = slot->output;
+    if (labels == NULL)
+        return MR_ERROR(INVALID_ARGUMENT, "the microbatch carries no tensor named labels");
+    return mr_session_model_loss(session, &slot->output, labels,
+                                 session->assignment->inference ? NULL : &gradient);
 }
 
-/* Inference: the logits of row 0 at the asked position, on the last stage. */
-static mr_status session_take_logits(mr_session *session, const session_slot *slot) {
-    const mr_tensor *position = message_find(&slot->input, "position");
-    const mr_shape *shape = &slot->output.shape;
-    if (position == NULL)
-        return MR_ERROR(INVALID_ARGUMENT, "the microbatch carries no tensor named position");
-    size_t row = (size_t)*(const int32_t *)position->data;
-    MR_ASSERT(shape->dim_count < 2 || row < shape->dims[shape->dim_count - 2]);
-    bool cut = shape->cut_from > 0;
-    size_t count = shape->dims[shape->dim_count - 1];
-    float *logits = cut ? session->model.logits : session->logits;
-    size_t bytes = count * mr_dtype_bytes(shape->dtype);
-    /* Shorter elements go to the end of the buffer and are widened from its start. */
-    unsigned char *host = (unsigned char *)logits + count * sizeof(float) - bytes;
-    session->options.device->ops->copy_out(session->options.device, host,
-                                           (const unsigned char *)slot->output.data + row * bytes,
-                                           bytes);
-    for (size_t i = 0; shape->dtype == MR_DTYPE_BF16 && i < count; i++) {
-        uint16_t logit;
-        memcpy(&logit, host + i * sizeof(logit), sizeof(logit));
-        logits[i] = mr_bf16_widen(logit);
-    }
-    return cut ? mr_session_model_logits(session, logits) : MR_OK;
+/* What the last stage does with its output. */
+static mr_status session_end_forward(mr_session *session, const session_slot *slot,
+                                     uint32_t micro_batch) {
+    if (session->assignment->inference)
+        MR_TRY(mr_session_result_take(session, slot, micro_batch));
+    if (session->assignment->mode == MR_JOB_MODE_INFERENCE)
+        return MR_OK;
+    return session_take_loss(session, slot);
 }
 
 static mr_status session_forward(mr_session *session, uint32_t micro_batch) {
@@ -79,14 +66,8 @@ static mr_status session_forward(mr_session *session, uint32_t micro_batch) {
     int64_t start_ns = mr_clock_now_ns();
     slot->output = mr_pass_forward(&pass, &slot->input.tensors[0].tensor);
     MR_TRY(mr_model_axis_check(session->model.axis));
-    if (mr_session_is_last(session) && session->assignment->inference)
-        MR_TRY(session_take_logits(session, slot));
-    if (mr_session_is_last(session) && !session->assignment->inference) {
-        const mr_tensor *labels = message_find(&slot->input, "labels");
-        if (labels == NULL)
-            return MR_ERROR(INVALID_ARGUMENT, "the microbatch carries no tensor named labels");
-        MR_TRY(mr_session_model_loss(session, &slot->output, labels));
-    }
+    if (mr_session_is_last(session))
+        MR_TRY(session_end_forward(session, slot, micro_batch));
     session->busy_ns += mr_clock_now_ns() - start_ns;
     return MR_OK;
 }
@@ -258,8 +239,10 @@ static mr_status session_instruction(mr_session *session, const mr_instruction *
     session_slot *slot = session_slot_of(session, m);
     switch (instruction->opcode) {
     case MR_OPCODE_LOAD:
+        MR_TRY(mr_session_result_reuse(session, slot));
         return mr_session_model_load(session, m, &slot->input);
     case MR_OPCODE_RECEIVE_ACTIVATION:
+        MR_TRY(mr_session_result_reuse(session, slot));
         return mr_link_receive(session->connections.activation_in, session->next_step, m, chunk,
                                MR_STEP_WAIT_TIMEOUT_MS, &slot->input);
     case MR_OPCODE_RECEIVE_GRADIENT:
@@ -319,20 +302,7 @@ static mr_status session_run_list(mr_session *session) {
     return MR_OK;
 }
 
-/* Inference has no backward: inputs are let go, and the last stage's logits go round. */
-static mr_status session_end_inference(mr_session *session) {
-    session_slot *slot = session_slot_of(session, 0);
-    mr_group *pipe = session->connections.pipe;
-    if (session->connections.activation_out != NULL)
-        MR_TRY(mr_link_wait_sent(session->connections.activation_out, 0, MR_STEP_WAIT_TIMEOUT_MS));
-    if (session->connections.activation_in != NULL)
-        mr_link_release(session->connections.activation_in, &slot->input);
-    MR_TRY(session->options.device->ops->check(session->options.device));
-    return mr_group_broadcast(pipe, session->logits, session->logit_count * sizeof(float),
-                              pipe->member_count - 1, MR_STEP_WAIT_TIMEOUT_MS);
-}
-
-mr_status mr_session_step(mr_session *session, mr_step_result *out_result) {
+mr_status mr_session_step(mr_session *session, bool wants_logits, mr_step_result *out_result) {
     mr_device *device = session->options.device;
     const mr_job *job = session->assignment->job;
     uint64_t allocations = mr_alloc_count();
@@ -343,13 +313,16 @@ mr_status mr_session_step(mr_session *session, mr_step_result *out_result) {
     };
     session->busy_ns = 0;
     session->transport_ns = 0;
+    session->wants_logits = wants_logits;
     session->schedule_start_ns = start_ns;
+    if (wants_logits)
+        MR_TRY(mr_session_result_want(session));
     device->ops->zero(device, session->loss.base, sizeof(double));
     if (!session->assignment->inference)
         mr_parameters_zero_gradients(session->parameters);
     MR_TRY(session_run_list(session));
     if (session->assignment->inference)
-        MR_TRY(session_end_inference(session));
+        MR_TRY(mr_session_result_share(session));
     if (mr_assignment_is_fed(session->assignment))
         mr_feed_done(session->options.feed, session->next_step);
     session->next_step++;

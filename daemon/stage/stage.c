@@ -351,7 +351,10 @@ static void stage_executor_report(void *context, mr_executor_report *report) {
         stage_released(self);
         break;
     case MR_EXECUTOR_RESULT:
-        mr_feed_send_result(self->feed, report->step, report->logits, report->logit_count);
+        if (holds)
+            self->job.next_step = report->step + 1;
+        mr_feed_send_result(self->feed, report->step, report->result.loss, report->logits,
+                            &report->logit_shape);
         break;
     }
 }

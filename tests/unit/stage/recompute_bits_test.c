@@ -83,7 +83,7 @@ static mr_job *pipe_job(const pipe_case *c) {
                           "precision: %s\n",
                           c->model, c->pipe, c->interval, list, M, c->precision);
     ok(mr_job_parse(text, (size_t)length, &job, NULL));
-    ok(mr_job_check_runnable(job, true));
+    ok(mr_job_check_runnable(job, MR_JOB_MODE_TRAIN));
     return job;
 }
 
