@@ -146,6 +146,19 @@ static void plan_print_groups(const mr_plan *plan) {
     }
 }
 
+/* What pipeline.zero_stage 1 spares each rank of a stage, the one that holds the most. */
+static void plan_print_split(const mr_plan *plan) {
+    char bytes[32];
+    if (plan->job->zero_stage == 0)
+        return;
+    printf("optimizer state split over %zu replicas; less on each rank:", plan->job->data);
+    for (size_t s = 0; s < plan->stage_count; s++) {
+        mr_render_bytes((double)plan->stages[s].zero_saved_bytes, bytes, sizeof(bytes));
+        printf("%s %s", s == 0 ? "" : ",", bytes);
+    }
+    putchar('\n');
+}
+
 static void plan_print_table(const mr_plan *plan) {
     const mr_job *job = plan->job;
     size_t parameters = 0;
@@ -167,6 +180,7 @@ static void plan_print_table(const mr_plan *plan) {
     json_decref(rows);
     putchar('\n');
     plan_print_groups(plan);
+    plan_print_split(plan);
     for (size_t s = 0; s < plan->stage_count; s++) {
         char *text = NULL;
         if (mr_status_is_ok(mr_schedule_text(&plan->schedules[s], &text)))

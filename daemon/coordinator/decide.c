@@ -384,6 +384,8 @@ static void event_release(const mr_event *event) {
         mr_job_spec_destroy(event->u.submit.owned_spec);
     else if (event->kind == MR_EVENT_RESTORE)
         mr_job_spec_destroy(event->u.restore.owned_spec);
+    else if (event->kind == MR_EVENT_SET)
+        mr_job_spec_destroy(event->u.set.owned_spec);
 }
 
 static mr_status decide_dispatch(mr_decision *decision, const mr_event *event) {
@@ -419,6 +421,9 @@ static mr_status decide_dispatch(mr_decision *decision, const mr_event *event) {
         return MR_OK;
     case MR_EVENT_SAVE:
         mr_requests_save(decision, event);
+        return MR_OK;
+    case MR_EVENT_SET:
+        mr_requests_set(decision, event);
         return MR_OK;
     case MR_EVENT_DRAIN:
         mr_requests_drain(decision, event);

@@ -301,6 +301,10 @@ mr_status mr_reply_order_init(mr_reply_order *reply, const mr_coordinator_state 
         reply->message.order_case = MILLRACE__V1__STAGE_ORDER__ORDER_SHUTDOWN;
         reply->message.shutdown = &reply->shutdown;
         break;
+    case MR_ORDER_SET:
+        ORDER_PLAIN(set, SET, millrace__v1__set__init);
+        reply->set.activation_checkpoint_interval = action->job->spec->job->checkpoint_interval;
+        break;
     case MR_ORDER_COUNT:
         MR_ASSERT(!"an order of no kind");
     }

@@ -90,7 +90,10 @@ static mr_status spec_take_plan(mr_job_spec *spec, const mr_plan *plan) {
     spec->group_count = plan->group_count;
     for (size_t i = 0; i < plan->group_count; i++)
         MR_TRY(spec_add_group(&spec->groups[i], &plan->groups[i]));
+    for (size_t layer = 0; layer < plan->job->layer_count; layer++)
+        spec->saved_layers += plan->layers[layer].parameter_count > 0;
     memcpy(spec->schedule_hash, plan->schedule_hash, sizeof(spec->schedule_hash));
+    spec->bubble_planned = plan->bubble_predicted;
     return MR_OK;
 }
 
@@ -98,6 +101,7 @@ static mr_status spec_take_job(mr_job_spec *spec, const mr_job *job) {
     spec->total_steps = mr_job_mode_trains(spec->mode) ? job->total_steps : 0;
     memcpy(spec->model_hash, job->model_hash, sizeof(spec->model_hash));
     spec->checkpoint_keep = job->checkpoint_keep;
+    spec->checkpoint_every_steps = job->checkpoint_every_steps;
     spec->samples_per_step = (uint64_t)job->micro_batch_size * job->micro_batches * job->data;
     if (job->checkpoint_dir[0] == '\0')
         return MR_OK;

@@ -43,7 +43,10 @@ typedef struct mr_job_spec {
     char model_hash[MR_SHA256_HEX_BYTES];
     char checkpoint_dir[MR_PATH_BYTES]; /* absolute; "" for none */
     uint64_t checkpoint_keep;           /* 0: all */
+    uint64_t checkpoint_every_steps;    /* 0: only at the end and on request */
+    size_t saved_layers; /* layers that a checkpoint has weights of; 0: not known */
     uint64_t samples_per_step;
+    double bubble_planned; /* share of a step in which devices wait, by the plan */
     mr_job *job; /* owned; NULL in tests and in the spec of a job that has ended */
 } mr_job_spec;
 

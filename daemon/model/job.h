@@ -55,6 +55,7 @@ typedef struct mr_job {
     mr_schedule_kind schedule;
     size_t chunks;
     size_t checkpoint_interval; /* activation_checkpoint_interval */
+    size_t zero_stage; /* 1: the optimizer's state is split over the replicas */
     uint32_t checkpointable; /* checkpointable_layers: one bit for each mr_layer_type; 0: all */
     /* batch */
     size_t micro_batch_size; /* B */

@@ -10,6 +10,17 @@
 
 enum { EDIT_PATH_BYTES = 128 };
 
+/* A top-level mapping that the text leaves to its defaults. */
+static mr_status edit_add_map(struct fy_document *document, struct fy_node *root, const char *key,
+                              struct fy_node **out_map) {
+    struct fy_node *map = fy_node_create_mapping(document);
+    if (map == NULL ||
+        fy_node_mapping_append(root, fy_node_build_from_string(document, key, FY_NT), map) != 0)
+        return MR_ERROR(INVALID_ARGUMENT, "%s cannot be added: the text is no mapping", key);
+    *out_map = map;
+    return MR_OK;
+}
+
 /* The mapping that holds the last word of path, and that word. */
 static mr_status edit_find(struct fy_document *document, const char *path,
                            struct fy_node **out_map, const char **out_key) {
@@ -21,6 +32,8 @@ static mr_status edit_find(struct fy_document *document, const char *path,
     struct fy_node *root = fy_document_root(document);
     *out_map = folder[0] == '\0' ? root : fy_node_by_path(root, folder, FY_NT, FYNWF_DONT_FOLLOW);
     *out_key = slash + 1;
+    if (*out_map == NULL && strrchr(folder, '/') == folder && root != NULL)
+        MR_TRY(edit_add_map(document, root, folder + 1, out_map));
     if (*out_map == NULL || fy_node_get_type(*out_map) != FYNT_MAPPING)
         return MR_ERROR(INVALID_ARGUMENT, "%s cannot be set: the text has no mapping %s", path,
                         folder[0] == '\0' ? "/" : folder);

@@ -21,6 +21,7 @@ typedef enum boundary_action {
     BOUNDARY_STEP = 1,
     BOUNDARY_SAVE,
     BOUNDARY_PAUSE,
+    BOUNDARY_SET,
     BOUNDARY_FINISH
 } boundary_action;
 
@@ -28,6 +29,7 @@ typedef struct boundary_record {
     uint32_t action;
     uint32_t wants_logits; /* of an evaluated step */
     uint64_t step;
+    uint64_t interval; /* of SET */
     char tag[MR_NAME_BYTES];
 } boundary_record;
 
@@ -37,6 +39,8 @@ typedef struct boundary_wishes {
     bool pause;
     bool feed_closed;
     bool finished;
+    bool set;
+    uint64_t interval;
     bool save;
     char save_tag[MR_NAME_BYTES];
     uint64_t saved_step; /* the last step-N save; UINT64_MAX: none */
@@ -124,6 +128,10 @@ static bool wishes_take(mr_executor *executor, const mr_executor_event *event) {
         wishes->save = true;
         memcpy(wishes->save_tag, event->tag, sizeof(wishes->save_tag));
         return true;
+    case MR_EXECUTOR_SET:
+        wishes->set = true;
+        wishes->interval = event->interval;
+        return true;
     case MR_EXECUTOR_FEED_CLOSED:
         wishes->feed_closed = true;
         return true;
@@ -149,7 +157,11 @@ static bool wishes_choose(mr_executor *executor, boundary_record *record) {
     bool saves = assignment->checkpoint_dir[0] != 0 && !assignment->inference;
     bool final_due = ended && saves && wishes->saved_step != step && step > 0;
     *record = (boundary_record){.step = step};
-    if (wishes->save) {
+    if (wishes->set) {
+        wishes->set = false;
+        record->action = BOUNDARY_SET;
+        record->interval = wishes->interval;
+    } else if (wishes->save) {
         wishes->save = false;
         record->action = BOUNDARY_SAVE;
         memcpy(record->tag, wishes->save_tag, sizeof(record->tag));
@@ -265,6 +277,18 @@ static mr_status executor_step(mr_executor *executor, bool wants_logits) {
     return MR_OK;
 }
 
+static mr_status executor_set(mr_executor *executor, size_t interval) {
+    MR_TRY(mr_session_set_interval(executor->session, interval));
+    mr_executor_report report = {
+        .kind = MR_EXECUTOR_RESIZED,
+        .step = mr_session_next_step(executor->session),
+        .held = mr_session_memory(executor->session),
+        .interval = mr_session_interval(executor->session),
+    };
+    executor_report(executor, &report);
+    return MR_OK;
+}
+
 static mr_status executor_follow(mr_executor *executor, const boundary_record *record,
                                  bool *out_finished) {
     uint64_t step = mr_session_next_step(executor->session);
@@ -280,6 +304,8 @@ static mr_status executor_follow(mr_executor *executor, const boundary_record *r
     case BOUNDARY_PAUSE:
         executor_report_kind(executor, MR_EXECUTOR_PAUSED, MR_OK);
         return MR_OK;
+    case BOUNDARY_SET:
+        return executor_set(executor, record->interval);
     case BOUNDARY_FINISH:
         *out_finished = true;
         executor->wishes.finished = true;
@@ -311,6 +337,7 @@ static void executor_prepare(mr_executor *executor, const mr_assignment *assignm
         .transport = executor->options.transport,
         .feed = executor->options.feed,
         .track = executor->options.track,
+        .reduce_track = executor->options.reduce_track,
         .progress = &executor->progress,
         .stop = &executor->stop,
     };
@@ -331,6 +358,7 @@ static void executor_prepare(mr_executor *executor, const mr_assignment *assignm
         .step = step,
         .ids = mr_session_take_ids(executor->session),
         .held = mr_session_memory(executor->session),
+        .interval = mr_session_interval(executor->session),
     };
     executor_report(executor, &report);
 }
@@ -376,6 +404,7 @@ static void executor_handle(mr_executor *executor, const mr_executor_event *even
         break;
     case MR_EXECUTOR_PAUSE:
     case MR_EXECUTOR_SAVE:
+    case MR_EXECUTOR_SET:
     case MR_EXECUTOR_FEED_READY:
     case MR_EXECUTOR_FEED_CLOSED:
     case MR_EXECUTOR_EXIT:

@@ -19,6 +19,10 @@ typedef struct mr_pass {
     mr_reducer *model; /* NULL with a model axis of one rank */
     uint64_t step;
     uint32_t micro_batch;
+    /* backward: told of each layer (its index within the stage) when nothing more is added to its
+     * gradients in this pass; may be NULL */
+    void (*layer_done)(void *context, size_t layer);
+    void *done_context;
 } mr_pass;
 
 /* Returns the stage's output: a view of the microbatch's slot. */

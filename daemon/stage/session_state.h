@@ -6,6 +6,7 @@
 #ifndef MR_STAGE_SESSION_STATE_H
 #define MR_STAGE_SESSION_STATE_H
 
+#include "daemon/stage/gradient_reducer.h"
 #include "daemon/stage/model_axis.h"
 #include "daemon/stage/session.h"
 
@@ -37,8 +38,11 @@ struct mr_session {
     const mr_assignment *assignment;
     mr_parameters *parameters;
     mr_activations *activations;
+    size_t interval; /* activation_checkpoint_interval in use */
     mr_connections connections;
     session_model model;
+    mr_gradient_reducer *reducer; /* NULL with one replica */
+    size_t last_backward;         /* index in the rank's list; while it runs, layers get ready */
     session_slot *slots; /* [mr_activations_slots] */
     mr_device_memory loss; /* one double: the step's loss sum */
     uint64_t next_step;
@@ -50,6 +54,7 @@ struct mr_session {
     double *mine;
     size_t *replica_bytes;  /* [data]: one double each */
     double *replica_losses; /* [data] */
+    size_t *share_bytes; /* [data]: of the weights that each replica changes; split state only */
     float *logits;      /* without training: see session_result.h */
     size_t logit_count; /* of one step */
     bool wants_logits;  /* of the step in work */
@@ -58,12 +63,19 @@ struct mr_session {
     int64_t schedule_start_ns;
     int64_t schedule_end_ns;
     int64_t transport_ns;
+    mr_reduction_time reduction;
     mr_step_result result;
 };
 
 /* Is this the stage of the loss? */
 static inline bool mr_session_is_last(const mr_session *session) {
     return session->assignment->stage + 1 == session->assignment->plan->stage_count;
+}
+
+/* Replicas that the optimizer's state is split over; 1: it is not. */
+static inline size_t mr_session_state_width(const mr_assignment *assignment) {
+    bool splits = assignment->job->zero_stage > 0 && !assignment->inference;
+    return splits ? assignment->job->data : 1;
 }
 
 #endif

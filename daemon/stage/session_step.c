@@ -72,9 +72,19 @@ static mr_status session_forward(mr_session *session, uint32_t micro_batch) {
     return MR_OK;
 }
 
-static mr_status session_backward(mr_session *session, uint32_t micro_batch) {
+static void session_layer_done(void *context, size_t layer) {
+    mr_session *session = context;
+    mr_gradient_reducer_ready(session->reducer, session->next_step, layer);
+}
+
+/* last: no later instruction adds to the gradients, so that the replicas may sum them. */
+static mr_status session_backward(mr_session *session, uint32_t micro_batch, bool last) {
     session_slot *slot = session_slot_of(session, micro_batch);
     mr_pass pass = session_pass(session, micro_batch);
+    if (last && session->reducer != NULL) {
+        pass.layer_done = session_layer_done;
+        pass.done_context = session;
+    }
     const mr_tensor *dy = mr_session_is_last(session) ? &slot->output
                                                    : &slot->gradient.tensors[0].tensor;
     mr_tensor dx = {0};
@@ -149,18 +159,11 @@ static mr_status session_reduce_tied(mr_session *session) {
     return MR_OK;
 }
 
-/* Gradients of all replicas, each parameter in one piece, summed in rank order. */
+/* Gradients of all replicas: what the reducer has not summed yet. */
 static mr_status session_reduce_data(mr_session *session) {
-    const mr_connections *connections = &session->connections;
-    mr_group *data = connections->gradients != NULL ? connections->gradients : connections->data;
-    for (size_t i = 0; data != NULL && i < mr_parameters_count(session->parameters); i++) {
-        const mr_tensor *gradient = &mr_parameters_at(session->parameters, i)->gradient;
-        const float *part = gradient->data;
-        size_t elements = 0;
-        MR_ASSERT(mr_shape_elements(&gradient->shape, &elements));
-        MR_TRY(mr_group_sum(data, &part, 1, gradient->data, elements, MR_STEP_WAIT_TIMEOUT_MS));
-    }
-    return MR_OK;
+    if (session->reducer == NULL)
+        return MR_OK;
+    return mr_gradient_reducer_finish(session->reducer, session->next_step, &session->reduction);
 }
 
 /* The loss sums of all replicas' last stages, added in rank order. */
@@ -211,6 +214,21 @@ static size_t session_read_gathered(mr_session *session, double *out_loss, doubl
     return count;
 }
 
+/* With split state each replica has changed its part of the weights; all get all parts. */
+static mr_status session_share_weights(mr_session *session) {
+    const mr_parameters *parameters = session->parameters;
+    unsigned char *weights = mr_parameters_weights(parameters);
+    size_t mine = mr_parameters_weights_start(parameters, mr_parameters_state_index(parameters));
+    if (mr_parameters_state_width(parameters) == 1 || weights == NULL)
+        return MR_OK;
+    mr_status status = mr_group_gather(session->connections.gradients, weights + mine,
+                                       session->share_bytes, weights, MR_STEP_WAIT_TIMEOUT_MS);
+    if (!mr_status_is_ok(status))
+        return mr_status_prefix(status, "the replicas' new weights");
+    mr_parameters_refresh(session->parameters);
+    return MR_OK;
+}
+
 static mr_status session_optimizer(mr_session *session) {
     double loss = 0;
     double busy_ns = 0;
@@ -227,13 +245,16 @@ static mr_status session_optimizer(mr_session *session) {
                         result->loss, result->gradient_norm);
     mr_optimizer_step(session->parameters, step,
                       mr_optimizer_clip_factor(result->gradient_norm, job->grad_clip));
+    MR_TRY(session_share_weights(session));
     double makespan_ns = (double)(session->schedule_end_ns - session->schedule_start_ns);
     double stages = (double)session->assignment->plan->stage_count;
     result->bubble = makespan_ns > 0 ? fmax(0, 1 - busy_ns / (stages * makespan_ns)) : 0;
     return MR_OK;
 }
 
-static mr_status session_instruction(mr_session *session, const mr_instruction *instruction) {
+/* index: of the instruction in the rank's list. */
+static mr_status session_instruction(mr_session *session, const mr_instruction *instruction,
+                                     size_t index) {
     uint32_t m = instruction->micro_batch;
     uint32_t chunk = instruction->chunk;
     session_slot *slot = session_slot_of(session, m);
@@ -251,7 +272,7 @@ static mr_status session_instruction(mr_session *session, const mr_instruction *
     case MR_OPCODE_FORWARD:
         return session_forward(session, m);
     case MR_OPCODE_BACKWARD:
-        return session_backward(session, m);
+        return session_backward(session, m, index == session->last_backward);
     case MR_OPCODE_SEND_ACTIVATION:
         return session_send_activation(session, m, chunk);
     case MR_OPCODE_SEND_GRADIENT:
@@ -292,7 +313,7 @@ static mr_status session_run_list(mr_session *session) {
             return MR_ERROR(CANCELLED, "step %" PRIu64 " was abandoned", session->next_step);
         session_progress_set(session, instruction);
         int64_t start_ns = mr_clock_now_ns();
-        mr_status status = session_instruction(session, instruction);
+        mr_status status = session_instruction(session, instruction, i);
         mr_instruction_text(instruction, text);
         if (!mr_status_is_ok(status))
             return mr_status_prefix(status, "step %" PRIu64 ", %s", session->next_step + 1, text);
@@ -313,6 +334,7 @@ mr_status mr_session_step(mr_session *session, bool wants_logits, mr_step_result
     };
     session->busy_ns = 0;
     session->transport_ns = 0;
+    session->reduction = (mr_reduction_time){0};
     session->wants_logits = wants_logits;
     session->schedule_start_ns = start_ns;
     if (wants_logits)
@@ -330,6 +352,8 @@ mr_status mr_session_step(mr_session *session, bool wants_logits, mr_step_result
     session->result.allocations = mr_alloc_count() - allocations;
     session->result.step_seconds = (double)(mr_clock_now_ns() - start_ns) * 1e-9;
     session->result.transport_seconds = (double)session->transport_ns * 1e-9;
+    session->result.reduce_seconds = (double)session->reduction.sum_ns * 1e-9;
+    session->result.reduce_exposed_seconds = (double)session->reduction.exposed_ns * 1e-9;
     *out_result = session->result;
     return MR_OK;
 }

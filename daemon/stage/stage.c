@@ -45,6 +45,7 @@ typedef struct stage_job {
     uint64_t next_step;
     mr_step_result result; /* of the last step, rank 0 */
     mr_memory_held held;   /* zero until EXEC has prepared */
+    size_t interval;       /* activation_checkpoint_interval in use; likewise */
     mr_assignment *assignment; /* borrowed by EXEC until it reports Released */
     mr_group_ids ids;          /* of Connect; likewise */
     mr_status ending;                /* what the client's feed is told */
@@ -62,6 +63,7 @@ typedef struct stage {
     mr_rpc_server *server;
     mr_trace *trace;
     mr_trace_track *track;
+    mr_trace_track *reduce_track;
     mr_status_page *page;
     mr_stage_metrics *metrics;
     mr_status_server *status_server;
@@ -212,6 +214,12 @@ static void stage_forward(stage *self, mr_executor_event_kind kind, const char *
     stage_post(self, &event);
 }
 
+static void stage_set(stage *self, const Millrace__V1__Set *order) {
+    if (self->job.rank == 0)
+        stage_post(self, &(mr_executor_event){.kind = MR_EXECUTOR_SET,
+                                              .interval = order->activation_checkpoint_interval});
+}
+
 /* End of the assignment, by the coordinator's word. A job this stage does not hold is released at
  * once, so that the coordinator never waits for nothing. */
 static void stage_end_order(stage *self, const char *job_id, uint64_t epoch, mr_status ending) {
@@ -252,6 +260,10 @@ static void stage_order_arrived(void *context, const Millrace__V1__StageOrder *o
         if (stage_owns_order(self, "save", order->save->job_id, order->save->epoch))
             stage_forward(self, MR_EXECUTOR_SAVE, order->save->tag);
         break;
+    case MILLRACE__V1__STAGE_ORDER__ORDER_SET:
+        if (stage_owns_order(self, "set", order->set->job_id, order->set->epoch))
+            stage_set(self, order->set);
+        break;
     case MILLRACE__V1__STAGE_ORDER__ORDER_COMMITTED:
         if (stage_owns_order(self, "committed", order->committed->job_id, order->committed->epoch))
             mr_feed_send_committed(self->feed, order->committed->step, order->committed->tag);
@@ -291,6 +303,7 @@ static void stage_prepared(stage *self, const mr_executor_report *report) {
     mr_status status = MR_OK;
     self->job.next_step = report->step;
     self->job.held = report->held;
+    self->job.interval = report->interval;
     if (mr_assignment_is_fed(self->job.assignment))
         status = mr_feed_start(self->feed, self->job.assignment, report->step);
     if (mr_status_is_ok(status))
@@ -336,6 +349,13 @@ static void stage_executor_report(void *context, mr_executor_report *report) {
     case MR_EXECUTOR_PAUSED:
         if (holds)
             mr_report_paused(self->control, stage_subject(self), report->step);
+        break;
+    case MR_EXECUTOR_RESIZED:
+        self->job.held = report->held;
+        self->job.interval = report->interval;
+        MR_LOG(INFO, "activation checkpointing", MR_S("job", self->job.id),
+               MR_I("interval", report->interval), MR_I("step", report->step),
+               MR_I("activation_bytes", report->held.activations));
         break;
     case MR_EXECUTOR_FINISHED:
         if (holds)
@@ -401,6 +421,7 @@ static void stage_heartbeat(void *context) {
         .progress = progress,
         .result = self->job.result,
         .held = self->job.held,
+        .interval = self->job.interval,
         .assignment = stage_holds_job(self) ? self->job.assignment : NULL,
     };
     mr_stage_status_publish(self->page, &status);
@@ -435,6 +456,7 @@ static mr_status stage_build_status(stage *self) {
     MR_TRY(mr_stage_metrics_create(&self->metrics));
     MR_TRY(mr_trace_create("stage", &self->trace));
     MR_TRY(mr_trace_track_add(self->trace, "exec", STAGE_TRACE_SPANS, &self->track));
+    MR_TRY(mr_trace_track_add(self->trace, "reduce", STAGE_TRACE_SPANS, &self->reduce_track));
     if (self->options->status_listen == NULL)
         return MR_OK;
     mr_status_server_options options = {
@@ -458,6 +480,7 @@ static mr_status stage_build_executor(stage *self) {
                       .credentials = &self->options->credentials},
         .feed = self->feed,
         .track = self->track,
+        .reduce_track = self->reduce_track,
         .loop = self->loop,
         .report = stage_executor_report,
         .context = self,

@@ -223,6 +223,7 @@ static void stage_obey(world *w, const world_mail *order) {
         break;
     case MR_ORDER_REGISTERED:
     case MR_ORDER_COMMITTED:
+    case MR_ORDER_SET:
     case MR_ORDER_COUNT:
         break;
     }

@@ -326,6 +326,22 @@ static void test_commit_waits_for_every_rank(void **state) {
     assert_int_equal(count_of(d, MR_ACTION_COMMIT), 0);
 }
 
+/* Two replicas of one stage share its two layers out. */
+static void test_a_layer_that_nobody_wrote_fails_the_save(void **state) {
+    desk *d = *state;
+    mr_job_record *job = run_two(d, false, "/ckpt");
+    job->spec->saved_layers = 2;
+    saved(d, job, 1, "step-000000000005", 5, "layer_00-model_states.safetensors", "");
+    saved(d, job, 2, "step-000000000005", 5, "layer_00-model_states.safetensors", "");
+    assert_int_equal(count_of(d, MR_ACTION_COMMIT), 0);
+    assert_int_equal(count_of(d, MR_ACTION_DISCARD), 1);
+    assert_string_equal(job->save_failed_text,
+                        "the ranks wrote weights of 1 layers; the job has 2");
+    saved(d, job, 1, "step-000000000006", 6, "layer_00-model_states.safetensors", "");
+    saved(d, job, 2, "step-000000000006", 6, "layer_01-model_states.safetensors", "");
+    assert_int_equal(count_of(d, MR_ACTION_COMMIT), 1);
+}
+
 static void test_full_disk_fails_the_save_and_not_the_job(void **state) {
     desk *d = *state;
     mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "/ckpt");
@@ -357,6 +373,27 @@ static void test_save_without_a_tag_takes_the_steps_name(void **state) {
     assert_int_equal(reply->reply, MR_REPLY_CHECKPOINT);
     assert_string_equal(reply->tag, "step-000000000003");
     assert_int_equal(reply->step, 3);
+}
+
+static const mr_action *set(desk *d, const mr_job_record *job, const char *old_file) {
+    mr_event event = {.kind = MR_EVENT_SET, .job = job->facts.id, .request = ++d->requests};
+    event.u.set.owned_spec = make_spec("job", 2, MR_JOB_MODE_TRAIN, "");
+    event.u.set.old_file = old_file;
+    take(d, event);
+    return answer(d);
+}
+
+static void test_setting_goes_to_rank_0_and_is_stored(void **state) {
+    desk *d = *state;
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "");
+    mr_job_record *queued = submit(d, make_spec("queued", 2, MR_JOB_MODE_TRAIN, ""));
+    assert_int_equal(set(d, queued, "text")->reply, MR_REPLY_JOB);
+    assert_int_equal(orders(d, MR_ORDER_SET), 0); /* its start will have it */
+    assert_int_equal(set(d, job, "text")->reply, MR_REPLY_JOB);
+    assert_int_equal(orders(d, MR_ORDER_SET), 1);
+    assert_int_equal(count_of(d, MR_ACTION_STORE), 1);
+    assert_int_equal(set(d, job, "another text")->status.code, MR_CODE_ABORTED);
+    assert_int_equal(orders(d, MR_ORDER_SET), 0);
 }
 
 static void test_save_while_paused_shows_checkpointing(void **state) {
@@ -649,9 +686,11 @@ int main(void) {
         TEST(test_pause_that_takes_too_long_is_said),
         TEST(test_pause_before_it_runs_is_refused),
         TEST(test_commit_waits_for_every_rank),
+        TEST(test_a_layer_that_nobody_wrote_fails_the_save),
         TEST(test_full_disk_fails_the_save_and_not_the_job),
         TEST(test_two_stages_that_disagree_are_not_committed),
         TEST(test_save_without_a_tag_takes_the_steps_name),
+        TEST(test_setting_goes_to_rank_0_and_is_stored),
         TEST(test_save_while_paused_shows_checkpointing),
         TEST(test_save_that_never_comes_is_given_up),
         TEST(test_success_waits_for_the_last_checkpoint),

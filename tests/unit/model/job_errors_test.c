@@ -139,6 +139,8 @@ static void test_wrong_types_are_refused(void **state) {
          "pipeline.layer_weights is 3; it must be a list with one number for each layer"},
         {"partition: parameters", "partition: weights\n  layer_weights: [1, -2]", 15,
          "pipeline.layer_weights[1] is -2; it must be a number of at least 0"},
+        {"chunks: 1", "zero_stage: 2", 16, "pipeline.zero_stage is 2; it must be 0 to 1"},
+        {"chunks: 1", "zero_stage: -1", 16, "pipeline.zero_stage is -1; it must be "},
         {"chunks: 1", "checkpointable_layers: linear", 16,
          "pipeline.checkpointable_layers is linear; it must be a list of at least one layer type"},
         {"chunks: 1", "checkpointable_layers: []", 16,

@@ -47,15 +47,15 @@ static void test_list_is_a_value(void **state) {
     expect("pipeline:\n  partition: parameters\n", "/pipeline/partition", "[0, 3, 9]", "3");
 }
 
-static void test_missing_mapping_and_bad_text_are_named(void **state) {
+static void test_missing_mapping_is_added_at_the_top_alone(void **state) {
     (void)state;
-    const mr_yaml_change change = {.path = "/batch/size", .value = "1"};
+    expect("name: x\n", "/batch/size", "1", "size: 1");
+    const mr_yaml_change deep = {.path = "/batch/more/size", .value = "1"};
     char *out = NULL;
-    mr_status status = mr_yaml_edit("name: x\n", &change, 1, &out);
+    mr_status status = mr_yaml_edit("name: x\n", &deep, 1, &out);
     assert_int_equal(status.code, MR_CODE_INVALID_ARGUMENT);
-    assert_non_null(
-        strstr(status.text, "/batch/size cannot be set: the text has no mapping /batch"));
-    status = mr_yaml_edit("{a: [", &change, 1, &out);
+    assert_non_null(strstr(status.text, "the text has no mapping /batch/more"));
+    status = mr_yaml_edit("{a: [", &deep, 1, &out);
     assert_int_equal(status.code, MR_CODE_INVALID_ARGUMENT);
 }
 
@@ -64,7 +64,7 @@ int main(void) {
         cmocka_unit_test(test_value_is_replaced_in_any_form),
         cmocka_unit_test(test_missing_key_is_added),
         cmocka_unit_test(test_list_is_a_value),
-        cmocka_unit_test(test_missing_mapping_and_bad_text_are_named),
+        cmocka_unit_test(test_missing_mapping_is_added_at_the_top_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -99,7 +99,8 @@ static void pipe_stage_make(pipe *p, size_t s) {
     };
     ok(mr_parameters_create(&options, &p->parameters[s]));
     ok(mr_parameters_draw(p->parameters[s]));
-    ok(mr_activations_create(p->device, &p->assignments[s], &p->activations[s]));
+    ok(mr_activations_create(p->device, &p->assignments[s],
+                                 p->assignments[s].job->checkpoint_interval, &p->activations[s]));
 }
 
 /* Inputs and labels are small whole numbers, as integers or as floats by their type. */
