@@ -104,7 +104,7 @@ static void board_publish(mr_coordinator *coordinator, int64_t now_ms) {
 static void board_plan_gauges(mr_metrics *metrics, const mr_job_record *job) {
     const mr_job_spec *spec = job->spec;
     const char *id = job->facts.id;
-    if (job->facts.inference || spec->rank_count == 0)
+    if (!mr_job_mode_trains(job->facts.mode) || spec->rank_count == 0)
         return;
     mr_series_set(mr_metrics_series(metrics, MR_METRIC_PIPELINE_PLANNED_BUBBLE, id),
                   spec->bubble_planned);

@@ -237,9 +237,9 @@ static void stage_order_arrived(void *context, const Millrace__V1__StageOrder *o
     stage *self = context;
     switch (order->order_case) {
     case MILLRACE__V1__STAGE_ORDER__ORDER_REGISTERED:
+        stage_state_set(self, STAGE_IDLE); /* before the line that says so */
         MR_LOG(INFO, "attached", MR_S("member", order->registered->member_id),
                MR_S("coordinator", self->options->coordinator));
-        stage_state_set(self, STAGE_IDLE);
         break;
     case MILLRACE__V1__STAGE_ORDER__ORDER_PREPARE:
         stage_prepare(self, order->prepare);
@@ -591,10 +591,10 @@ mr_status mr_stage_run(const mr_stage_options *options) {
     }
     status = stage_build(self);
     if (mr_status_is_ok(status)) {
+        mr_status_page_started_set(self->page, true); /* before the line that says so */
         MR_LOG(INFO, "stage ready", MR_S("address", mr_rpc_server_address(self->server)),
                MR_S("status_address", self->identity.status_address),
                MR_S("device", options->device.kind), MR_S("coordinator", options->coordinator));
-        mr_status_page_started_set(self->page, true);
         mr_control_attach(self->control);
         mr_loop_run(self->loop);
     }

@@ -5,6 +5,7 @@ named."""
 
 import json
 import os
+import time
 import unittest
 import urllib.request
 
@@ -14,9 +15,16 @@ KEY = "pipeline.activation_checkpoint_interval"
 
 
 def stage_job(stage):
+    """The job on the status page, which is written anew with each heartbeat."""
     url = "http://%s/status" % stage.ready["status_address"]
-    with urllib.request.urlopen(url, timeout=10) as page:
-        return json.load(page).get("job")
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        with urllib.request.urlopen(url, timeout=10) as page:
+            job = json.load(page).get("job")
+        if job is not None and job["memory_held_bytes"]["activations"] > 0:
+            return job
+        time.sleep(0.02)
+    raise AssertionError("the status page shows no job")
 
 
 class Set(unittest.TestCase):
@@ -24,7 +32,7 @@ class Set(unittest.TestCase):
         with Cluster(stages=2) as cluster:
             cluster.write("corpus.txt", CORPUS)
             directory = os.path.join(cluster.folder, "checkpoints")
-            text = job_text(steps=400, layers=6, dropout=0.1, directory=directory)
+            text = job_text(steps=600, layers=6, dropout=0.1, directory=directory)
             plain = cluster.write("plain.yaml", text)
             expected = cluster.train(plain).check().steps()
             changed = cluster.write("changed.yaml", text.replace("name: tiny", "name: changed")
