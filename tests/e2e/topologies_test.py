@@ -21,12 +21,13 @@ TOLERANCE = 1e-5  # relative, of losses and norms over all steps
 MICRO_BATCHES = 4  # of the whole step
 
 
-def text(name, topology, **options):
+def text(name, topology, zero=0, **options):
     pipe, data, model = topology
     return job_text(name=name, stages=1, layers=2, micro_batches=MICRO_BATCHES // data, dropout=0.1,
                     steps=STEPS, **options).replace(
                         "{stages: 1,",
-                        "{topology: {pipe: %d, data: %d, model: %d}," % (pipe, data, model))
+                        "{topology: {pipe: %d, data: %d, model: %d}, zero_stage: %d,"
+                        % (pipe, data, model, zero))
 
 
 def files(folder):
@@ -73,6 +74,18 @@ class Topologies(unittest.TestCase):
                         alone[data, model] = (steps, saved)
                     self.assertEqual((steps, saved), alone[data, model])
                     self.assert_close(steps, alone[1, 1][0])
+
+    def test_replicas_of_a_model_axis_split_their_state_to_the_same_bits(self):
+        with Cluster(stages=RANKS) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            results = []
+            for pipe, zero in ((1, 0), (1, 1), (2, 1)):
+                name = "zero-%d-%d" % (pipe, zero)
+                directory = os.path.join(cluster.folder, name)
+                steps = self.train(cluster, name, (pipe, 2, 2), zero=zero, directory=directory)
+                results.append((steps, files(os.path.join(directory, "step-%012d" % STEPS))))
+            self.assertEqual(results[1], results[0])
+            self.assertEqual(results[2], results[0])
 
     def test_a_job_goes_on_at_another_topology_of_its_model_width(self):
         with Cluster(stages=RANKS) as cluster:
