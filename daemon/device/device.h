@@ -45,8 +45,9 @@ typedef enum mr_pointwise {
 /* A dropout mask: element i is kept when its word of the key's stream is >= probability x 2^32, and
  * then multiplied by 1/(1 - probability). probability 0 is the identity and draws nothing.
  * run > 0: the tensor is a model rank's share, of each stride elements of the whole the run that
- * begins at first; its elements take the words that they have in the whole. Not in
- * residual_layernorm_forward and add, whose tensors are whole on every rank. */
+ * begins at first; its elements take the words that they have in the whole. For devices with the
+ * slots of the model axis, and not in residual_layernorm_forward and add, whose tensors are whole
+ * on every rank. */
 typedef struct mr_dropout {
     mr_random_key key;
     float probability;

@@ -87,6 +87,36 @@ class Topologies(unittest.TestCase):
             self.assertEqual(results[1], results[0])
             self.assertEqual(results[2], results[0])
 
+    def test_linears_cut_by_hand_pass_shares_over_links_and_gather_what_is_needed_whole(self):
+        layers = """    - {type: embedding, tie: embed, vocab: 256, dim: 32, positions: 16}
+    - {type: linear, in: 32, out: 64, parallel: column}
+    - {type: gelu}
+    - {type: dropout, p: 0.1}
+    - {type: linear, in: 64, out: 48, parallel: row}
+    - {type: linear, in: 48, out: 32, parallel: column}
+    - {type: layernorm, dim: 32}
+    - {type: lm_head, tie: embed}
+"""
+        def job(name, topology, partition, precision):
+            lines = text(name, topology, partition=partition, precision=precision)
+            first = lines.index("    - {type: embedding")
+            return lines[:first] + layers + lines[lines.index("  loss:"):]
+        results = {}
+        with Cluster(stages=RANKS) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            for topology, partition, precision in (
+                    ((1, 1, 1), "uniform", "fp32"), ((1, 1, 2), "uniform", "fp32"),
+                    ((4, 1, 2), "[0, 2, 4, 6, 8]", "fp32"), ((4, 1, 2), "[0, 1, 3, 7, 8]", "fp32"),
+                    ((1, 1, 2), "uniform", "bf16"), ((4, 1, 2), "[0, 2, 3, 6, 8]", "bf16")):
+                with self.subTest((topology, partition, precision)):
+                    path = cluster.write("linears.yaml", job("linears", topology, partition,
+                                                             precision))
+                    steps = [(s["step"], s["loss"], s["grad_norm"], s["tokens"])
+                             for s in cluster.train(path).check().steps()]
+                    key = (topology[2], precision)
+                    self.assertEqual(steps, results.setdefault(key, steps))
+        self.assert_close(results[2, "fp32"], results[1, "fp32"])
+
     def test_a_job_goes_on_at_another_topology_of_its_model_width(self):
         with Cluster(stages=RANKS) as cluster:
             cluster.write("corpus.txt", CORPUS)
