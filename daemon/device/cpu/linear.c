@@ -153,10 +153,12 @@ void mr_device_cpu_linear_forward(mr_device *device, const mr_tensor *x, const m
     MR_ASSERT(mr_device_cpu_count(y) == R * OUT);
     MR_ASSERT(bias == NULL || mr_device_cpu_count(bias) == OUT);
     bool half = mr_device_cpu_is_half(x);
-    MR_ASSERT(w->shape.dtype == x->shape.dtype && y->shape.dtype == x->shape.dtype);
+    MR_ASSERT(w->shape.dtype == x->shape.dtype);
+    MR_ASSERT(y->shape.dtype == x->shape.dtype || y->shape.dtype == MR_DTYPE_F32);
     linear_product product = {
         .shape = {.m = R, .n = OUT, .k = IN, .a_stride = IN, .b_stride = IN, .c_stride = OUT,
-                  .b_transposed = true, .bias = bias != NULL, .bf16 = half, .bf16_out = half},
+                  .b_transposed = true, .bias = bias != NULL, .bf16 = half,
+                  .bf16_out = mr_device_cpu_is_half(y)},
         .dtype = x->shape.dtype,
         .a = x->data,
         .b = w->data,
@@ -174,10 +176,11 @@ void mr_device_cpu_linear_backward_input(mr_device *device, const mr_tensor *dy,
     MR_ASSERT(mr_device_cpu_rows(w) == OUT);
     MR_ASSERT(mr_device_cpu_count(dx) == R * IN);
     bool half = mr_device_cpu_is_half(dy);
-    MR_ASSERT(w->shape.dtype == dy->shape.dtype && dx->shape.dtype == dy->shape.dtype);
+    MR_ASSERT(w->shape.dtype == dy->shape.dtype);
+    MR_ASSERT(dx->shape.dtype == dy->shape.dtype || dx->shape.dtype == MR_DTYPE_F32);
     linear_product product = {
         .shape = {.m = R, .n = IN, .k = OUT, .a_stride = OUT, .b_stride = IN, .c_stride = IN,
-                  .bf16 = half, .bf16_out = half},
+                  .bf16 = half, .bf16_out = mr_device_cpu_is_half(dx)},
         .dtype = dy->shape.dtype,
         .a = dy->data,
         .b = w->data,

@@ -99,6 +99,10 @@ typedef struct mr_cpu_kernels {
     /* out [columns] = sums over rows of dy [rows, columns]. */
     void (*column_sums)(const float *dy, size_t rows, size_t columns, float *out);
     void (*cross_entropy)(const mr_cpu_cross_entropy *entropy, size_t first, size_t last);
+    /* The largest of x [n] and the sum of exp(x - max). */
+    void (*logit_sum)(const float *x, size_t n, float *out_max, float *out_sum);
+    /* dx = factor exp(x - max), may be x. */
+    void (*logit_gradient)(const float *x, float max, float factor, float *dx, size_t n);
     /* Returns the sum of (y - target)^2; dy = factor (y - target), NULL or may be y. */
     double (*squared_error)(const float *y, const float *target, float factor, float *dy,
                             size_t n);
