@@ -3,9 +3,12 @@
  * turn the result into an exit code. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/client.h"
 #include "client/commands.h"
+#include "client/config.h"
+#include "client/environment.h"
 #include "client/exit_code.h"
 #include "client/help.h"
 #include "client/nouns.h"
@@ -40,12 +43,50 @@ static mr_exit_code main_fail(mr_status status) {
     return mr_exit_code_of(status.code);
 }
 
-static mr_exit_code main_run(const mr_invocation *invocation) {
-    mr_client client;
-    mr_status status = mr_client_init(&client, invocation);
+/* Commands that a broken configuration must not stop: they need none, or they mend it. */
+static bool main_lenient(const mr_invocation *invocation) {
+    static const char *const nouns[] = {"help", "version", "completion", "config"};
+    for (size_t i = 0; i < sizeof(nouns) / sizeof(nouns[0]); i++) {
+        if (strcmp(invocation->noun, nouns[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Reads the configuration from its real places. What cannot be read stops a command that needs it;
+ * the verbs of config stop only where a file cannot be understood. */
+static mr_status main_configure(mr_invocation *invocation, mr_config *config) {
+    char user[MR_ENVIRONMENT_PATH_BYTES];
+    char folder[MR_ENVIRONMENT_PATH_BYTES];
+    bool placed =
+        mr_status_is_ok(mr_environment_path(MR_ENVIRONMENT_CONFIG, MR_CONFIG_USER_NAME, user));
+    const mr_config_sources sources = {
+        .environment = mr_environment_get,
+        .project_folder = getcwd(folder, sizeof(folder)),
+        .user_path = placed ? user : NULL,
+        .system_path = MR_CONFIG_SYSTEM_PATH,
+    };
+    const bool lenient = main_lenient(invocation);
+    mr_status status = mr_config_load(&sources, invocation, config);
+    if (config->foreign_project != NULL && !mr_invocation_given(invocation, "quiet"))
+        mr_client_warn("millrace: %s belongs to another user and is not used",
+                       config->foreign_project);
+    if (!mr_status_is_ok(status) && (!lenient || strcmp(invocation->noun, "config") == 0))
+        return status;
+    status = mr_config_apply(config, invocation);
+    return lenient ? MR_OK : status;
+}
+
+static mr_exit_code main_run(mr_invocation *invocation) {
+    static mr_config config; /* large; one process runs one command */
+    mr_client client = {0};
+    mr_status status = main_configure(invocation, &config);
+    if (mr_status_is_ok(status))
+        status = mr_client_init(&client, invocation, &config);
     if (mr_status_is_ok(status))
         status = main_commands[invocation->command->id](&client);
     mr_client_deinit(&client);
+    mr_config_deinit(&config);
     if (!mr_status_is_ok(status))
         return main_fail(status);
     return client.exit_code;

@@ -106,6 +106,13 @@ static mr_status render_dump(const json_t *value, bool lines) {
     return MR_OK;
 }
 
+mr_status mr_render_plain(json_t *owned_value, bool lines) {
+    mr_status status = owned_value ? render_dump(owned_value, lines)
+                                   : MR_ERROR(RESOURCE_EXHAUSTED, "no memory to print JSON");
+    json_decref(owned_value);
+    return status;
+}
+
 mr_status mr_render_document(const mr_client *client, const char *key, json_t *owned_value) {
     json_t *document = json_pack("{s:s, s:o}", "schema", MR_CLIENT_SCHEMA, key, owned_value);
     if (document == NULL)

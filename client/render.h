@@ -41,6 +41,8 @@ void mr_render_table(const mr_view *view, const json_t *items);
 /* Prints {"schema":...,key:value} as JSON, on one line or many; consumes value. */
 MR_MUST_CHECK mr_status mr_render_document(const mr_client *client, const char *key,
                                            json_t *owned_value);
+/* Prints a JSON value of a schema of its own, on many lines or one; consumes it. */
+MR_MUST_CHECK mr_status mr_render_plain(json_t *owned_value, bool lines);
 
 /* A JSON number; null where it is not finite. */
 json_t *mr_render_real(double value);

@@ -2,17 +2,16 @@
 #include "client/terminal.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "client/environment.h"
+
 static char terminal_live_text[MR_TERMINAL_LINE_BYTES]; /* what stands on the live line */
 
 bool mr_terminal_live(void) {
-    /* TERM belongs to the terminal, not to our configuration. */
-    const char *term = getenv("TERM");
-    return isatty(STDERR_FILENO) == 1 && term != NULL && strcmp(term, "dumb") != 0;
+    return isatty(STDERR_FILENO) == 1 && mr_environment_terminal();
 }
 
 void mr_terminal_clean(const char *text, char *out, size_t bytes) {
