@@ -38,6 +38,8 @@ mr_status mr_client_init(mr_client *client, const mr_invocation *invocation, mr_
                 .insecure = mr_invocation_flag(invocation, "insecure"),
             },
     };
+    if (mr_invocation_flag(invocation, "no-color"))
+        mr_terminal_plain();
     if (client->quiet && client->verbose)
         return MR_ERROR(INVALID_ARGUMENT, "--quiet and --verbose exclude each other");
     if ((client->credentials.certificate_file == NULL) != (client->credentials.key_file == NULL))

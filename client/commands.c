@@ -362,7 +362,7 @@ double mr_invocation_number(const mr_invocation *invocation, const char *name) {
     return value ? strtod(value, NULL) : 0;
 }
 
-/* ---- settings ------------------------------------------------------------------------------- */
+/* ---- settings -------------------------------------------------------------------------------- */
 
 size_t mr_setting_find(const char *name) {
     for (size_t i = 0; i < mr_setting_count; i++) {

@@ -16,7 +16,7 @@ static const char *const config_origins[MR_CONFIG_ORIGIN_COUNT] = {
     "flag", "environment", "project", "user", "system", "default",
 };
 
-/* ---- show ----------------------------------------------------------------------------------- */
+/* ---- show ------------------------------------------------------------------------------------ */
 
 static json_t *config_json(size_t setting, const mr_config_found *found) {
     return json_pack("{s:s, s:o, s:s, s:o, s:o}", "setting", mr_settings[setting].name, "value",
@@ -62,7 +62,7 @@ mr_status mr_command_config_show(mr_client *client) {
     return unknown;
 }
 
-/* ---- contexts ------------------------------------------------------------------------------- */
+/* ---- contexts -------------------------------------------------------------------------------- */
 
 static json_t *context_json(const mr_config_context *context, bool in_use, const char *origin,
                             const char *path) {
@@ -237,7 +237,7 @@ mr_status mr_command_config_delete_context(mr_client *client) {
     return status;
 }
 
-/* ---- schema --------------------------------------------------------------------------------- */
+/* ---- schema ---------------------------------------------------------------------------------- */
 
 /* "table|wide": ["table", "wide"]. */
 static json_t *schema_choices(const char *choices) {

@@ -89,7 +89,7 @@ void mr_config_file_deinit(mr_config_file *file) {
     *file = (mr_config_file){0};
 }
 
-/* ---- reading -------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static mr_status config_unknown_key(const config_reader *reader, const mr_yaml_node *node,
                                     bool top) {

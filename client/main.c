@@ -11,7 +11,9 @@
 #include "client/environment.h"
 #include "client/exit_code.h"
 #include "client/help.h"
+#include "client/manual.h"
 #include "client/nouns.h"
+#include "client/terminal.h"
 
 /* By mr_command_id, which follows the rows of commands.def. */
 static mr_status (*const main_commands[])(mr_client *client) = {
@@ -22,6 +24,10 @@ static mr_status (*const main_commands[])(mr_client *client) = {
 
 mr_status mr_command_help(mr_client *client) {
     const mr_invocation *invocation = client->invocation;
+    if (mr_invocation_given(invocation, "man")) {
+        mr_manual_print(stdout);
+        return MR_OK;
+    }
     const char *noun = invocation->argument_count > 0 ? invocation->arguments[0] : NULL;
     const char *verb = invocation->argument_count > 1 ? invocation->arguments[1] : "";
     bool known = noun == NULL;
@@ -33,7 +39,7 @@ mr_status mr_command_help(mr_client *client) {
     if (command == NULL && verb[0] != '\0')
         return MR_ERROR(INVALID_ARGUMENT, "%s has no verb %s; see millrace %s --help", noun, verb,
                         noun);
-    mr_help_print(stdout, command, noun);
+    mr_help_print(stdout, mr_terminal_columns(), command, noun);
     return MR_OK;
 }
 
@@ -99,11 +105,11 @@ int main(int argc, char **argv) {
     mr_status status = mr_invocation_parse(argc, argv, &invocation);
     mr_exit_code code = MR_EXIT_CODE_DONE;
     if (argc <= 1)
-        mr_help_print(stderr, NULL, NULL);
+        mr_help_print(stderr, mr_terminal_columns(), NULL, NULL);
     if (!mr_status_is_ok(status))
         code = main_fail(status);
     else if (invocation.help)
-        mr_help_print(stdout, invocation.command, invocation.noun);
+        mr_help_print(stdout, mr_terminal_columns(), invocation.command, invocation.noun);
     else
         code = main_run(&invocation);
     /* Data that did not reach its place is an error, though the command went well. */

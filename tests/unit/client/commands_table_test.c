@@ -53,7 +53,7 @@ static char *help_text(const mr_command *command, const char *noun) {
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
     assert_non_null(out);
-    mr_help_print(out, command, noun);
+    mr_help_print(out, 0, command, noun);
     assert_int_equal(fclose(out), 0);
     return text;
 }
