@@ -108,6 +108,17 @@ mr_status mr_token_files_open(const char *pattern, mr_data_format format,
     return MR_OK;
 }
 
+mr_status mr_token_files_guess(const char *pattern, mr_data_format *out_format) {
+    glob_t found = {0};
+    mr_status status = MR_OK;
+    if (glob(pattern, 0, NULL, &found) == 0)
+        status = mr_token_layout_guess(found.gl_pathv[0], out_format);
+    else
+        status = MR_ERROR(NOT_FOUND, "%s: no such file", mr_path_shorten(pattern).text);
+    globfree(&found);
+    return status;
+}
+
 void mr_token_files_close(mr_token_files *files) {
     if (files == NULL)
         return;

@@ -24,6 +24,9 @@ typedef struct mr_token_files mr_token_files;
  * names the file, the field, its value and what would be right. PERMISSION_DENIED: not readable. */
 MR_MUST_CHECK mr_status mr_token_files_open(const char *pattern, mr_data_format format,
                                             mr_token_files **out_files);
+/* The format of the first file that matches the pattern (mr_token_layout_guess). NOT_FOUND: none
+ * does. */
+MR_MUST_CHECK mr_status mr_token_files_guess(const char *pattern, mr_data_format *out_format);
 /* NULL is fine. */
 void mr_token_files_close(mr_token_files *files);
 

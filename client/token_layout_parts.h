@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* token_layout_parts.h: the formats that have files of their own, for token_layout.c alone. Each
- * fills what its header says; path, size and format stand in the layout already. */
+ * fills what its header says; path, size and format stand in the layout already.
+ * Owner: client. Thread: any. */
 #ifndef MR_CLIENT_TOKEN_LAYOUT_PARTS_H
 #define MR_CLIENT_TOKEN_LAYOUT_PARTS_H
 
