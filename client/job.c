@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* job.c: jobs of the coordinator: submit, list, get, follow, steer. */
 #include <stdio.h>
+#include <string.h>
 
 #include "client/confirm.h"
 #include "client/job_run.h"
@@ -9,6 +10,7 @@
 #include "client/progress.h"
 #include "client/repeat.h"
 #include "client/roster.h"
+#include "daemon/base/alloc.h"
 #include "daemon/base/clock.h"
 
 mr_status mr_command_job_submit(mr_client *client) {
@@ -52,15 +54,22 @@ mr_status mr_command_job_list(mr_client *client) {
     return mr_repeat_run(client, job_list_fetch, job_list_print);
 }
 
-static mr_status job_fetch(mr_client *client, const char *method, const char *job_name, bool text,
-                           json_t **out_item) {
+/* One call whose answer is a job. */
+static mr_status job_ask(mr_client *client, const char *method, const ProtobufCMessage *request,
+                         bool text, json_t **out_item) {
     ProtobufCMessage *response = NULL;
-    Millrace__V1__JobRequest request = MILLRACE__V1__JOB_REQUEST__INIT;
-    request.job = (char *)(uintptr_t)job_name; /* only packed */
-    MR_TRY(mr_client_call(client, method, &request.base, &response));
+    MR_TRY(mr_client_call(client, method, request, &response));
     *out_item = mr_job_view_job((Millrace__V1__Job *)response, text);
     protobuf_c_message_free_unpacked(response, NULL);
     return MR_OK;
+}
+
+/* The same for a call that only names a job. */
+static mr_status job_fetch(mr_client *client, const char *method, const char *job_name, bool text,
+                           json_t **out_item) {
+    Millrace__V1__JobRequest request = MILLRACE__V1__JOB_REQUEST__INIT;
+    request.job = (char *)(uintptr_t)job_name; /* only packed */
+    return job_ask(client, method, &request.base, text, out_item);
 }
 
 static mr_status job_print(mr_client *client, json_t *owned_item) {
@@ -104,6 +113,26 @@ mr_status mr_command_job_cancel(mr_client *client) {
     if (mr_confirm_possible())
         MR_TRY(mr_confirm(client, "cancel job %s", client->invocation->arguments[0]));
     return job_call(client, "Cancel", client->invocation->arguments[0], false);
+}
+
+mr_status mr_command_job_set(mr_client *client) {
+    const char *change = client->invocation->arguments[1];
+    const char *equals = strchr(change, '=');
+    if (equals == NULL || equals == change || equals[1] == '\0')
+        return MR_ERROR(INVALID_ARGUMENT, "\"%.80s\" is not of the form KEY=VALUE", change);
+    char *key = mr_strdup(change);
+    if (key == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a key of %zu letters", strlen(change));
+    key[equals - change] = '\0';
+    Millrace__V1__SetRequest request = MILLRACE__V1__SET_REQUEST__INIT;
+    request.job = (char *)(uintptr_t)client->invocation->arguments[0]; /* only packed */
+    request.key = key;
+    request.value = (char *)(uintptr_t)(equals + 1);
+    json_t *item = NULL;
+    mr_status status = job_ask(client, "Set", &request.base, false, &item);
+    mr_free(key);
+    MR_TRY(status);
+    return job_print(client, item);
 }
 
 /* Follows to the end, with or without its steps. */
