@@ -41,7 +41,7 @@ static json_t *board_job(const mr_coordinator *coordinator, const mr_job_record 
         "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:s, "
         "s:o}",
         "id", facts->id, "name", facts->name, "state", mr_job_state_name(facts->state), "reason",
-        facts->reason, "mode", facts->inference ? "inference" : "train", "epoch",
+        facts->reason, "mode", mr_job_mode_name(facts->mode), "epoch",
         (json_int_t)facts->epoch, "step", (json_int_t)facts->step, "total_steps",
         (json_int_t)facts->total_steps, "loss", facts->result.loss, "grad_norm",
         facts->result.gradient_norm, "lr", facts->result.learning_rate, "tokens_per_second",
@@ -104,7 +104,7 @@ static void board_publish(mr_coordinator *coordinator, int64_t now_ms) {
 static void board_plan_gauges(mr_metrics *metrics, const mr_job_record *job) {
     const mr_job_spec *spec = job->spec;
     const char *id = job->facts.id;
-    if (job->facts.inference || spec->rank_count == 0)
+    if (!mr_job_mode_trains(job->facts.mode) || spec->rank_count == 0)
         return;
     mr_series_set(mr_metrics_series(metrics, MR_METRIC_PIPELINE_PLANNED_BUBBLE, id),
                   spec->bubble_planned);
