@@ -165,6 +165,12 @@ class Sbatch(unittest.TestCase):
         return [json.loads(line) for line in self.slurm.log(number).splitlines()
                 if line.startswith("{") and line.endswith("}")]
 
+    def start_again(self, number):
+        """Slurm lets a requeued job wait two minutes, and sets that time once all of it is gone."""
+        if self.slurm.job(number)["JobState"] == "PENDING":
+            self.slurm.sh("scontrol", "update", "JobId=" + number, "StartTime=now")
+        return self.slurm.job(number)["JobState"] in ("RUNNING", "COMPLETED")
+
     def leftovers(self):
         return [name for name in os.listdir(self.slurm.folder) if "-logs-" in name]
 
@@ -192,11 +198,11 @@ class Sbatch(unittest.TestCase):
         number = self.slurm.submit()
         self.slurm.wait(lambda: self.steps(number), "the first step")
         self.slurm.sh("scancel", "--signal=USR1", "--batch", number)
-        self.slurm.wait(lambda: self.slurm.job(number).get("Restarts") == "1", "a requeued job")
+        self.slurm.wait(lambda: self.slurm.job(number).get("Restarts") == "1"
+                        and self.slurm.job(number)["JobState"] == "PENDING", "a requeued job")
         reached = self.steps(number)[-1]["step"]
         self.assertLess(reached, 1500)
-        # Slurm itself lets a requeued job wait two minutes.
-        self.slurm.sh("scontrol", "update", "JobId=" + number, "StartTime=now")
+        self.slurm.wait(lambda: self.start_again(number), "a second start")
         self.assertEqual(self.slurm.wait_end(number), 0, self.slurm.logs())
         text = self.slurm.log(number)
         saved = int(re.search(r"^checkpoint step-0*(\d+)", text.split("saving")[1],
