@@ -26,6 +26,7 @@ typedef enum mr_partition_kind {
     MR_PARTITION_TYPE,    /* type:REGEX: layers that match weigh 1, others 0 */
     MR_PARTITION_WEIGHTS, /* pipeline.layer_weights */
     MR_PARTITION_BOUNDS,  /* an explicit list */
+    MR_PARTITION_PROFILE, /* by times that the stages measure */
     MR_PARTITION_KIND_COUNT
 } mr_partition_kind;
 typedef enum mr_lr_kind { MR_LR_CONSTANT, MR_LR_LINEAR, MR_LR_COSINE, MR_LR_KIND_COUNT } mr_lr_kind;
@@ -50,6 +51,7 @@ typedef struct mr_job {
     char partition_pattern[MR_PATTERN_BYTES]; /* MR_PARTITION_TYPE: what follows "type:" */
     size_t bound_count; /* MR_PARTITION_BOUNDS: pipe + 1 */
     size_t *bounds;
+    char profile_path[MR_PATH_BYTES]; /* pipeline.profile, which the client reads; "" for none */
     size_t weight_count; /* MR_PARTITION_WEIGHTS: layer_count */
     double *weights;
     mr_schedule_kind schedule;
@@ -109,6 +111,9 @@ MR_MUST_CHECK mr_status mr_job_parse(const char *text, size_t bytes, mr_job **ou
 void mr_job_destroy(mr_job *job);
 /* Makes a job one for inference: one replica, one microbatch at a time. */
 void mr_job_become_inference(mr_job *job);
+/* Makes the bounds of a job explicit, whatever its file says (copied). RESOURCE_EXHAUSTED: no
+ * memory. Whether they cut its layers is for the plan to say. */
+MR_MUST_CHECK mr_status mr_job_set_bounds(mr_job *job, const size_t *bounds, size_t bound_count);
 /* May a good job be run by this version? What a plan can be made of is more than what the stages
  * can do. training: it needs a loss and a number of steps. UNIMPLEMENTED: a model axis;
  * INVALID_ARGUMENT: lr_schedule.total_steps or model.loss. */

@@ -3,9 +3,25 @@
  * checks, because such a job can still be validated and planned. */
 #include "daemon/model/job.h"
 
+#include <string.h>
+
+#include "daemon/base/alloc.h"
+
 void mr_job_become_inference(mr_job *job) {
     job->data = 1;
     job->micro_batches = 1;
+}
+
+mr_status mr_job_set_bounds(mr_job *job, const size_t *bounds, size_t bound_count) {
+    size_t *copy = mr_alloc_array(bound_count, sizeof(*copy));
+    if (copy == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu bounds", bound_count);
+    memcpy(copy, bounds, bound_count * sizeof(*copy));
+    mr_free(job->bounds);
+    job->partition = MR_PARTITION_BOUNDS;
+    job->bounds = copy;
+    job->bound_count = bound_count;
+    return MR_OK;
 }
 
 mr_status mr_job_check_runnable(const mr_job *job, bool training) {
