@@ -56,8 +56,14 @@ static mr_status admission_resume(const mr_admission_request *request, mr_admiss
 
 mr_status mr_admission_make(const mr_admission_request *request, mr_admission *out_admission) {
     mr_admission admission = {0};
-    MR_TRY(mr_job_spec_make(request->job_file, request->base_directory, request->inference,
-                            &admission.spec));
+    const mr_spec_source source = {
+        .job_file = request->job_file,
+        .base_directory = request->base_directory,
+        .inference = request->inference,
+        .profile_only = request->profile_only,
+        .profile = request->profile,
+    };
+    MR_TRY(mr_job_spec_read(&source, &admission.spec));
     mr_status status = admission_resume(request, &admission);
     if (!mr_status_is_ok(status)) {
         mr_job_spec_destroy(admission.spec);

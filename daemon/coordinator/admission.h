@@ -12,6 +12,8 @@ typedef struct mr_admission_request {
     const char *job_file;
     const char *base_directory;
     bool inference;
+    bool profile_only;
+    const char *profile; /* millrace.profile/v1; "" for none */
     const char *resume_tag; /* "" for none */
     bool resume_newest;
 } mr_admission_request;
@@ -23,7 +25,7 @@ typedef struct mr_admission {
     uint64_t epoch_floor;
 } mr_admission;
 
-/* INVALID_ARGUMENT: the job file; NOT_FOUND: no such checkpoint; FAILED_PRECONDITION: the
+/* INVALID_ARGUMENT: the job file or the profile; NOT_FOUND: no such checkpoint; FAILED_PRECONDITION: the
  * checkpoint is of another model; DATA_LOSS: it is damaged. */
 MR_MUST_CHECK mr_status mr_admission_make(const mr_admission_request *request,
                                           mr_admission *out_admission);

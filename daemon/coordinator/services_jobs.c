@@ -15,6 +15,8 @@ static void submit_work(void *context) {
         .job_file = message->job_file,
         .base_directory = message->base_directory,
         .inference = message->mode == MILLRACE__V1__JOB_MODE__JOB_MODE_INFERENCE,
+        .profile_only = message->mode == MILLRACE__V1__JOB_MODE__JOB_MODE_PROFILE,
+        .profile = message->profile,
         .resume_tag = message->resume_tag,
         .resume_newest = message->resume_newest,
     };
@@ -131,7 +133,8 @@ static void request_drain(mr_request *request) {
     X(OpenFeed, mr_service_open_feed)                                                              \
     X(ListStages, mr_service_list_stages)                                                          \
     X(DrainStage, request_drain)                                                                   \
-    X(ClusterInfo, mr_service_cluster_info)
+    X(ClusterInfo, mr_service_cluster_info)                                                        \
+    X(GetProfile, mr_service_get_profile)
 
 #define JOBS_RECEIVE(name, handle)                                                                 \
     static void receive_##name(mr_rpc_stream *stream, ProtobufCMessage *owned_request,             \

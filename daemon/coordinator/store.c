@@ -16,7 +16,10 @@
 #include "daemon/base/alloc.h"
 #include "daemon/base/fault.h"
 
-enum { STORE_SCHEMA = 1, STORE_BUSY_MS = 1000 };
+enum { STORE_SCHEMA = 2, STORE_BUSY_MS = 1000 };
+
+/* What column inference holds: 0 trains, 1 does not. */
+enum { STORE_MODE_PROFILE = 2 };
 
 typedef enum store_statement {
     STORE_BEGIN,
@@ -32,14 +35,15 @@ typedef enum store_statement {
 #define STORE_JOB_COLUMNS                                                                          \
     "number, id, name, inference, state, reason, epoch, step, start_step, total_steps, loss, "     \
     "gradient_norm, learning_rate, tokens, tokens_per_second, bubble, step_seconds, created_ms, "  \
-    "started_ms, ended_ms, checkpoint_tag, checkpoint_path, request_id, job_file, base_directory"
+    "started_ms, ended_ms, checkpoint_tag, checkpoint_path, request_id, job_file, base_directory, "    \
+    "profile, predicted_step_seconds, predicted_bubble"
 
 static const char *const store_texts[STORE_STATEMENT_COUNT] = {
     [STORE_BEGIN] = "BEGIN IMMEDIATE",
     [STORE_COMMIT] = "COMMIT",
     [STORE_ROLLBACK] = "ROLLBACK",
     [STORE_PUT] = "INSERT OR REPLACE INTO jobs (" STORE_JOB_COLUMNS ") VALUES "
-                  "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                  "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     /* Only where it differs from the newest change. */
     [STORE_APPEND] =
         "INSERT INTO changes (job, sequence, at_ms, state, epoch, step, reason) "
@@ -69,7 +73,14 @@ static const char store_schema[] =
     "CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
     "INSERT INTO numbers VALUES ('term', 0);"
     "PRAGMA user_version = 1;";
-static_assert(STORE_SCHEMA == 1, "user_version above says which schema this is");
+/* From each schema to the next; a new store takes them all. */
+static const char *const store_steps[STORE_SCHEMA] = {
+    store_schema,
+    "ALTER TABLE jobs ADD COLUMN profile TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE jobs ADD COLUMN predicted_step_seconds REAL NOT NULL DEFAULT 0;"
+    "ALTER TABLE jobs ADD COLUMN predicted_bubble REAL NOT NULL DEFAULT 0;"
+    "PRAGMA user_version = 2;",
+};
 static_assert(MR_JOB_SUCCEEDED == 7, "the texts above know the first final state");
 
 struct mr_store {
@@ -169,9 +180,9 @@ static mr_status store_open_database(mr_store *store) {
         return MR_ERROR(FAILED_PRECONDITION,
                         "%.120s/state.sqlite has schema %lld; this version knows %d", store->dir,
                         (long long)schema, STORE_SCHEMA);
-    if (schema == 0) {
+    for (int64_t at = schema < 0 ? STORE_SCHEMA : schema; at < STORE_SCHEMA; at++) {
         MR_TRY(store_execute(store, "BEGIN IMMEDIATE", "making the tables"));
-        MR_TRY(store_execute(store, store_schema, "making the tables"));
+        MR_TRY(store_execute(store, store_steps[at], "making the tables"));
         MR_TRY(store_execute(store, "COMMIT", "making the tables"));
     }
     MR_TRY(store_execute(store, "UPDATE numbers SET value = value + 1 WHERE name = 'term'",
@@ -270,7 +281,7 @@ static mr_status store_put_facts(mr_store *store, const mr_store_job *job) {
     bind_number(&binder, facts->number);
     bind_text(&binder, facts->id);
     bind_text(&binder, facts->name);
-    bind_number(&binder, facts->inference ? 1 : 0);
+    bind_number(&binder, facts->profile_only ? STORE_MODE_PROFILE : facts->inference ? 1 : 0);
     bind_number(&binder, (uint64_t)facts->state);
     bind_text(&binder, facts->reason);
     bind_number(&binder, facts->epoch);
@@ -292,6 +303,9 @@ static mr_status store_put_facts(mr_store *store, const mr_store_job *job) {
     bind_text(&binder, facts->request_id);
     bind_text(&binder, job->job_file);
     bind_text(&binder, job->base_directory);
+    bind_text(&binder, job->profile == NULL ? "" : job->profile);
+    bind_real(&binder, facts->predicted_step_seconds);
+    bind_real(&binder, facts->predicted_bubble);
     if (binder.failed)
         return store_error(store, "writing a job");
     return store_run(store, STORE_PUT, "writing a job");
@@ -352,6 +366,7 @@ static void store_read_job(sqlite3_stmt *row, mr_store_job *out) {
     column_copy(row, 1, facts->id, sizeof(facts->id));
     column_copy(row, 2, facts->name, sizeof(facts->name));
     facts->inference = column_number(row, 3) != 0;
+    facts->profile_only = column_number(row, 3) == STORE_MODE_PROFILE;
     facts->state = (mr_job_state)column_number(row, 4);
     column_copy(row, 5, facts->reason, sizeof(facts->reason));
     facts->epoch = column_number(row, 6);
@@ -374,6 +389,9 @@ static void store_read_job(sqlite3_stmt *row, mr_store_job *out) {
     column_copy(row, 22, facts->request_id, sizeof(facts->request_id));
     out->job_file = column_text(row, 23);
     out->base_directory = column_text(row, 24);
+    out->profile = column_text(row, 25);
+    facts->predicted_step_seconds = sqlite3_column_double(row, 26);
+    facts->predicted_bubble = sqlite3_column_double(row, 27);
 }
 
 mr_status mr_store_load(mr_store *store, size_t limit, mr_store_each each, void *context) {

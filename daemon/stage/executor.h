@@ -19,6 +19,7 @@
 #include "daemon/stage/connections.h"
 #include "daemon/stage/feed.h"
 #include "daemon/stage/layer_store.h"
+#include "daemon/stage/profiler.h"
 
 typedef struct mr_executor mr_executor;
 
@@ -31,6 +32,7 @@ typedef enum mr_executor_event_kind {
     MR_EXECUTOR_DROP,    /* end the assignment, in order or not; answered by RELEASED */
     MR_EXECUTOR_FEED_READY,
     MR_EXECUTOR_FEED_CLOSED,
+    MR_EXECUTOR_PROFILE, /* borrows order until the answer: PROFILED or FAILED, or RELEASED */
     MR_EXECUTOR_EXIT,
 } mr_executor_event_kind;
 
@@ -39,6 +41,7 @@ typedef struct mr_executor_event {
     const mr_assignment *assignment;
     char tag[MR_NAME_BYTES];
     const mr_group_ids *ids; /* CONNECT: borrowed until RELEASED */
+    const mr_profiler_order *order; /* PROFILE */
 } mr_executor_event;
 
 typedef enum mr_executor_report_kind {
@@ -51,6 +54,7 @@ typedef enum mr_executor_report_kind {
     MR_EXECUTOR_FAILED, /* status */
     MR_EXECUTOR_RELEASED,
     MR_EXECUTOR_RESULT, /* rank 0, inference; owns logits */
+    MR_EXECUTOR_PROFILED, /* owns profile; status: why its link was not measured */
 } mr_executor_report_kind;
 
 /* What a finished optimizer step was. */
@@ -84,6 +88,7 @@ typedef struct mr_executor_report {
     float *logits;
     size_t logit_count;
     mr_group_ids ids; /* PREPARED: of groups and edges, made here; owned */
+    mr_profile_device *profile;
 } mr_executor_report;
 
 /* What EXEC is at, for heartbeats and status. Any thread may read. */

@@ -123,7 +123,7 @@ static void test_type_vectors_are_cut_no_worse_than_the_field_cuts_them(void **s
     json_decref(file);
 }
 
-/* The field knows the word profile and does not implement it; here it is cut when it is measured. */
+/* The field knows the word profile but not how to cut by it; here it is cut once it is measured. */
 static void test_what_the_field_only_promised_is_cut(void **state) {
     (void)state;
     json_t *file;
