@@ -30,6 +30,10 @@ mr_status mr_job_submit(mr_client *client, const mr_job_run_submit *submit,
     request.base_directory = submit->file->base_directory;
     request.mode = submit->inference ? MILLRACE__V1__JOB_MODE__JOB_MODE_INFERENCE
                                      : MILLRACE__V1__JOB_MODE__JOB_MODE_TRAIN;
+    if (submit->profile_only)
+        request.mode = MILLRACE__V1__JOB_MODE__JOB_MODE_PROFILE;
+    if (submit->profile != NULL)
+        request.profile = (char *)(uintptr_t)submit->profile; /* only packed */
     request.request_id = request_id;
     if (submit->resume != NULL && submit->resume[0] != '\0')
         request.resume_tag = (char *)(uintptr_t)submit->resume; /* only packed */

@@ -12,7 +12,7 @@
 #include "client/client.h"
 #include "daemon/base/status.h"
 
-enum { MR_RENDER_CELL_BYTES = 256, MR_RENDER_COLUMNS_MAX = 16 };
+enum { MR_RENDER_CELL_BYTES = 256, MR_RENDER_COLUMNS_MAX = 24 };
 
 /* One column of a table, or one line of a single object. format makes the cell where the value of
  * key alone does not say it (NULL: the value as it is). */

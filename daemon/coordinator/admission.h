@@ -25,8 +25,9 @@ typedef struct mr_admission {
     uint64_t epoch_floor;
 } mr_admission;
 
-/* INVALID_ARGUMENT: the job file or the profile; NOT_FOUND: no such checkpoint; FAILED_PRECONDITION: the
- * checkpoint is of another model; DATA_LOSS: it is damaged. */
+/* INVALID_ARGUMENT: the job file or the profile; NOT_FOUND: no such checkpoint;
+ * FAILED_PRECONDITION: the checkpoint is of another model, or the profile of another job;
+ * DATA_LOSS: it is damaged. */
 MR_MUST_CHECK mr_status mr_admission_make(const mr_admission_request *request,
                                           mr_admission *out_admission);
 

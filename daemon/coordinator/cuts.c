@@ -131,11 +131,12 @@ void mr_cuts_begin(mr_coordinator *coordinator, const mr_action *action) {
     if (task == NULL)
         return;
     task->coordinator = coordinator;
-    task->status = cut_fill(task, action);
-    if (mr_status_is_ok(task->status))
-        task->status = mr_disk_post(coordinator->file_disk, cut_work, cut_done, task);
-    if (mr_status_is_ok(task->status))
-        return;
+    mr_status status = cut_fill(task, action);
+    if (mr_status_is_ok(status))
+        status = mr_disk_post(coordinator->file_disk, cut_work, cut_done, task);
+    if (mr_status_is_ok(status))
+        return; /* the task is DISK's: its status is the work's */
+    task->status = status;
     if (!mr_status_is_ok(mr_loop_post(coordinator->loop, cut_done, task)))
         cut_task_destroy(task);
 }

@@ -7,7 +7,7 @@
  *   QUEUED -> STARTING: PREPARE to every rank; all Prepared: CONNECT; all Connected: RUN -> RUNNING
  *   A job that is cut by its layers' times is profiled first, still STARTING: PROFILE to every rank
  *     whose member's times are not in the job's profile; all Profiled: DISK cuts the model, and the
- *     spec that comes back has the bounds that PREPARE carries. A job that only measures ends there.
+ *     spec that comes back has the bounds that PREPARE carries. One that only measures ends there.
  *   RUNNING <-> PAUSED: PAUSE to every rank; all Paused. RUN again.
  *   PAUSED <-> CHECKPOINTING: a save that was asked for while paused. A save of a running job
  *     leaves it RUNNING, for it goes on working.

@@ -41,7 +41,11 @@ static json_t *board_job(const mr_coordinator *coordinator, const mr_job_record 
         "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:s, "
         "s:o}",
         "id", facts->id, "name", facts->name, "state", mr_job_state_name(facts->state), "reason",
-        facts->reason, "mode", facts->profile_only ? "profile" : facts->inference ? "inference" : "train", "epoch",
+        facts->reason, "mode",
+        facts->profile_only ? "profile"
+        : facts->inference  ? "inference"
+                            : "train",
+        "epoch",
         (json_int_t)facts->epoch, "step", (json_int_t)facts->step, "total_steps",
         (json_int_t)facts->total_steps, "loss", facts->result.loss, "grad_norm",
         facts->result.gradient_norm, "lr", facts->result.learning_rate, "tokens_per_second",

@@ -35,7 +35,7 @@ typedef enum store_statement {
 #define STORE_JOB_COLUMNS                                                                          \
     "number, id, name, inference, state, reason, epoch, step, start_step, total_steps, loss, "     \
     "gradient_norm, learning_rate, tokens, tokens_per_second, bubble, step_seconds, created_ms, "  \
-    "started_ms, ended_ms, checkpoint_tag, checkpoint_path, request_id, job_file, base_directory, "    \
+    "started_ms, ended_ms, checkpoint_tag, checkpoint_path, request_id, job_file, base_directory, "\
     "profile, predicted_step_seconds, predicted_bubble"
 
 static const char *const store_texts[STORE_STATEMENT_COUNT] = {
