@@ -111,7 +111,7 @@ static void commit_done(void *context) {
     folder_task_destroy(task);
 }
 
-/* Sends the task to DISK, whose it is from then on: its status may be the work's already. Where DISK
+/* Sends the task to DISK; from then on it is DISK's, and its status the work's. Where DISK
  * cannot take it, it has failed. */
 static bool folder_task_post(folder_task *task, mr_loop_fn work, mr_loop_fn done) {
     mr_status posted = mr_disk_post(task->coordinator->file_disk, work, done, task);
