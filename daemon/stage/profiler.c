@@ -19,6 +19,8 @@ enum {
     PROFILER_ROUND_NS = 500000, /* shorter operations are repeated within a round */
     PROFILER_REPEAT_MAX = 64,
     PROFILER_OPERATIONS_MAX = 3, /* timed by turns */
+    PROFILER_EVICT_BYTES_MAX = 64 << 20, /* more than the caches of a processor's core */
+    PROFILER_SUM_BYTES = 64,             /* one double, and the alignment of what follows */
 };
 
 /* ---- the order ------------------------------------------------------------------------------- */
@@ -69,11 +71,19 @@ typedef struct profiler {
     double largest_owned; /* that norm was timed on */
     double *sums;
     size_t sum_capacity;
+    size_t stage_bytes;      /* that a stage of average size works on */
+    mr_device_memory others; /* stands for them; a double at its start takes a sum */
 } profiler;
+
+/* Something that is timed. prepare, which may be NULL, is not: it comes before each round. */
+typedef struct profiler_operation {
+    void (*prepare)(void *context);
+    void (*run)(void *context);
+} profiler_operation;
 
 /* Operations that are timed by turns, as in a step. */
 typedef struct profiler_operations {
-    void (*run[PROFILER_OPERATIONS_MAX])(void *context);
+    profiler_operation list[PROFILER_OPERATIONS_MAX];
     size_t count;
     void *context;
 } profiler_operations;
@@ -88,12 +98,15 @@ static mr_status profiler_may_go_on(const profiler *self) {
 }
 
 /* One operation, repeat times, to its end on the device. */
-static mr_status time_once(profiler *self, void (*run)(void *context), void *context, size_t repeat,
-                           double *out_seconds) {
+static mr_status time_once(profiler *self, const profiler_operation *operation, void *context,
+                           size_t repeat, double *out_seconds) {
     MR_TRY(profiler_may_go_on(self));
+    if (operation->prepare != NULL)
+        operation->prepare(context);
+    MR_TRY(self->device->ops->check(self->device));
     int64_t start_ns = mr_clock_now_ns();
     for (size_t i = 0; i < repeat; i++)
-        run(context);
+        operation->run(context);
     MR_TRY(self->device->ops->check(self->device));
     *out_seconds = (double)(mr_clock_now_ns() - start_ns) * 1e-9 / (double)repeat;
     return MR_OK;
@@ -119,7 +132,7 @@ static mr_status time_operations(profiler *self, const profiler_operations *oper
     size_t repeats[PROFILER_OPERATIONS_MAX] = {1, 1, 1};
     for (int round = 0; round < PROFILER_WARM_UP; round++)
         for (size_t i = 0; i < operations->count; i++) {
-            MR_TRY(time_once(self, operations->run[i], operations->context, repeats[i],
+            MR_TRY(time_once(self, &operations->list[i], operations->context, repeats[i],
                              &samples[i][0]));
             repeats[i] = repeats_for(samples[i][0]);
         }
@@ -128,7 +141,7 @@ static mr_status time_operations(profiler *self, const profiler_operations *oper
     while (rounds < PROFILER_ROUNDS_MIN ||
            (rounds < PROFILER_ROUNDS_MAX && mr_clock_now_ns() < end_ns)) {
         for (size_t i = 0; i < operations->count; i++)
-            MR_TRY(time_once(self, operations->run[i], operations->context, repeats[i],
+            MR_TRY(time_once(self, &operations->list[i], operations->context, repeats[i],
                              &samples[i][rounds]));
         rounds++;
     }
@@ -139,35 +152,84 @@ static mr_status time_operations(profiler *self, const profiler_operations *oper
     return MR_OK;
 }
 
+/* ---- what else a stage works on -------------------------------------------------------------- */
+
+/* Bytes that one microbatch's forward and backward touch of a layer: weights and gradients, and
+ * what it gives and saves, written and read again. */
+static size_t layer_bytes(const profiler *self, size_t layer) {
+    const mr_layer_description *description = &self->layers[layer];
+    size_t output = 0;
+    (void)mr_shape_bytes(&description->output, &output); /* zero where it cannot be counted */
+    return description->parameter_elements * 2 * sizeof(float) + description->saved_bytes + output;
+}
+
+static mr_status profiler_make_others(profiler *self) {
+    double bytes = 0;
+    for (size_t layer = 0; layer < self->job->layer_count; layer++)
+        bytes += (double)layer_bytes(self, layer);
+    bytes /= (double)self->job->pipe;
+    self->stage_bytes =
+        bytes < PROFILER_EVICT_BYTES_MAX ? (size_t)bytes : (size_t)PROFILER_EVICT_BYTES_MAX;
+    return self->device->ops->memory_create(self->device, self->stage_bytes + PROFILER_SUM_BYTES,
+                                            &self->others);
+}
+
+/* Reads what the rest of the stage works on, so that it takes its place in the caches. */
+static void profiler_evict(profiler *self, size_t own_bytes) {
+    if (own_bytes + sizeof(float) > self->stage_bytes)
+        return;
+    const mr_tensor others = {
+        .data = (unsigned char *)self->others.base + PROFILER_SUM_BYTES,
+        .shape = {.dtype = MR_DTYPE_F32,
+                  .dim_count = 1,
+                  .dims = {(self->stage_bytes - own_bytes) / sizeof(float)}},
+    };
+    self->device->ops->sum_of_squares(self->device, &others, self->others.base);
+}
+
 /* ---- layers ---------------------------------------------------------------------------------- */
 
+/* The layer that is timed, and the profiler that times it. */
+typedef struct profiler_subject {
+    profiler *self;
+    mr_profiler_layer layer;
+    size_t bytes;
+} profiler_subject;
+
+static void prepare_forward(void *context) {
+    profiler_subject *subject = context;
+    profiler_evict(subject->self, subject->bytes);
+    mr_profiler_layer_touch_input(&subject->layer);
+}
 static void run_forward(void *context) {
-    mr_profiler_layer_forward(context);
+    mr_profiler_layer_forward(&((profiler_subject *)context)->layer);
+}
+static void prepare_backward(void *context) {
+    profiler_subject *subject = context;
+    profiler_evict(subject->self, subject->bytes);
+    mr_profiler_layer_touch_gradient(&subject->layer);
 }
 static void run_backward_input(void *context) {
-    mr_profiler_layer_backward_input(context);
+    mr_profiler_layer_backward_input(&((profiler_subject *)context)->layer);
 }
 static void run_backward_weight(void *context) {
-    mr_profiler_layer_backward_weight(context);
+    mr_profiler_layer_backward_weight(&((profiler_subject *)context)->layer);
 }
 
-/* What the optimizer's operations work on. */
-typedef struct profiler_update {
-    mr_parameters *parameters;
-    double *sums;
-} profiler_update;
-
+/* What the optimizer does with the parameters of a subject. */
+static void prepare_update(void *context) {
+    profiler_subject *subject = context;
+    profiler_evict(subject->self, 0);
+}
 static void run_zero(void *context) {
-    const profiler_update *update = context;
-    mr_parameters_zero_gradients(update->parameters);
+    mr_parameters_zero_gradients(((profiler_subject *)context)->layer.parameters);
 }
 static void run_norm(void *context) {
-    const profiler_update *update = context;
-    mr_optimizer_sums(update->parameters, update->sums);
+    const profiler_subject *subject = context;
+    mr_optimizer_sums(subject->layer.parameters, subject->self->sums);
 }
 static void run_optimizer(void *context) {
-    const profiler_update *update = context;
-    mr_optimizer_step(update->parameters, 1, 1.0);
+    mr_optimizer_step(((profiler_subject *)context)->layer.parameters, 1, 1.0);
 }
 
 static mr_status profiler_sums(profiler *self, size_t count) {
@@ -180,31 +242,41 @@ static mr_status profiler_sums(profiler *self, size_t count) {
                               : MR_OK;
 }
 
-/* Times the optimizer on a layer's parameters where these are the largest so far: the more elements
- * the less the calls themselves count, as in a stage. */
-static mr_status profiler_time_update(profiler *self, mr_parameters *parameters) {
-    double held = 0;
-    double owned = 0;
+static void parameters_count_elements(const mr_parameters *parameters, double *out_held,
+                                      double *out_owned) {
+    *out_held = 0;
+    *out_owned = 0;
     for (size_t i = 0; i < mr_parameters_count(parameters); i++) {
         const mr_stage_parameter *parameter = mr_parameters_at(parameters, i);
         size_t elements = 0;
         MR_ASSERT(mr_shape_elements(&parameter->weight.shape, &elements));
-        held += (double)elements;
-        owned += parameter->owned ? (double)elements : 0;
+        *out_held += (double)elements;
+        *out_owned += parameter->owned ? (double)elements : 0;
     }
-    MR_TRY(profiler_sums(self, mr_parameters_owned_count(parameters)));
-    profiler_update update = {.parameters = parameters, .sums = self->sums};
+}
+
+/* Times the optimizer on a layer's parameters where these are the largest so far: the more elements
+ * the less the calls themselves count, as in a stage. */
+static mr_status profiler_time_update(profiler *self, profiler_subject *subject) {
     double medians[PROFILER_OPERATIONS_MAX];
+    double held = 0;
+    double owned = 0;
+    parameters_count_elements(subject->layer.parameters, &held, &owned);
+    MR_TRY(profiler_sums(self, mr_parameters_owned_count(subject->layer.parameters)));
     if (held > self->largest_held) {
         const profiler_operations operations = {
-            .run = {run_zero, run_optimizer}, .count = 2, .context = &update};
+            .list = {{prepare_update, run_zero}, {prepare_update, run_optimizer}},
+            .count = 2,
+            .context = subject,
+        };
         MR_TRY(time_operations(self, &operations, medians));
         self->result->zero = medians[0] / held;
         self->result->optimizer = medians[1] / held;
         self->largest_held = held;
     }
     if (owned > self->largest_owned) {
-        const profiler_operations operations = {.run = {run_norm}, .count = 1, .context = &update};
+        const profiler_operations operations = {
+            .list = {{prepare_update, run_norm}}, .count = 1, .context = subject};
         MR_TRY(time_operations(self, &operations, medians));
         self->result->norm = medians[0] / owned;
         self->largest_owned = owned;
@@ -212,32 +284,34 @@ static mr_status profiler_time_update(profiler *self, mr_parameters *parameters)
     return MR_OK;
 }
 
-static mr_status profiler_time_layer(profiler *self, mr_profiler_layer *layer,
+static mr_status profiler_time_layer(profiler *self, profiler_subject *subject,
                                      mr_profile_cost *cost) {
     const profiler_operations operations = {
-        .run = {run_forward, run_backward_input, run_backward_weight},
+        .list = {{prepare_forward, run_forward},
+                 {prepare_backward, run_backward_input},
+                 {NULL, run_backward_weight}},
         .count = 3,
-        .context = layer,
+        .context = subject,
     };
     double medians[PROFILER_OPERATIONS_MAX];
-    MR_TRY(mr_profiler_layer_saved(layer, &cost->saved_bytes));
+    MR_TRY(mr_profiler_layer_saved(&subject->layer, &cost->saved_bytes));
     MR_TRY(time_operations(self, &operations, medians));
     cost->forward = medians[0];
     cost->backward_input = medians[1];
     cost->backward_weight = medians[2];
-    return profiler_time_update(self, layer->parameters);
+    return profiler_time_update(self, subject);
 }
 
 static mr_status profiler_time_layers(profiler *self) {
     for (size_t i = 0; i < self->profile->class_count; i++) {
-        mr_profiler_layer layer;
         size_t index = self->profile->classes[i].layer;
+        profiler_subject subject = {.self = self, .bytes = layer_bytes(self, index)};
         MR_TRY(profiler_may_go_on(self));
         mr_status status =
-            mr_profiler_layer_init(&layer, self->device, self->job, self->layers, index);
+            mr_profiler_layer_init(&subject.layer, self->device, self->job, self->layers, index);
         if (mr_status_is_ok(status))
-            status = profiler_time_layer(self, &layer, &self->result->costs[i]);
-        mr_profiler_layer_deinit(&layer);
+            status = profiler_time_layer(self, &subject, &self->result->costs[i]);
+        mr_profiler_layer_deinit(&subject.layer);
         if (!mr_status_is_ok(status))
             return mr_status_prefix(status, "layer %zu, %zu of %zu that differ", index, i + 1,
                                     self->profile->class_count);
@@ -286,7 +360,8 @@ static mr_status profiler_time_loss(profiler *self) {
     loss.output.data = memory.base;
     loss.labels.data = (unsigned char *)memory.base + output_bytes;
     loss.sum = (double *)(void *)((unsigned char *)memory.base + output_bytes + label_bytes);
-    const profiler_operations operations = {.run = {run_loss}, .count = 1, .context = &loss};
+    const profiler_operations operations = {
+        .list = {{NULL, run_loss}}, .count = 1, .context = &loss};
     mr_status status = loss_fill(&loss);
     if (mr_status_is_ok(status))
         status = time_operations(self, &operations, &self->result->loss);
@@ -318,6 +393,7 @@ static mr_status profiler_measure(profiler *self) {
     MR_TRY(mr_profile_device_create(self->profile->class_count, &self->result));
     self->share_ns =
         (int64_t)MR_PROFILE_AIM_MS * 1000000 / (int64_t)(self->profile->class_count + 3);
+    MR_TRY(profiler_make_others(self));
     MR_TRY(profiler_time_layers(self));
     MR_TRY(profiler_time_loss(self));
     if (options->links != NULL)
@@ -340,6 +416,8 @@ mr_status mr_profiler_run(const mr_profiler_options *options, mr_profile_device 
         *out_link = self.link;
         self.result = NULL;
     }
+    if (self.others.base != NULL)
+        self.device->ops->memory_destroy(self.device, &self.others);
     mr_profile_device_destroy(self.result);
     mr_profile_destroy(self.profile);
     mr_free(self.sums);

@@ -10,6 +10,12 @@
  * order of a step are timed until the class has had its share of MR_PROFILE_AIM_MS, at least three
  * and at most thirty; short operations are repeated within a round so that the clock does not
  * matter. Medians count.
+ *
+ * In a step a layer finds in the caches what its neighbour has just written, and of its own weights
+ * and saved bytes only what the rest of its stage has left there. So before each timed F and I, and
+ * before what the optimizer does, as many bytes are read as the rest of a stage of average size
+ * works on (up to PROFILER_EVICT_BYTES_MAX), and then the layer's input or output gradient. Without
+ * this a model of many small layers is timed some ten percent too fast.
  * Owner: stage. Thread: EXEC, while no session stands. Limits: MR_PROFILE_AIM_MS,
  * MR_PROFILE_TIMEOUT_MS.
  * Not here: cutting (plan/profile_cut.h), orders (stage.c). */

@@ -66,7 +66,8 @@ static mr_status layer_lay_out(mr_profiler_layer *layer, const mr_shape *input, 
                             gradient ? input_bytes : 0,
                             description->saved_bytes,
                             description->retained_bytes,
-                            description->scratch_bytes};
+                            description->scratch_bytes,
+                            input_bytes > output_bytes ? input_bytes : output_bytes};
     enum { PLACES = sizeof(bytes) / sizeof(bytes[0]) };
     size_t at[PLACES + 1] = {0};
     for (size_t i = 0; i < PLACES; i++)
@@ -81,6 +82,7 @@ static mr_status layer_lay_out(mr_profiler_layer *layer, const mr_shape *input, 
     layer->call.saved = base + at[4];
     layer->call.retained = base + at[5];
     layer->call.scratch = base + at[6];
+    layer->spare = base + at[7];
     return MR_OK;
 }
 
@@ -120,6 +122,20 @@ void mr_profiler_layer_deinit(mr_profiler_layer *layer) {
         layer->device->ops->memory_destroy(layer->device, &layer->memory);
     mr_parameters_destroy(layer->parameters);
     *layer = (mr_profiler_layer){0};
+}
+
+static void layer_touch(mr_profiler_layer *layer, const mr_tensor *tensor) {
+    size_t bytes = 0;
+    MR_ASSERT(mr_shape_bytes(&tensor->shape, &bytes));
+    layer->device->ops->copy(layer->device, layer->spare, tensor->data, bytes);
+}
+
+void mr_profiler_layer_touch_input(mr_profiler_layer *layer) {
+    layer_touch(layer, &layer->x);
+}
+
+void mr_profiler_layer_touch_gradient(mr_profiler_layer *layer) {
+    layer_touch(layer, &layer->dy);
 }
 
 void mr_profiler_layer_forward(mr_profiler_layer *layer) {

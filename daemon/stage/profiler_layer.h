@@ -17,6 +17,7 @@ typedef struct mr_profiler_layer {
     mr_tensor y;
     mr_tensor dy;
     mr_tensor dx; /* data NULL: layer 0, whose input needs no gradient */
+    void *spare;  /* as large as x or y */
     mr_layer_call call;
 } mr_profiler_layer;
 
@@ -28,6 +29,9 @@ MR_MUST_CHECK mr_status mr_profiler_layer_init(mr_profiler_layer *layer, mr_devi
                                                size_t index);
 void mr_profiler_layer_deinit(mr_profiler_layer *layer);
 
+/* Reads what the layer before, or the one after, would just have written: x, or dy. */
+void mr_profiler_layer_touch_input(mr_profiler_layer *layer);
+void mr_profiler_layer_touch_gradient(mr_profiler_layer *layer);
 /* One call each, as pass.c makes it. */
 void mr_profiler_layer_forward(mr_profiler_layer *layer);
 void mr_profiler_layer_backward_input(mr_profiler_layer *layer);
