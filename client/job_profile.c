@@ -104,7 +104,7 @@ static mr_status profile_fetch(mr_client *client, const char *job) {
 static mr_status profile_measure(mr_client *client, const mr_job_file *file,
                                  char job_id[MR_NAME_BYTES]) {
     const mr_output output = client->output;
-    const mr_job_run_submit submit = {.file = file, .profile_only = true};
+    const mr_job_run_submit submit = {.file = file, .mode = MR_JOB_MODE_PROFILE};
     mr_job_run run;
     mr_status status = mr_job_run_init(&run, client);
     client->output = MR_OUTPUT_TABLE; /* the id is printed once, at the end */

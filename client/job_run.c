@@ -28,10 +28,7 @@ mr_status mr_job_submit(mr_client *client, const mr_job_run_submit *submit,
     Millrace__V1__SubmitRequest request = MILLRACE__V1__SUBMIT_REQUEST__INIT;
     request.job_file = submit->file->text;
     request.base_directory = submit->file->base_directory;
-    request.mode = submit->inference ? MILLRACE__V1__JOB_MODE__JOB_MODE_INFERENCE
-                                     : MILLRACE__V1__JOB_MODE__JOB_MODE_TRAIN;
-    if (submit->profile_only)
-        request.mode = MILLRACE__V1__JOB_MODE__JOB_MODE_PROFILE;
+    request.mode = (Millrace__V1__JobMode)submit->mode;
     if (submit->profile != NULL)
         request.profile = (char *)(uintptr_t)submit->profile; /* only packed */
     request.request_id = request_id;

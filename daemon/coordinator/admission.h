@@ -11,8 +11,7 @@
 typedef struct mr_admission_request {
     const char *job_file;
     const char *base_directory;
-    bool inference;
-    bool profile_only;
+    mr_job_mode mode;
     const char *profile; /* millrace.profile/v1; "" for none */
     const char *resume_tag; /* "" for none */
     bool resume_newest;

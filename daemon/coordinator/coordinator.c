@@ -73,7 +73,7 @@ static void coordinator_signalled(void *context, int signal_number) {
 static mr_status restored_ended(const mr_store_job *job, mr_job_spec **out_spec) {
     mr_job_spec *spec = NULL;
     MR_TRY(mr_job_spec_ended(job->facts.name, job->job_file, job->base_directory,
-                             job->facts.inference, &spec));
+                             job->facts.mode, &spec));
     mr_status status = mr_job_spec_keep_profile(spec, job->profile);
     if (mr_status_is_ok(status))
         *out_spec = spec;
@@ -90,8 +90,7 @@ static mr_status restored_spec(const mr_store_job *job, mr_job_spec **out_spec,
     const mr_spec_source source = {
         .job_file = job->job_file,
         .base_directory = job->base_directory,
-        .inference = facts->inference,
-        .profile_only = facts->profile_only,
+        .mode = facts->mode,
         .profile = job->profile,
     };
     mr_status status = mr_job_spec_read(&source, out_spec);

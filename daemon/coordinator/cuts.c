@@ -13,7 +13,7 @@ typedef struct cut_task {
     uint64_t epoch;
     char *job_file;
     char *base_directory;
-    bool profile_only;
+    mr_job_mode mode;
     size_t count;
     mr_profile_device **devices; /* owned; NULL once they are the profile's */
     mr_job_spec *spec;
@@ -44,7 +44,7 @@ static mr_status cut_fill(cut_task *task, const mr_action *action) {
     const mr_job_record *job = action->job;
     memcpy(task->job_id, job->facts.id, sizeof(task->job_id));
     task->epoch = action->epoch;
-    task->profile_only = job->spec->profile_only;
+    task->mode = job->spec->mode;
     task->count = job->spec->rank_count;
     task->job_file = mr_strdup(job->spec->job_file);
     task->base_directory = mr_strdup(job->spec->base_directory);
@@ -93,7 +93,7 @@ static mr_status cut_make(cut_task *task) {
     const mr_spec_source source = {
         .job_file = task->job_file,
         .base_directory = task->base_directory,
-        .profile_only = task->profile_only,
+        .mode = task->mode,
         .profile = text,
         .cut = true,
     };

@@ -170,7 +170,7 @@ static void machine_profile(mr_decision *decision, mr_job_record *job) {
     for (uint32_t i = 0; i < job->spec->rank_count; i++) {
         mr_job_rank *rank = &job->ranks[i];
         const mr_member *member = mr_registry_find(&decision->state->registry, rank->member);
-        if (profile != NULL && !job->spec->profile_only) {
+        if (profile != NULL && job->spec->mode != MR_JOB_MODE_PROFILE) {
             rank->profile_entry =
                 mr_profile_match(profile, member->device, member->threads, member->address);
             rank->profiled = rank->profile_entry < profile->device_count;
@@ -219,7 +219,7 @@ void mr_job_machine_cut(mr_decision *decision, mr_job_record *job, mr_job_spec *
     job->spec = owned_spec;
     job->facts.predicted_step_seconds = owned_spec->predicted_step_seconds;
     job->facts.predicted_bubble = owned_spec->predicted_bubble;
-    if (owned_spec->profile_only)
+    if (owned_spec->mode == MR_JOB_MODE_PROFILE)
         machine_succeed(decision, job);
     else
         machine_prepare(decision, job);
@@ -389,9 +389,9 @@ static void machine_advance_starting(mr_decision *decision, mr_job_record *job) 
 
 /* Every rank has taken the last step: the job has succeeded when its last checkpoint stands. */
 static void machine_advance_finishing(mr_decision *decision, mr_job_record *job) {
-    bool inference = job->spec->inference;
+    bool trains = mr_job_mode_trains(job->spec->mode);
     uint32_t laggard =
-        inference ? (uint32_t)job->spec->rank_count : machine_laggard(job, rank_is_finished);
+        trains ? machine_laggard(job, rank_is_finished) : (uint32_t)job->spec->rank_count;
     bool late = decision->now_ms >= job->deadline_ms;
     if (laggard < job->spec->rank_count) {
         if (late)

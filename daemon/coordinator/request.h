@@ -27,8 +27,12 @@ struct mr_request {
     char *json;
     char dir[MR_PATH_BYTES];
     char job_name[MR_NAME_BYTES];
-    char *job_file; /* of a job whose folder is not known */
+    mr_job_mode mode;
+    char *job_file; /* of a job whose folder is not known, or that is changed */
     char *base_directory;
+    char *profile;    /* of a job that is changed */
+    uint32_t *bounds; /* likewise; NULL: it was not cut by a profile */
+    size_t bound_count;
     mr_catalog_entry *entries;
     size_t entry_count;
     bool taken;

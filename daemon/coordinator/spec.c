@@ -8,7 +8,7 @@
 #include "daemon/plan/plan.h"
 
 bool mr_job_spec_saves(const mr_job_spec *spec) {
-    return !spec->inference && spec->checkpoint_dir[0] != '\0';
+    return mr_job_mode_trains(spec->mode) && spec->checkpoint_dir[0] != '\0';
 }
 
 void mr_job_spec_destroy(mr_job_spec *spec) {
@@ -28,12 +28,12 @@ void mr_job_spec_destroy(mr_job_spec *spec) {
 }
 
 mr_status mr_job_spec_ended(const char *name, const char *job_file, const char *base_directory,
-                            bool inference, mr_job_spec **out_spec) {
+                            mr_job_mode mode, mr_job_spec **out_spec) {
     mr_job_spec *spec = mr_alloc(sizeof(*spec));
     if (spec == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the job");
     (void)snprintf(spec->name, sizeof(spec->name), "%s", name); /* cut where it is too long */
-    spec->inference = inference;
+    spec->mode = mode;
     spec->job_file = mr_strdup(job_file);
     spec->base_directory = mr_strdup(base_directory);
     if (spec->job_file == NULL || spec->base_directory == NULL) {
@@ -102,14 +102,18 @@ static mr_status spec_take_plan(mr_job_spec *spec, const mr_plan *plan) {
     spec->group_count = plan->group_count;
     for (size_t i = 0; i < plan->group_count; i++)
         MR_TRY(spec_add_group(&spec->groups[i], &plan->groups[i]));
+    for (size_t layer = 0; layer < plan->job->layer_count; layer++)
+        spec->saved_layers += plan->layers[layer].parameter_count > 0;
     memcpy(spec->schedule_hash, plan->schedule_hash, sizeof(spec->schedule_hash));
+    spec->bubble_planned = plan->bubble_predicted;
     return MR_OK;
 }
 
 static mr_status spec_take_job(mr_job_spec *spec, const mr_job *job) {
-    spec->total_steps = spec->inference ? 0 : job->total_steps;
+    spec->total_steps = mr_job_mode_trains(spec->mode) ? job->total_steps : 0;
     memcpy(spec->model_hash, job->model_hash, sizeof(spec->model_hash));
     spec->checkpoint_keep = job->checkpoint_keep;
+    spec->checkpoint_every_steps = job->checkpoint_every_steps;
     spec->samples_per_step = (uint64_t)job->micro_batch_size * job->micro_batches * job->data;
     if (job->checkpoint_dir[0] == '\0')
         return MR_OK;
@@ -120,20 +124,28 @@ static mr_status spec_take_job(mr_job_spec *spec, const mr_job *job) {
 static mr_status spec_take_profile(const mr_spec_source *source, const mr_job *job,
                                    mr_profile **out_profile) {
     mr_profile *profile = NULL;
-    if (source->profile == NULL || source->profile[0] == '\0') {
-        if (job->profile_path[0] == '\0' || source->profile_only)
-            return MR_OK;
-        return MR_ERROR(INVALID_ARGUMENT,
-                        "pipeline.profile is %.80s, but the request has no profile: the client "
-                        "reads that file and sends it along",
-                        job->profile_path);
-    }
+    if (source->profile == NULL || source->profile[0] == '\0')
+        return MR_OK;
     MR_TRY(mr_profile_parse(source->profile, strlen(source->profile), &profile));
     mr_status status = mr_profile_check(profile, job);
     if (mr_status_is_ok(status))
         *out_profile = profile;
     else
         mr_profile_destroy(profile);
+    return status;
+}
+
+/* The cut that stands: it does not change with the job's settings. */
+static mr_status spec_keep_cut(const mr_spec_source *source, mr_job *job) {
+    if (source->bounds == NULL)
+        return MR_OK;
+    size_t *bounds = mr_alloc_array(source->bound_count, sizeof(*bounds));
+    if (bounds == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu bounds", source->bound_count);
+    for (size_t i = 0; i < source->bound_count; i++)
+        bounds[i] = source->bounds[i];
+    mr_status status = mr_job_set_bounds(job, bounds, source->bound_count);
+    mr_free(bounds);
     return status;
 }
 
@@ -151,46 +163,49 @@ static mr_status spec_take_bounds(mr_job_spec *spec, const mr_plan *plan) {
 /* What follows from how the job is profiled. */
 static mr_status spec_take_prediction(mr_job_spec *spec, const mr_spec_source *source,
                                       const mr_job *job, const mr_plan *plan) {
-    bool by_profile = job->partition == MR_PARTITION_PROFILE &&
-                      (!spec->inference || source->profile_only);
-    spec->profile_only = source->profile_only;
-    spec->profiles = !source->cut && (by_profile || source->profile_only);
+    bool by_profile =
+        job->partition == MR_PARTITION_PROFILE && !mr_job_mode_is_forward(source->mode);
+    spec->profiles = !source->cut && (by_profile || source->mode == MR_JOB_MODE_PROFILE);
     if (plan->step_seconds > 0) {
         spec->predicted_step_seconds = plan->step_seconds;
         spec->predicted_bubble = plan->bubble_predicted;
     }
-    return source->cut && by_profile ? spec_take_bounds(spec, plan) : MR_OK;
+    bool bound = source->bounds != NULL || (source->cut && by_profile);
+    return bound ? spec_take_bounds(spec, plan) : MR_OK;
 }
 
 /* Before its members' times are known, a job that is cut by them is planned provisionally: how many
  * ranks it has does not depend on the bounds. */
-static mr_status spec_plan(const mr_spec_source *source, const mr_job *job, bool inference,
+static mr_status spec_plan(const mr_spec_source *source, const mr_job *job,
                            const mr_profile *profile, mr_plan **out_plan) {
+    bool forward = mr_job_mode_is_forward(source->mode);
     bool waits = job->partition == MR_PARTITION_PROFILE && !source->cut;
-    return mr_plan_make_profiled(job, inference, inference || waits ? NULL : profile, out_plan);
+    return mr_plan_make_profiled(job, forward, forward || waits ? NULL : profile, out_plan);
 }
 
 mr_status mr_job_spec_read(const mr_spec_source *source, mr_job_spec **out_spec) {
     const char *base_directory = source->base_directory;
-    bool inference = source->inference && !source->profile_only;
+    mr_job_mode mode = source->mode;
     mr_status status = MR_OK;
     mr_job *job = NULL;
     mr_plan *plan = NULL;
     mr_profile *profile = NULL;
     mr_job_spec *spec = NULL;
+    if ((unsigned)mode >= MR_JOB_MODE_COUNT)
+        return MR_ERROR(INVALID_ARGUMENT, "mode is %d; it must be 0 to %d", (int)mode,
+                        MR_JOB_MODE_COUNT - 1);
     if (base_directory[0] != '\0' && base_directory[0] != '/')
         return MR_ERROR(INVALID_ARGUMENT, "base_directory is \"%.100s\"; it must be absolute",
                         base_directory);
     MR_TRY_GOTO(status, mr_job_parse(source->job_file, strlen(source->job_file), &job, NULL), out);
-    MR_TRY_GOTO(status, mr_job_check_runnable(job, !inference && !source->profile_only), out);
-    if (inference)
-        mr_job_become_inference(job);
-    else
+    MR_TRY_GOTO(status, mr_job_check_runnable(job, mode), out);
+    mr_job_become(job, mode);
+    if (!mr_job_mode_is_forward(mode))
         MR_TRY_GOTO(status, spec_take_profile(source, job, &profile), out);
-    MR_TRY_GOTO(status, spec_plan(source, job, inference, profile, &plan), out);
+    MR_TRY_GOTO(status, spec_keep_cut(source, job), out);
+    MR_TRY_GOTO(status, spec_plan(source, job, profile, &plan), out);
     MR_TRY_GOTO(status,
-                mr_job_spec_ended(job->name, source->job_file, base_directory,
-                                  inference || source->profile_only, &spec),
+                mr_job_spec_ended(job->name, source->job_file, base_directory, mode, &spec),
                 out);
     MR_TRY_GOTO(status, spec_take_plan(spec, plan), out);
     MR_TRY_GOTO(status, spec_take_job(spec, job), out);
@@ -211,9 +226,9 @@ out:
     return status;
 }
 
-mr_status mr_job_spec_make(const char *job_file, const char *base_directory, bool inference,
+mr_status mr_job_spec_make(const char *job_file, const char *base_directory, mr_job_mode mode,
                            mr_job_spec **out_spec) {
     const mr_spec_source source = {
-        .job_file = job_file, .base_directory = base_directory, .inference = inference};
+        .job_file = job_file, .base_directory = base_directory, .mode = mode};
     return mr_job_spec_read(&source, out_spec);
 }

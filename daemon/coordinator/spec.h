@@ -32,8 +32,7 @@ typedef struct mr_spec_group {
 
 typedef struct mr_job_spec {
     char name[MR_NAME_BYTES];
-    bool inference;       /* it does not train: true of a profile, too */
-    bool profile_only;    /* it ends when its layers are measured */
+    mr_job_mode mode;
     bool profiles;        /* its members' times are needed before it is cut */
     char *job_file;       /* owned; as it was sent */
     char *base_directory; /* owned */
@@ -43,7 +42,7 @@ typedef struct mr_job_spec {
     double predicted_bubble;
     size_t bound_count; /* of a job that was cut by its profile; 0: the job file says it all */
     uint32_t *bounds;   /* owned */
-    uint64_t total_steps; /* 0 for inference */
+    uint64_t total_steps; /* 0 without training */
     size_t rank_count;    /* members it needs; 0 in the spec of a job that has ended */
     mr_spec_rank *ranks;
     size_t group_count;
@@ -52,7 +51,10 @@ typedef struct mr_job_spec {
     char model_hash[MR_SHA256_HEX_BYTES];
     char checkpoint_dir[MR_PATH_BYTES]; /* absolute; "" for none */
     uint64_t checkpoint_keep;           /* 0: all */
+    uint64_t checkpoint_every_steps;    /* 0: only at the end and on request */
+    size_t saved_layers; /* layers that a checkpoint has weights of; 0: not known */
     uint64_t samples_per_step;
+    double bubble_planned; /* share of a step in which devices wait, by the plan */
     mr_job *job; /* owned; NULL in tests and in the spec of a job that has ended */
 } mr_job_spec;
 
@@ -60,10 +62,11 @@ typedef struct mr_job_spec {
 typedef struct mr_spec_source {
     const char *job_file;
     const char *base_directory;
-    bool inference;
-    bool profile_only; /* inference is of no matter then */
+    mr_job_mode mode;
     const char *profile; /* millrace.profile/v1; "" or NULL: none */
     bool cut; /* the profile is of the job's own members in rank order: cut by it */
+    const uint32_t *bounds; /* of a job that was cut before; NULL: as the file and the profile say */
+    size_t bound_count;
 } mr_spec_source;
 
 /* Reads and plans a job file. INVALID_ARGUMENT: the job file's first error, what cannot be planned,
@@ -72,12 +75,12 @@ typedef struct mr_spec_source {
 MR_MUST_CHECK mr_status mr_job_spec_read(const mr_spec_source *source, mr_job_spec **out_spec);
 /* The same without a profile. */
 MR_MUST_CHECK mr_status mr_job_spec_make(const char *job_file, const char *base_directory,
-                                         bool inference, mr_job_spec **out_spec);
+                                         mr_job_mode mode, mr_job_spec **out_spec);
 /* Keeps a copy of a profile's text; NULL or "": none. RESOURCE_EXHAUSTED: no memory. */
 MR_MUST_CHECK mr_status mr_job_spec_keep_profile(mr_job_spec *spec, const char *profile);
 /* Of a job that is over: name, texts and folder, without topology. */
 MR_MUST_CHECK mr_status mr_job_spec_ended(const char *name, const char *job_file,
-                                          const char *base_directory, bool inference,
+                                          const char *base_directory, mr_job_mode mode,
                                           mr_job_spec **out_spec);
 /* NULL is fine. */
 void mr_job_spec_destroy(mr_job_spec *spec);

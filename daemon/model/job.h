@@ -30,7 +30,13 @@ typedef enum mr_partition_kind {
     MR_PARTITION_KIND_COUNT
 } mr_partition_kind;
 typedef enum mr_lr_kind { MR_LR_CONSTANT, MR_LR_LINEAR, MR_LR_COSINE, MR_LR_KIND_COUNT } mr_lr_kind;
-typedef enum mr_data_format { MR_DATA_BYTES, MR_DATA_LLMC, MR_DATA_FORMAT_COUNT } mr_data_format;
+typedef enum mr_data_format {
+    MR_DATA_BYTES,
+    MR_DATA_LLMC,
+    MR_DATA_MEGATRON,
+    MR_DATA_NPY,
+    MR_DATA_FORMAT_COUNT
+} mr_data_format;
 
 enum { MR_PATH_BYTES = 1024 };
 
@@ -57,6 +63,7 @@ typedef struct mr_job {
     mr_schedule_kind schedule;
     size_t chunks;
     size_t checkpoint_interval; /* activation_checkpoint_interval */
+    size_t zero_stage; /* 1: the optimizer's state is split over the replicas */
     uint32_t checkpointable; /* checkpointable_layers: one bit for each mr_layer_type; 0: all */
     /* batch */
     size_t micro_batch_size; /* B */
@@ -77,10 +84,11 @@ typedef struct mr_job {
     uint64_t warmup_steps;
     uint64_t total_steps;
     double min_lr;
-    mr_dtype precision; /* F32 or BF16; every layer's spec has it, too */
+    mr_dtype precision; /* F32, BF16 or F16; every layer's spec has it, too */
     /* data */
     mr_data_format data_format;
     char data_train[MR_PATH_BYTES]; /* "": the submitter feeds by itself */
+    char data_eval[MR_PATH_BYTES];  /* what eval reads; "": data.train */
     bool data_shuffle;
     /* checkpoint */
     char checkpoint_dir[MR_PATH_BYTES]; /* "" for none */
@@ -109,15 +117,34 @@ MR_MUST_CHECK mr_status mr_job_parse(const char *text, size_t bytes, mr_job **ou
                                      mr_job_errors *errors);
 /* NULL is fine. */
 void mr_job_destroy(mr_job *job);
-/* Makes a job one for inference: one replica, one microbatch at a time. */
-void mr_job_become_inference(mr_job *job);
+/* What a job is run for. The numbers are those of the wire (JobMode). */
+typedef enum mr_job_mode {
+    MR_JOB_MODE_TRAIN = 0,
+    MR_JOB_MODE_INFERENCE = 1,  /* forward, logits out */
+    MR_JOB_MODE_EVALUATION = 2, /* forward, loss out, and logits on request */
+    MR_JOB_MODE_PROFILE = 3,    /* only the layers of a training job are timed */
+    MR_JOB_MODE_COUNT
+} mr_job_mode;
+/* "train", "inference", "evaluation", "profile". */
+const char *mr_job_mode_name(mr_job_mode mode);
+/* Are there gradients and an optimizer? The other modes leave no weights behind. */
+static inline bool mr_job_mode_trains(mr_job_mode mode) {
+    return mode == MR_JOB_MODE_TRAIN;
+}
+/* Does it read a checkpoint and run forward alone? */
+static inline bool mr_job_mode_is_forward(mr_job_mode mode) {
+    return mode == MR_JOB_MODE_INFERENCE || mode == MR_JOB_MODE_EVALUATION;
+}
+/* Makes a job one for this mode: forward alone there is one replica, and in inference one
+ * microbatch at a time. */
+void mr_job_become(mr_job *job, mr_job_mode mode);
 /* Makes the bounds of a job explicit, whatever its file says (copied). RESOURCE_EXHAUSTED: no
  * memory. Whether they cut its layers is for the plan to say. */
 MR_MUST_CHECK mr_status mr_job_set_bounds(mr_job *job, const size_t *bounds, size_t bound_count);
 /* May a good job be run by this version? What a plan can be made of is more than what the stages
- * can do. training: it needs a loss and a number of steps. UNIMPLEMENTED: a model axis;
+ * can do. Training needs a number of steps, training and evaluation a loss.
  * INVALID_ARGUMENT: lr_schedule.total_steps or model.loss. */
-MR_MUST_CHECK mr_status mr_job_check_runnable(const mr_job *job, bool training);
+MR_MUST_CHECK mr_status mr_job_check_runnable(const mr_job *job, mr_job_mode mode);
 
 /* May layer index be computed again in backward, by pipeline.checkpointable_layers? */
 bool mr_job_layer_is_checkpointable(const mr_job *job, size_t index);
@@ -130,6 +157,12 @@ mr_shape mr_job_input_shape(const mr_job *job);
 MR_MUST_CHECK mr_status mr_job_label_shape(const mr_job *job, mr_shape *out_shape);
 /* Descriptions of all layers, in order: layer_count of them, written to out (caller's array). */
 MR_MUST_CHECK mr_status mr_job_describe(const mr_job *job, mr_layer_description *out);
+/* The same of the shards that one model rank holds (shard.h); those of the layers themselves where
+ * pipeline.topology.model is 1. INVALID_ARGUMENT: a layer that the model axis cannot cut. */
+MR_MUST_CHECK mr_status mr_job_describe_shards(const mr_job *job, size_t model_rank,
+                                               mr_layer_description *out);
+/* From now on the job's layers are the shards of one model rank: mr_job_describe gives theirs. */
+void mr_job_become_shard(mr_job *job, size_t model_rank);
 /* Learning rate of optimizer step (from 1): warm-up, then constant, linear or cosine. */
 double mr_job_learning_rate(const mr_job *job, uint64_t step);
 /* path if absolute, else base_directory/path. INVALID_ARGUMENT: too long. */

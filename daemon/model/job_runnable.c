@@ -1,15 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* job_runnable.c: what a job file may say but this version does not run yet. Apart from the other
- * checks, because such a job can still be validated and planned. */
+/* job_runnable.c: what a job file may leave out but a run needs. Apart from the other checks,
+ * because such a job can still be validated and planned. */
 #include "daemon/model/job.h"
 
 #include <string.h>
 
 #include "daemon/base/alloc.h"
 
-void mr_job_become_inference(mr_job *job) {
-    job->data = 1;
-    job->micro_batches = 1;
+const char *mr_job_mode_name(mr_job_mode mode) {
+    static const char *const names[MR_JOB_MODE_COUNT] = {"train", "inference", "evaluation",
+                                                         "profile"};
+    MR_ASSERT((unsigned)mode < MR_JOB_MODE_COUNT);
+    return names[mode];
+}
+
+void mr_job_become(mr_job *job, mr_job_mode mode) {
+    if (mr_job_mode_is_forward(mode))
+        job->data = 1;
+    if (mode == MR_JOB_MODE_INFERENCE)
+        job->micro_batches = 1;
 }
 
 mr_status mr_job_set_bounds(mr_job *job, const size_t *bounds, size_t bound_count) {
@@ -24,15 +33,12 @@ mr_status mr_job_set_bounds(mr_job *job, const size_t *bounds, size_t bound_coun
     return MR_OK;
 }
 
-mr_status mr_job_check_runnable(const mr_job *job, bool training) {
-    if (job->model > 1)
-        return MR_ERROR(UNIMPLEMENTED,
-                        "pipeline.topology.model is %zu; this version does not cut layers, 1",
-                        job->model);
-    if (training && job->loss == MR_LOSS_NONE)
-        return MR_ERROR(INVALID_ARGUMENT,
-                        "model.loss is none; training needs cross_entropy or mse");
-    if (training && job->total_steps == 0)
+mr_status mr_job_check_runnable(const mr_job *job, mr_job_mode mode) {
+    bool needs_loss = mr_job_mode_trains(mode) || mode == MR_JOB_MODE_EVALUATION;
+    if (needs_loss && job->loss == MR_LOSS_NONE)
+        return MR_ERROR(INVALID_ARGUMENT, "model.loss is none; %s needs cross_entropy or mse",
+                        mr_job_mode_trains(mode) ? "training" : "evaluation");
+    if (mr_job_mode_trains(mode) && job->total_steps == 0)
         return MR_ERROR(INVALID_ARGUMENT,
                         "lr_schedule.total_steps is missing; it must be the number of steps to "
                         "train, at least 1");

@@ -18,7 +18,9 @@ typedef struct mr_stage_plan {
     double flops;      /* of one step, forward and backward */
     size_t weights_bytes;
     size_t gradients_bytes;
-    size_t optimizer_bytes;
+    size_t optimizer_bytes;  /* of the replica that holds the most of it */
+    size_t state_bytes;      /* of the layout of one state tensor, which zero_stage 1 splits */
+    size_t zero_saved_bytes; /* what that replica would hold more of with zero_stage 0 */
     size_t activations_bytes;
     size_t peak_in_flight; /* microbatches whose activations are held at once */
     double busy_seconds;   /* of one step, predicted; 0 without a profile */
@@ -46,7 +48,11 @@ typedef struct mr_plan {
     size_t stage_count;
     size_t *bounds; /* stage_count + 1 */
     mr_stage_plan *stages;
-    mr_layer_description *layers; /* job->layer_count */
+    mr_layer_description *layers; /* job->layer_count: of the whole layers */
+    /* Of what one rank holds of each: the shards of model rank 0, which are never smaller than
+     * another's. A stage puts its own rank's there (stage/assignment.c). layers itself where the
+     * model axis has one rank. */
+    mr_layer_description *shards;
     mr_schedule *schedules;       /* one per stage; equal for all data and model ranks of it */
     size_t group_count;
     mr_group_plan *groups; /* in one canonical order: tied by key, data, model, pipe */
@@ -68,6 +74,8 @@ MR_MUST_CHECK mr_status mr_plan_make(const mr_job *job, bool inference, mr_plan 
 MR_MUST_CHECK mr_status mr_plan_make_profiled(const mr_job *job, bool inference,
                                               const mr_profile *profile, mr_plan **out_plan);
 void mr_plan_destroy(mr_plan *plan);
+/* Bytes of optimizer state on data coordinate replica of a stage. */
+size_t mr_plan_optimizer_bytes(const mr_plan *plan, size_t stage, size_t replica);
 /* The millrace.plan/v1 JSON of DESIGN section 5; owner frees with mr_free. */
 MR_MUST_CHECK mr_status mr_plan_json(const mr_plan *plan, char **out_json);
 

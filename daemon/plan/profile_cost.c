@@ -137,7 +137,8 @@ static cost_stage stage_of(const mr_profile_costs *costs, size_t index, size_t f
         mr_stage_plan range = {.layer_first = first,
                                .layer_end = end,
                                .peak_in_flight = plan->stages[index].peak_in_flight};
-        mr_activation_layout_make(plan, &range, &layout, costs->again);
+        mr_activation_layout_make(plan, &range, plan->job->checkpoint_interval, &layout,
+                                  costs->again);
     }
     return stage;
 }
@@ -173,7 +174,8 @@ static mr_stage_margin device_margin(const mr_profile_costs *costs, const cost_s
     mr_stage_margin margin = {0};
     if (costs->plan->inference)
         return margin;
-    margin.before = device->optimizer * stage->held + device->zero * stage->accumulated;
+    double updated = job->zero_stage == 0 ? stage->held : stage->held / (double)job->data;
+    margin.before = device->optimizer * updated + device->zero * stage->accumulated;
     margin.after = 2 * device->link * stage->tied_count + device->link_byte * stage->tied_bytes +
                    device->norm * stage->tied_elements;
     if (job->data > 1)

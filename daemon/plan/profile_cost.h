@@ -8,7 +8,8 @@
  *                is computed again (activation_layout.h)
  *   transfers    link + link_byte (bytes of the boundary; activations carry the labels along)
  *   before       from the barrier of the last step's norm: optimizer x elements that the stage
- *                holds, then zero x elements of its accumulators
+ *                holds (zero_stage 1: that this replica updates), then zero x elements of its
+ *                accumulators
  *   after        to the barrier of this step's norm: sums over a tie's stages, 2 link + link_byte x
  *                bytes x uses, for what the others' accumulators and the result weigh; over D
  *                replicas, 2 link a parameter + 2 (D - 1) link_byte x bytes; then norm x elements,

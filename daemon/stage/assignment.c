@@ -53,8 +53,7 @@ static mr_status assignment_take_bounds(mr_job *job, const Millrace__V1__Prepare
 static mr_status assignment_take_plan(mr_assignment *assignment,
                                       const Millrace__V1__Prepare *order) {
     MR_TRY(mr_job_parse(order->job_file, strlen(order->job_file), &assignment->job, NULL));
-    if (assignment->inference)
-        mr_job_become_inference(assignment->job);
+    mr_job_become(assignment->job, assignment->mode);
     if (order->n_bounds > 0)
         MR_TRY(assignment_take_bounds(assignment->job, order));
     MR_TRY(mr_plan_make(assignment->job, assignment->inference, &assignment->plan));
@@ -71,7 +70,11 @@ static mr_status assignment_take_plan(mr_assignment *assignment,
     MR_TRY(mr_topology_coordinates(&assignment->plan->topology, order->rank, coordinates));
     assignment->stage = (uint32_t)coordinates[0]; /* axes are pipe, data, model */
     assignment->replica = (uint32_t)coordinates[1];
-    return MR_OK;
+    assignment->model_rank = (uint32_t)coordinates[2];
+    if (assignment->job->model == 1)
+        return MR_OK;
+    mr_job_become_shard(assignment->job, assignment->model_rank);
+    return mr_job_describe(assignment->job, assignment->plan->shards);
 }
 
 static mr_status assignment_take_paths(mr_assignment *assignment,
@@ -86,7 +89,11 @@ static mr_status assignment_take_paths(mr_assignment *assignment,
 static mr_status assignment_fill(mr_assignment *assignment, const Millrace__V1__Prepare *order) {
     assignment->epoch = order->epoch;
     assignment->rank = order->rank;
-    assignment->inference = order->mode == MILLRACE__V1__JOB_MODE__JOB_MODE_INFERENCE;
+    if ((unsigned)order->mode >= MR_JOB_MODE_COUNT)
+        return MR_ERROR(INVALID_ARGUMENT, "prepare.mode is %d; it must be 0 to %d",
+                        (int)order->mode, MR_JOB_MODE_COUNT - 1);
+    assignment->mode = (mr_job_mode)order->mode;
+    assignment->inference = !mr_job_mode_trains(assignment->mode);
     MR_TRY(assignment_take_text("job_id", order->job_id, assignment->job_id, MR_JOB_ID_BYTES));
     MR_TRY(assignment_take_plan(assignment, order));
     MR_TRY(assignment_take_peers(assignment, order));
@@ -115,13 +122,17 @@ void mr_assignment_destroy(mr_assignment *assignment) {
     mr_free(assignment);
 }
 
+bool mr_assignment_is_fed(const mr_assignment *assignment) {
+    return assignment->stage == 0 && assignment->model_rank == 0;
+}
+
 const mr_stage_plan *mr_assignment_stage(const mr_assignment *assignment) {
     return &assignment->plan->stages[assignment->stage];
 }
 
 mr_shape mr_assignment_boundary(const mr_assignment *assignment, size_t layer) {
     return layer == 0 ? mr_job_input_shape(assignment->job)
-                      : assignment->plan->layers[layer - 1].output;
+                      : assignment->plan->shards[layer - 1].output;
 }
 
 size_t mr_assignment_message_bytes(const mr_assignment *assignment, size_t layer) {

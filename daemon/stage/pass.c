@@ -16,6 +16,7 @@ static mr_layer_call pass_call(const mr_pass *pass, size_t layer) {
         .saved = mr_activations_saved(pass->activations, pass_slot(pass), layer),
         .retained = mr_activations_retained(pass->activations),
         .scratch = mr_activations_scratch(pass->activations),
+        .model = pass->model,
     };
 }
 
@@ -64,6 +65,8 @@ void mr_pass_backward(const mr_pass *pass, const mr_tensor *x, const mr_tensor *
         mr_tensor *target = i > 0 ? &input_gradient : dx;
         mr_layer_backward_input(layer, &call, &input, &gradient, target);
         mr_layer_backward_weight(layer, &call, &input, &gradient);
+        if (pass->layer_done != NULL)
+            pass->layer_done(pass->done_context, i);
         gradient = input_gradient;
     }
 }

@@ -5,7 +5,7 @@
 
 #include "daemon/base/alloc.h"
 #include "daemon/base/arena.h"
-#include "daemon/base/bf16.h"
+#include "daemon/base/half.h"
 #include "daemon/base/random.h"
 
 enum { FILL_CHUNK_BYTES = 1 << 20 };
@@ -21,8 +21,8 @@ static void fill_host(unsigned char *host, mr_dtype dtype, size_t count, float s
         float number = scale * ((float)(int32_t)word * 0x1p-31f);
         if (dtype == MR_DTYPE_F32) {
             memcpy(host + i * sizeof(number), &number, sizeof(number));
-        } else if (dtype == MR_DTYPE_BF16) {
-            uint16_t rounded = mr_bf16_round(number);
+        } else if (dtype == MR_DTYPE_BF16 || dtype == MR_DTYPE_F16) {
+            uint16_t rounded = mr_half_round(dtype, number);
             memcpy(host + i * sizeof(rounded), &rounded, sizeof(rounded));
         } else {
             int32_t integer = (int32_t)(word % (bound == 0 ? 1 : bound));

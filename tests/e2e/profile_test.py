@@ -140,6 +140,21 @@ class Profile(unittest.TestCase):
                                          r"one that comes nearest needs \d+ bytes and its device "
                                          r"has 10000")
 
+    def test_settings_of_a_running_job_leave_its_cut_alone(self):
+        with Cluster(stages=2) as cluster:
+            path = job_file(cluster, "changed", "profile")
+            job = cluster.client("-o", "name", "job", "submit", path).check().out.strip()
+            cluster.coordinator.wait_message("job state", match=("state", "RUNNING"))
+            before = cluster.client("-o", "json", "job", "get", job).check().json()["job"]
+            text = cluster.client("-o", "json", "job", "profile", job).check().out
+            cluster.client("job", "set", job, "pipeline.activation_checkpoint_interval=1").check()
+            after = cluster.client("-o", "json", "job", "get", job).check().json()["job"]
+            self.assertEqual(after["stages"], before["stages"])
+            self.assertGreater(after["predicted_step_seconds"], 0)
+            self.assertEqual(
+                cluster.client("-o", "json", "job", "profile", job).check().out, text)
+            cluster.client("job", "cancel", job).check()
+
     def test_stage_killed_while_it_measures_is_named(self):
         with Cluster(stages=2) as cluster:
             path = job_file(cluster, "killed", "profile", dim=256, heads=4, length=128, batch=4)

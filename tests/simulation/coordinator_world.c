@@ -232,6 +232,7 @@ static void stage_obey(world *w, const world_mail *order) {
         break;
     case MR_ORDER_REGISTERED:
     case MR_ORDER_COMMITTED:
+    case MR_ORDER_SET:
     case MR_ORDER_COUNT:
         break;
     }
@@ -306,7 +307,7 @@ static void work_step(world *w, world_job *job, world_stage **stages) {
     world_mail mail = stage_mail(stages[0], MR_EVENT_STEP_DONE);
     mail.event.u.step_done = (mr_job_step){.step = job->step, .loss = 2.5, .tokens = 64};
     stage_report(w, stages[0], mail);
-    if (job->inference) {
+    if (!job->trains) {
         if (world_random(w, 20) == 0)
             work_finish(w, job, stages, 1);
         return;
@@ -362,15 +363,19 @@ static mr_job_spec *client_spec(world *w) {
     mr_job_spec *spec = NULL;
     char name[8];
     (void)snprintf(name, sizeof(name), "job%d", (int)world_random(w, 6));
-    mr_status made = mr_job_spec_ended(name, "text", "/", world_random(w, 5) == 0, &spec);
+    bool trains = world_random(w, 5) != 0;
+    mr_status made = mr_job_spec_ended(
+        name, "text", "/", trains ? MR_JOB_MODE_TRAIN : MR_JOB_MODE_EVALUATION, &spec);
     MR_ASSERT(mr_status_is_ok(made));
     spec->rank_count = 1 + (size_t)world_random(w, WORLD_RANKS_MAX);
     spec->ranks = mr_alloc_array(spec->rank_count, sizeof(*spec->ranks));
     for (uint32_t rank = 0; rank < spec->rank_count; rank++)
         spec->ranks[rank] = (mr_spec_rank){.stage = rank, .first = rank == 0};
-    spec->profile_only = spec->inference && world_random(w, 3) == 0;
-    spec->profiles = spec->profile_only || (!spec->inference && world_random(w, 3) == 0);
-    spec->total_steps = spec->inference ? 0 : 3 + world_random(w, 60);
+    if (!trains && world_random(w, 3) == 0)
+        spec->mode = MR_JOB_MODE_PROFILE;
+    spec->profiles =
+        spec->mode == MR_JOB_MODE_PROFILE || (trains && world_random(w, 3) == 0);
+    spec->total_steps = trains ? 3 + world_random(w, 60) : 0;
     (void)snprintf(spec->schedule_hash, sizeof(spec->schedule_hash), "hash");
     if (world_random(w, 4) != 0)
         (void)snprintf(spec->checkpoint_dir, sizeof(spec->checkpoint_dir), "/ckpt");
@@ -380,9 +385,8 @@ static mr_job_spec *client_spec(world *w) {
 /* What DISK makes of it once it is cut. */
 static mr_job_spec *client_spec_copy(const mr_job_spec *old) {
     mr_job_spec *spec = NULL;
-    mr_status made = mr_job_spec_ended(old->name, "text", "/", old->inference, &spec);
+    mr_status made = mr_job_spec_ended(old->name, "text", "/", old->mode, &spec);
     MR_ASSERT(mr_status_is_ok(made));
-    spec->profile_only = old->profile_only;
     spec->rank_count = old->rank_count;
     spec->ranks = mr_alloc_array(spec->rank_count, sizeof(*spec->ranks));
     memcpy(spec->ranks, old->ranks, spec->rank_count * sizeof(*spec->ranks));
@@ -580,9 +584,9 @@ static void act_learn(world *w, const mr_job_record *job) {
         .total = job->spec->total_steps,
         .every = 1 + world_random(w, 9),
         .ranks = job->spec->rank_count,
-        .inference = job->spec->inference,
+        .trains = mr_job_mode_trains(job->spec->mode),
         .profiles = job->spec->profiles,
-        .profile_only = job->spec->profile_only,
+        .profile_only = job->spec->mode == MR_JOB_MODE_PROFILE,
         .last_state = MR_JOB_QUEUED,
     };
     memcpy(known->id, job->facts.id, sizeof(known->id));

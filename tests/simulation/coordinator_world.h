@@ -67,7 +67,7 @@ typedef struct world_job {
     uint64_t total;
     uint64_t every;
     size_t ranks;
-    bool inference;
+    bool trains;
     bool profiles;     /* its stages are asked for times before they prepare */
     bool profile_only; /* and then it ends */
     uint32_t profiled; /* ranks whose times have reached the coordinator in this epoch */

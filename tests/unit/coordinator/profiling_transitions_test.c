@@ -56,8 +56,8 @@ static void attach(desk *d, uint64_t number, uint32_t threads) {
 
 static mr_job_spec *spec_make(bool profile_only) {
     mr_job_spec *spec = NULL;
-    assert_int_equal(mr_job_spec_ended("job", "text", "/", profile_only, &spec).code, MR_CODE_OK);
-    spec->profile_only = profile_only;
+    mr_job_mode mode = profile_only ? MR_JOB_MODE_PROFILE : MR_JOB_MODE_TRAIN;
+    assert_int_equal(mr_job_spec_ended("job", "text", "/", mode, &spec).code, MR_CODE_OK);
     spec->profiles = true;
     spec->rank_count = 2;
     spec->ranks = mr_alloc_array(2, sizeof(*spec->ranks));

@@ -289,6 +289,7 @@ static void test_store_of_the_first_schema_is_carried_over(void **state) {
                                   "ALTER TABLE jobs DROP COLUMN profile;"
                                   "ALTER TABLE jobs DROP COLUMN predicted_step_seconds;"
                                   "ALTER TABLE jobs DROP COLUMN predicted_bubble;"
+                                  "ALTER TABLE jobs RENAME COLUMN mode TO inference;"
                                   "PRAGMA user_version = 1;",
                                   NULL, NULL, NULL),
                      SQLITE_OK);
@@ -301,12 +302,12 @@ static void test_store_of_the_first_schema_is_carried_over(void **state) {
     assert_true(all.jobs[0].facts.predicted_step_seconds == 0);
     mr_store_job job = make_job(2, MR_JOB_QUEUED, "waits");
     job.profile = "{}";
-    job.facts.inference = job.facts.profile_only = true;
+    job.facts.mode = MR_JOB_MODE_PROFILE;
     job.facts.predicted_step_seconds = 0.25;
     assert_int_equal(mr_store_put(store, &job, 1000).code, MR_CODE_OK);
     load(store, 10, &all);
     assert_int_equal(all.count, 2);
-    assert_true(all.jobs[1].facts.profile_only && all.jobs[1].facts.inference);
+    assert_int_equal(all.jobs[1].facts.mode, MR_JOB_MODE_PROFILE);
     assert_true(all.jobs[1].facts.predicted_step_seconds == 0.25);
     assert_string_equal(all.profile, "{}");
     mr_store_close(store);
