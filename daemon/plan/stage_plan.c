@@ -117,6 +117,7 @@ static mr_status stage_fill(mr_plan *plan, size_t index, const bool *repeated) {
     mr_stage_plan *stage = &plan->stages[index];
     stage->layer_first = plan->bounds[index];
     stage->layer_end = plan->bounds[index + 1];
+    stage->flops = 0;
     stage_elements elements = {0};
     for (size_t layer = stage->layer_first; layer < stage->layer_end; layer++) {
         const mr_layer_description *description = &plan->layers[layer];
