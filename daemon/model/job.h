@@ -76,7 +76,7 @@ typedef struct mr_job {
     uint64_t warmup_steps;
     uint64_t total_steps;
     double min_lr;
-    mr_dtype precision; /* F32 or BF16; every layer's spec has it, too */
+    mr_dtype precision; /* F32, BF16 or F16; every layer's spec has it, too */
     /* data */
     mr_data_format data_format;
     char data_train[MR_PATH_BYTES]; /* "": the submitter feeds by itself */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Memory of one rank of a stage, in bytes, from descriptions alone (law 6):
- *   weights      4 for each element that the stage holds, a tied parameter once; in bf16 2 more for
+ *   weights      4 for each element that the stage holds, a tied parameter once; in bf16 and f16 2 more for
  *                each element of a matrix: the copy that layers compute with
  *   gradients    4 for each element of each use: every use of a tied parameter has an accumulator
  *   optimizer    4 for each state tensor of the optimizer (none to two) and each element that the
@@ -78,7 +78,7 @@ static void elements_add_layer(const mr_plan *plan, size_t layer, bool tied_is_t
         sum_add(&elements->share, share, 1);
         (void)mr_slices_take(&elements->states, MR_DTYPE_F32, share, 1);
         mr_dtype compute = mr_parameter_compute_dtype(parameter, plan->job->precision);
-        if (compute == MR_DTYPE_BF16)
+        if (compute != MR_DTYPE_F32)
             sum_add(&elements->compute, share, mr_dtype_bytes(compute));
     }
 }
