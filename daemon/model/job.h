@@ -29,7 +29,13 @@ typedef enum mr_partition_kind {
     MR_PARTITION_KIND_COUNT
 } mr_partition_kind;
 typedef enum mr_lr_kind { MR_LR_CONSTANT, MR_LR_LINEAR, MR_LR_COSINE, MR_LR_KIND_COUNT } mr_lr_kind;
-typedef enum mr_data_format { MR_DATA_BYTES, MR_DATA_LLMC, MR_DATA_FORMAT_COUNT } mr_data_format;
+typedef enum mr_data_format {
+    MR_DATA_BYTES,
+    MR_DATA_LLMC,
+    MR_DATA_MEGATRON,
+    MR_DATA_NPY,
+    MR_DATA_FORMAT_COUNT
+} mr_data_format;
 
 enum { MR_PATH_BYTES = 1024 };
 
