@@ -133,14 +133,15 @@ static const char *value_or(const char *value, const char *otherwise) {
     return value != NULL ? value : otherwise;
 }
 
-/* The file of a folder, where it is there and holds something; NULL where not. */
+/* The file of a folder, where it is there and holds more than an empty line, which is how a service
+ * manager stands in for a credential that does not exist; NULL where not. */
 static const char *tls_file(const char *folder, const char *name,
                             char path[MR_OPTIONS_PATH_BYTES]) {
     struct stat file;
     if (folder == NULL)
         return NULL;
     (void)snprintf(path, MR_OPTIONS_PATH_BYTES, "%s/%s", folder, name);
-    return stat(path, &file) == 0 && file.st_size > 0 ? path : NULL;
+    return stat(path, &file) == 0 && file.st_size > 1 ? path : NULL;
 }
 
 static mr_rpc_credentials options_credentials(const char *const values[OPTION_ID_COUNT],
