@@ -82,7 +82,7 @@ typedef struct mr_job {
     uint64_t warmup_steps;
     uint64_t total_steps;
     double min_lr;
-    mr_dtype precision; /* F32 or BF16; every layer's spec has it, too */
+    mr_dtype precision; /* F32, BF16 or F16; every layer's spec has it, too */
     /* data */
     mr_data_format data_format;
     char data_train[MR_PATH_BYTES]; /* "": the submitter feeds by itself */
@@ -132,8 +132,8 @@ static inline bool mr_job_mode_trains(mr_job_mode mode) {
  * microbatch at a time. */
 void mr_job_become(mr_job *job, mr_job_mode mode);
 /* May a good job be run by this version? What a plan can be made of is more than what the stages
- * can do. Training needs a number of steps, training and evaluation a loss. UNIMPLEMENTED: a model
- * axis; INVALID_ARGUMENT: lr_schedule.total_steps or model.loss. */
+ * can do. Training needs a number of steps, training and evaluation a loss.
+ * INVALID_ARGUMENT: lr_schedule.total_steps or model.loss. */
 MR_MUST_CHECK mr_status mr_job_check_runnable(const mr_job *job, mr_job_mode mode);
 
 /* May layer index be computed again in backward, by pipeline.checkpointable_layers? */
@@ -147,6 +147,12 @@ mr_shape mr_job_input_shape(const mr_job *job);
 MR_MUST_CHECK mr_status mr_job_label_shape(const mr_job *job, mr_shape *out_shape);
 /* Descriptions of all layers, in order: layer_count of them, written to out (caller's array). */
 MR_MUST_CHECK mr_status mr_job_describe(const mr_job *job, mr_layer_description *out);
+/* The same of the shards that one model rank holds (shard.h); those of the layers themselves where
+ * pipeline.topology.model is 1. INVALID_ARGUMENT: a layer that the model axis cannot cut. */
+MR_MUST_CHECK mr_status mr_job_describe_shards(const mr_job *job, size_t model_rank,
+                                               mr_layer_description *out);
+/* From now on the job's layers are the shards of one model rank: mr_job_describe gives theirs. */
+void mr_job_become_shard(mr_job *job, size_t model_rank);
 /* Learning rate of optimizer step (from 1): warm-up, then constant, linear or cosine. */
 double mr_job_learning_rate(const mr_job *job, uint64_t step);
 /* path if absolute, else base_directory/path. INVALID_ARGUMENT: too long. */
