@@ -48,7 +48,6 @@ static mr_status tensor_norm(const mr_safetensors_reader *reader,
     return MR_OK;
 }
 
-/* ---- the document ---------------------------------------------------------------------------- */
 /* How the tensor is cut over model ranks, as its file says; NULL where it does not say it. */
 static const char *tensor_cut(const mr_safetensors_reader *reader, const char *name) {
     char key[sizeof(MR_SAFETENSORS_CUT_PREFIX) + MR_SAFETENSORS_NAME_BYTES_MAX];
