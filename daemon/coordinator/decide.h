@@ -128,6 +128,7 @@ typedef struct mr_event {
             mr_code error_code; /* where error is not empty */
             const char *error;
             uint64_t optimizer_steps;
+            mr_loss_scale loss_scale;
         } saved;
         struct {
             uint64_t step;

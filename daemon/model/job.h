@@ -11,6 +11,7 @@
 #include "daemon/model/description.h"
 #include "daemon/model/layer_pattern.h"
 #include "daemon/model/layer_spec.h"
+#include "daemon/model/loss_scale.h"
 #include "daemon/model/optimizer_form.h"
 
 typedef enum mr_loss { MR_LOSS_CROSS_ENTROPY, MR_LOSS_MSE, MR_LOSS_NONE, MR_LOSS_COUNT } mr_loss;
@@ -84,6 +85,7 @@ typedef struct mr_job {
     uint64_t warmup_steps;
     uint64_t total_steps;
     double min_lr;
+    mr_loss_scale_rule loss_scale; /* of F16 */
     mr_dtype precision; /* F32, BF16 or F16; every layer's spec has it, too */
     /* data */
     mr_data_format data_format;
