@@ -8,6 +8,7 @@
 #define MR_COORDINATOR_RUNTIME_H
 
 #include "daemon/base/loop.h"
+#include "daemon/base/notify.h"
 #include "daemon/coordinator/coordinator.h"
 #include "daemon/coordinator/decide.h"
 #include "daemon/coordinator/disk.h"
@@ -26,6 +27,7 @@ typedef struct mr_request mr_request;       /* request.h */
 struct mr_coordinator {
     mr_loop *loop;
     mr_loop_timer *ticks;
+    mr_notify notify;
     mr_store *store; /* store_disk's while it runs */
     mr_disk *store_disk;
     mr_disk *file_disk;

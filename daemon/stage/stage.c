@@ -10,8 +10,10 @@
 #include <unistd.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/base/clock.h"
 #include "daemon/base/log.h"
 #include "daemon/base/loop.h"
+#include "daemon/base/notify.h"
 #include "daemon/base/version.h"
 #include "daemon/observe/status_server.h"
 #include "daemon/rpc/runtime.h"
@@ -56,6 +58,8 @@ typedef struct stage_job {
 typedef struct stage {
     const mr_stage_options *options;
     stage_state state;
+    int64_t state_since_ms;
+    mr_notify notify;
     stage_job job;
     char instance[STAGE_INSTANCE_BYTES];
     mr_loop *loop;
@@ -95,6 +99,7 @@ static void stage_ready_publish(stage *self) {
 
 static void stage_state_set(stage *self, stage_state state) {
     self->state = state;
+    self->state_since_ms = mr_clock_now_ms();
     stage_ready_publish(self);
 }
 
@@ -444,11 +449,45 @@ static void stage_feed_state(void *context, bool open) {
 
 /* ---- heartbeat and status ---- */
 
+/* Does EXEC make progress? One instruction, and letting go of a job, have a bound; without work it
+ * waits for an event, and preparing and saving are bounded by the coordinator, who ends the job. */
+static bool stage_progresses(const stage *self, const mr_executor_progress *progress,
+                             int64_t now_ms) {
+    if (self->state == STAGE_DROPPING)
+        return now_ms - self->state_since_ms < MR_EXECUTOR_STUCK_MS;
+    return progress->instruction[0] == 0 || progress->age_ms < MR_EXECUTOR_STUCK_MS;
+}
+
+/* To the service manager: one line for people, and a sign of life where there is life. */
+static void stage_notify(stage *self, const mr_executor_progress *progress) {
+    char text[MR_NOTIFY_STATUS_BYTES];
+    int64_t now_ms = mr_clock_now_ms();
+    bool progresses = stage_progresses(self, progress, now_ms);
+    if (!stage_holds_job(self))
+        (void)snprintf(text, sizeof(text), "%s, coordinator %s", stage_state_names[self->state],
+                       self->options->coordinator);
+    else
+        (void)snprintf(text, sizeof(text), "%s job %s as rank %u, step %" PRIu64 "%s",
+                       stage_state_names[self->state], self->job.id, self->job.rank,
+                       self->job.next_step, progresses ? "" : ", stuck");
+    mr_notify_tick(&self->notify, now_ms, progresses, text);
+}
+
+/* The addresses are for a node, which shows them. */
+static void stage_notify_ready(stage *self) {
+    char text[MR_NOTIFY_STATUS_BYTES];
+    (void)snprintf(text, sizeof(text), "serves at %s", self->identity.address);
+    mr_notify_send("X_MILLRACE_ADDRESS=%s\nX_MILLRACE_STATUS_ADDRESS=%s", self->identity.address,
+                   self->identity.status_address);
+    mr_notify_ready(&self->notify, text);
+}
+
 static void stage_heartbeat(void *context) {
     stage *self = context;
     mr_executor_progress progress;
     mr_executor_progress_read(self->executor, &progress);
     mr_status_page_beat(self->page);
+    stage_notify(self, &progress);
     if (mr_control_attached(self->control))
         mr_report_heartbeat(self->control, stage_subject(self), &progress);
     mr_stage_status status = {
@@ -573,6 +612,7 @@ static mr_status stage_build_control(stage *self) {
 }
 
 static mr_status stage_build(stage *self) {
+    mr_notify_extend(2 * MR_PREPARE_TIMEOUT_MS); /* a device may take its time */
     mr_feed_events feed_events = {
         .step_ready = stage_feed_ready, .state = stage_feed_state, .context = self};
     MR_TRY(mr_loop_create(&self->loop));
@@ -600,6 +640,7 @@ static void stage_overdue(int signal_number) {
 static void stage_end(stage *self) {
     (void)signal(SIGALRM, stage_overdue);
     (void)alarm(MR_SHUTDOWN_TIMEOUT_MS / 1000);
+    mr_notify_stopping(MR_SHUTDOWN_TIMEOUT_MS);
     if (self->heartbeat != NULL)
         mr_loop_timer_stop(self->heartbeat);
     self->state = STAGE_DETACHED; /* nothing is reported any more */
@@ -639,6 +680,7 @@ mr_status mr_stage_run(const mr_stage_options *options) {
         MR_LOG(INFO, "stage ready", MR_S("address", mr_rpc_server_address(self->server)),
                MR_S("status_address", self->identity.status_address),
                MR_S("device", options->device.kind), MR_S("coordinator", options->coordinator));
+        stage_notify_ready(self);
         mr_control_attach(self->control);
         mr_loop_run(self->loop);
     }
