@@ -151,6 +151,7 @@ static void options_fill(const char *const values[OPTION_ID_COUNT], mr_options *
         .device = {.kind = values[OPTION_ID_DEVICE],
                    .threads = (int)strtoul(values[OPTION_ID_THREADS], NULL, 10),
                    .pin = values[OPTION_ID_PIN] != NULL},
+        .drain_seconds = (unsigned)strtoul(values[OPTION_ID_DRAIN], NULL, 10),
         .credentials = credentials,
     };
 }

@@ -21,6 +21,8 @@
     X(THREADS, "threads", S, COUNT, "0", "N",                                                      \
       "compute threads of a cpu device (0: one a processor)")                                      \
     X(PIN, "pin", S, FLAG, NULL, NULL, "bind the compute threads to processors")                   \
+    X(DRAIN, "drain", S, COUNT, "0", "SECONDS",                                                    \
+      "from SIGTERM on so long for the job to be saved (0: stop at once)")                         \
     X(TLS_CA, "tls-ca", B, TEXT, NULL, "FILE", "certificates that peers must be signed by")        \
     X(TLS_CERT, "tls-cert", B, TEXT, NULL, "FILE", "this daemon's certificate")                    \
     X(TLS_KEY, "tls-key", B, TEXT, NULL, "FILE", "its key")                                        \

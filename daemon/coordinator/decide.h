@@ -73,6 +73,7 @@ typedef enum mr_event_kind {
     MR_EVENT_FAILED,
     MR_EVENT_RELEASED,
     MR_EVENT_FEED_STATE,
+    MR_EVENT_LEAVING,
     /* clients */
     MR_EVENT_SUBMIT,
     MR_EVENT_PAUSE,

@@ -454,10 +454,11 @@ class PodsAsProcesses(unittest.TestCase):
         self.assertEqual(ask(status, "/metrics"), 200)
         self.assertEqual(ask(status, "/no-such-path"), 404)
 
-    def write_job(self, build):
+    def write_job(self, build, steps=100):
         """The demo's job file with this machine's folders."""
         text = dict(build.job_files())["millrace-demo"]
-        for there, here in (("/checkpoints/", self.folder + "/"),
+        for there, here in (("total_steps: 100,", "total_steps: %d," % steps),
+                            ("/checkpoints/", self.folder + "/"),
                             ("/millrace/README.md", os.path.join(clusters.ROOT, "README.md"))):
             self.assertIn(there, text)
             text = text.replace(there, here)
@@ -466,22 +467,28 @@ class PodsAsProcesses(unittest.TestCase):
             file.write(text)
         return path
 
-    def test_the_demo_trains_to_its_end(self):
+    def start_stage(self, pods, address, number):
+        pod = next(pod for pod in pods if pod.part == "stage")
+        daemon, _, status = self.start(pod, "stage ready", "stage-%d" % number,
+                                       coordinator=address)
+        daemon.wait_message("attached")
+        self.check_probes(pod, status)
+        return daemon
+
+    def start_demo(self, steps):
+        """The daemons of the CPU demo, coordinator first, and its client's arguments."""
         build = self.builds["overlays/cpu-demo"]
         pods = list(build.pods())
         coordinator, address = self.start_coordinator(pods)
-        stage = next(pod for pod in pods if pod.part == "stage")
-        daemons = []
-        for number in range(stage.replicas):
-            daemon, _, status = self.start(stage, "stage ready", "stage-%d" % number,
-                                           coordinator=address)
-            daemon.wait_message("attached")
-            self.check_probes(stage, status)
-            daemons.append(daemon)
+        stages = [self.start_stage(pods, address, number) for number in range(2)]
         client = next(pod for pod in pods if pod.part == "client")
-        job = self.write_job(build)
+        job = self.write_job(build, steps)
         arguments = [job if argument == "/job/job.yaml" else argument
                      for argument in adapt(client, server=address)]
+        return pods, address, [coordinator] + stages, arguments
+
+    def test_the_demo_trains_to_its_end(self):
+        _, _, daemons, arguments = self.start_demo(100)
         run = clusters.run_client(arguments, self.folder).check()
         self.assertEqual(len(run.steps()), 100)
         self.assertLess(run.steps()[-1]["loss"], run.steps()[0]["loss"])
@@ -489,8 +496,28 @@ class PodsAsProcesses(unittest.TestCase):
                                                     "demo/step-000000000100/manifest.json")))
         # The pod again, as after an eviction at the very end: nothing is left to do.
         clusters.run_client(arguments, self.folder).check()
-        for daemon in daemons + [coordinator]:
+        for daemon in reversed(daemons):
             self.assertEqual(daemon.stop(signal.SIGTERM), 0)
+
+    def test_a_stage_that_is_asked_to_end_saves_its_job_first(self):
+        steps = 1000
+        pods, address, daemons, arguments = self.start_demo(steps)
+        client = subprocess.Popen([clusters.MILLRACE] + arguments, stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                  cwd=self.folder)
+        self.addCleanup(client.kill)
+        self.assertEqual(json.loads(client.stdout.readline())["step"], 1)
+        # As the kubelet does, with the pod's terminationGracePeriodSeconds to come.
+        self.assertEqual(daemons[2].stop(signal.SIGTERM, clusters.CLIENT_SECONDS), 0)
+        daemons[2].wait_message("stopping once the job is saved")
+        _, said = client.communicate(timeout=clusters.CLIENT_SECONDS)
+        self.assertEqual(client.returncode, 8, said)
+        saved = int(re.search(r"was drained; saved as step-0*(\d+)", said).group(1))
+        self.assertLess(saved, steps)
+        self.start_stage(pods, address, 2)
+        again = clusters.run_client(arguments, self.folder).check()
+        self.assertEqual([again.steps()[0]["step"], again.steps()[-1]["step"]], [saved + 1, steps])
+        self.assertEqual(daemons[1].stop(signal.SIGTERM), 0)
 
     def test_a_stage_is_not_ready_before_it_has_met_the_coordinator(self):
         stage = next(pod for pod in self.builds["overlays/cpu-demo"].pods()
