@@ -254,7 +254,7 @@ class Manifests(unittest.TestCase):
                     self.assertTrue(found, document["metadata"]["name"])
                     for endpoint in document["spec"].get("podMetricsEndpoints", ()):
                         for pod in found:
-                            self.assertIn(endpoint["port"], pod.ports())
+                            self.check_scraped(endpoint, pod)
             for service in build.of_kind("Service"):
                 found = [pod for pod in pods
                          if selects({"matchLabels": service["spec"]["selector"]}, pod.labels)]
@@ -262,6 +262,15 @@ class Manifests(unittest.TestCase):
                 for port in service["spec"]["ports"]:
                     for pod in found:
                         self.assertEqual(pod.ports().get(port["targetPort"]), port["port"])
+
+    def check_scraped(self, endpoint, pod):
+        """The ports that Prometheus keeps: the pod's own, and one for each GPU of a node."""
+        keep = endpoint["relabelings"][0]["regex"]
+        kept = sorted(port for name, port in pod.ports().items() if re.fullmatch(keep, name))
+        gpus = pod.container["resources"]["limits"].get("nvidia.com/gpu", 1)
+        stages = gpus if pod.name.startswith("DaemonSet") else 0
+        first = pod.ports()["status"]
+        self.assertEqual(kept, list(range(first, first + 1 + stages)))
 
     def test_probes_ask_the_status_port(self):
         for _, pod in self.each_pod():
