@@ -442,7 +442,7 @@ class PodsAsProcesses(unittest.TestCase):
                                                  **values))
         self.addCleanup(self.end, daemon)
         ready = daemon.wait_message(message)
-        return daemon, ready["address"], ready["status_address"]
+        return daemon, ready.get("address"), ready["status_address"]
 
     def end(self, daemon):
         if not daemon.process.stderr.closed:
@@ -536,16 +536,26 @@ class PodsAsProcesses(unittest.TestCase):
                          [200, 200, 503])
         self.assertEqual(daemon.stop(signal.SIGTERM), 0)
 
-    def test_a_node_answers_its_probes(self):
+    def test_a_node_answers_its_probes_and_saves_before_it_ends(self):
         if not has_node_role():
             self.skipTest("this millraced has no role node")
         pods = list(self.builds["overlays/gpu"].pods())
         coordinator, address = self.start_coordinator(pods)
         node = next(pod for pod in pods if pod.part == "stage")
         daemon, _, status = self.start(node, "node ready", "node", coordinator=address,
-                                       devices="cpu:1")
+                                       devices="cpu:2")
         self.check_probes(node, status)
-        self.assertEqual(daemon.stop(signal.SIGTERM), 0)
+        job = self.write_job(self.builds["overlays/cpu-demo"], 1000)
+        client = subprocess.Popen(
+            [clusters.MILLRACE, "--server", address, "-o", "jsonl", "train", job],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=self.folder)
+        self.addCleanup(client.kill)
+        self.assertEqual(json.loads(client.stdout.readline())["step"], 1)
+        self.assertEqual(daemon.stop(signal.SIGTERM, clusters.CLIENT_SECONDS), 0)
+        _, said = client.communicate(timeout=clusters.CLIENT_SECONDS)
+        self.assertEqual(client.returncode, 8, said)
+        self.assertRegex(said, "was drained; saved as step-0*[1-9]")
         self.assertEqual(coordinator.stop(signal.SIGTERM), 0)
 
 
