@@ -4,6 +4,7 @@
  * membership, and ends everything in order.
  *
  *   DETACHED -> IDLE -> PREPARING -> READY -> RUNNING -> DROPPING -> IDLE
+ *   IDLE -> PROFILING -> IDLE
  *      any state: the coordinator is lost -> DROPPING -> DETACHED; SIGTERM -> exit
  *
  * Owner: main. Thread: main, which becomes LOOP. Limits: MR_SHUTDOWN_TIMEOUT_MS.
@@ -28,8 +29,8 @@ typedef struct mr_stage_options {
 } mr_stage_options;
 
 /* Runs until SIGTERM (with drain_seconds: until its job is saved and let go of, or they are over;
- * a second signal stops at once), SIGINT or the coordinator's Shutdown. Starts and stops rpc's runtime.
- * UNAVAILABLE: a port in use or no such device; INVALID_ARGUMENT: an address. */
+ * a second signal stops at once), SIGINT or the coordinator's Shutdown. Starts and stops rpc's
+ * runtime. UNAVAILABLE: a port in use or no such device; INVALID_ARGUMENT: an address. */
 MR_MUST_CHECK mr_status mr_stage_run(const mr_stage_options *options);
 
 #endif

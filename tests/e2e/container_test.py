@@ -106,8 +106,7 @@ class Container(unittest.TestCase):
     def test_nothing_in_it_is_a_shell_or_can_be_written(self):
         for member in self.image.members():
             if member.mode & 0o111 and member.isfile():
-                self.assertRegex(member.name, r"^millrace/(bin|tests/gpu)/|"
-                                              r"/(lib\S+|ld-linux\S*)\.so\S*$")
+                self.assertRegex(member.name, r"^millrace/bin/|/(lib\S+|ld-linux\S*)\.so\S*$")
             self.assertFalse(member.mode & (stat.S_ISUID | stat.S_ISGID), member.name)
             if member.name in ("tmp", "var/lib/millrace"):
                 continue
@@ -294,6 +293,9 @@ class ReadOnlyRoot(unittest.TestCase):
         with open(os.path.join(self.pod.root, "etc/hosts"), "w") as file:
             for name in ["localhost", coordinator_name] + stage_names:
                 file.write("127.0.0.1 %s\n" % name)
+        # Who looks for an IPv6 address, too, is not to wait for a name server.
+        with open(os.path.join(self.pod.root, "etc/resolv.conf"), "w") as file:
+            file.write("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
         coordinator = self.start("coordinator", "coordinator", "--listen=127.0.0.1:0",
                                  "--status=127.0.0.1:0", "--state=" + STATE + "/coordinator",
                                  *self.tls("coordinator"))
