@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import unittest
 import urllib.error
 import urllib.request
@@ -457,9 +458,16 @@ class PodsAsProcesses(unittest.TestCase):
         return daemon, address
 
     def check_probes(self, pod, status):
+        """As the kubelet does: a 503 is asked again, startup first, readiness then."""
+        pause = threading.Event()
         for probe in PROBES:
             path = pod.container[probe]["httpGet"]["path"]
-            self.assertEqual(ask(status, path), 200, path)
+            for _ in range(10 * clusters.START_SECONDS):
+                answer = ask(status, path)
+                if answer != 503:
+                    break
+                pause.wait(0.1)
+            self.assertEqual(answer, 200, path)
         self.assertEqual(ask(status, "/metrics"), 200)
         self.assertEqual(ask(status, "/no-such-path"), 404)
 
