@@ -267,6 +267,9 @@ static bool report_plain(mr_event *event, const Millrace__V1__StageReport *repor
         event->kind = MR_EVENT_FEED_STATE;
         event->u.feed_state.open = report->feed_state->open;
         return true;
+    case MILLRACE__V1__STAGE_REPORT__REPORT_LEAVING:
+        event->kind = MR_EVENT_LEAVING;
+        return true;
     default:
         return false;
     }
