@@ -74,11 +74,34 @@ class Local(unittest.TestCase):
         done = self.run_client("-o", "jsonl", "train", "tiny.yaml")
         self.assertEqual(len(done.stdout.splitlines()), 3)
         self.run_client("cluster", "health")
+        self.check_trace(cluster)
         self.run_client("-o", "name", "down")
         self.assertFalse(any(self.alive(process) for process in self.daemons(cluster)))
         self.assertEqual(self.config("server"), "10.0.0.1:9700")
         self.assertEqual(self.config("context"), "other")
         self.run_client("down", code=3)
+
+    def check_trace(self, cluster):
+        """The trace of the job that ran: both ranks, and their forward passes in order."""
+        for form in FORMS:
+            done = self.run_client("-o", form, "trace", "fetch", "tiny", "--steps", "2")
+            if form == "name":
+                self.assertEqual(done.stdout.split("\n")[1:], [""])
+                continue
+            trace = json.loads(done.stdout)
+            self.assertEqual(trace["otherData"]["schema"], "millrace.trace/v1")
+            spans = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+            self.assertEqual({span["args"]["step"] for span in spans}, {1, 2})
+            first = {rank: min(span["ts"] for span in spans
+                               if span["pid"] == rank and span["name"] == "F0")
+                     for rank in (0, 1)}
+            self.assertLess(first[0], first[1], "stage 0 goes first, on one clock")
+        for stage in cluster["stages"]:
+            os.kill(stage["process_id"], signal.SIGSTOP)
+        done = self.run_client("--timeout", "0.5", "trace", "fetch", "tiny", code=7)
+        for stage in cluster["stages"]:
+            os.kill(stage["process_id"], signal.SIGCONT)
+        self.assertIn("did not answer in time", done.stderr)
 
     def test_up_and_down_in_every_form(self):
         where = os.path.join(self.folder, "here")

@@ -95,7 +95,8 @@ CASES = {
                               "config set-context a --server a:1",
                               "-o name config delete-context a --yes"],
     "config_view_schema": ["*config view-schema"],
-    "exit_codes": ["job get j1 -q -o name", "job get broken", "job get", "jbo", "job lst",
+    "exit_codes": ["trace fetch j5", "trace fetch nobody",
+                  "job get j1 -q -o name", "job get broken", "job get", "jbo", "job lst",
                    "job get none", "job get state", "job get gone", "job get denied",
                    "job get login", "--timeout 0.3 job get slow", "job wait j2", "job wait j3",
                    "--server nonsense job list", "-q -v job list", "job list --watc",
@@ -103,7 +104,8 @@ CASES = {
                    "stage drain denied", "--tls-key x job list", "config", "cluster --keep 3"],
 }
 # Verbs whose answers take a feed, daemons of their own, or a shell.
-ELSEWHERE = {"train": "client_run_test", "generate": "client_run_test", "eval": "eval_test",
+ELSEWHERE = {"trace_fetch": "client_local_test",
+             "train": "client_run_test", "generate": "client_run_test", "eval": "eval_test",
              "up": "client_local_test", "down": "client_local_test",
              "completion": "client_shell_test", "help": "client_shell_test"}
 
