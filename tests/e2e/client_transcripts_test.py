@@ -24,6 +24,8 @@ HERE = os.path.join(ROOT, "tests/e2e")
 COORDINATOR = os.path.join(ROOT, PREFIX + "tests/e2e/client_coordinator")
 CHECKPOINT_MAKER = os.path.join(ROOT, PREFIX + "tests/unit/client/checkpoint_maker")
 COMMANDS = os.path.join(ROOT, "client/commands.def")
+FAKE_CLUSTER = os.path.join(ROOT, PREFIX + "tests/unit/client/fake_cluster")
+FEED_FILE = os.path.join(ROOT, "tests/unit/client/client_job.yaml")
 FORMS = ("table", "wide", "json", "jsonl", "name")
 SECONDS = 60
 
@@ -103,9 +105,13 @@ CASES = {
                    "cluster stats", "job list -o xml", "--context none job list",
                    "stage drain denied", "--tls-key x job list", "config", "cluster --keep 3"],
 }
-# Verbs whose answers take a feed, daemons of their own, or a shell.
-ELSEWHERE = {"trace_fetch": "client_local_test",
-             "train": "client_run_test", "generate": "client_run_test", "eval": "eval_test",
+# Verbs that feed: a cluster that plays one job is started for each (fake_cluster.c).
+FED = {
+    "train": ("train", "-q train feed.yaml"),
+    "generate": ("text", "-q generate feed.yaml --prompt ab --tokens 6 --temperature 0"),
+}
+# Verbs whose answers take daemons of their own, or a shell.
+ELSEWHERE = {"trace_fetch": "client_local_test", "eval": "eval_test",
              "up": "client_local_test", "down": "client_local_test",
              "completion": "client_shell_test", "help": "client_shell_test"}
 
@@ -123,6 +129,8 @@ def prepare(folder):
     write("job.yaml", good)
     write("bad.yaml", good.replace("seed: 1234", "sede: 1234").replace("heads: 2", "heads: 5"))
     write("ds.json", DS_CONFIG)
+    shutil.copyfile(FEED_FILE, os.path.join(folder, "feed.yaml"))
+    write("corpus.bin", bytes(i % 251 for i in range(153)))
     write("text.bin", b"the mill race turns the wheels ")
     write("tokens.bin", (20240520).to_bytes(4, "little") + (1).to_bytes(4, "little")
           + (3).to_bytes(4, "little") + bytes(1012) + b"\x01\x00\xff\xff\x07\x00")
@@ -169,20 +177,22 @@ class Transcripts(unittest.TestCase):
         cls.coordinator.stdout.close()
         cls.coordinator.wait(SECONDS)
 
-    def clean(self, text):
-        text = text.replace(self.server, "@SERVER@").replace(self.folder, "@DIR@")
+    def clean(self, text, server=None):
+        text = text.replace(server or self.server, "@SERVER@").replace(self.folder, "@DIR@")
         # an error names the end of a long path
         text = re.sub(r"\.\.\.[^ \n]*/transcripts-[^/ \n]*", "@DIR@", text)
         # widths of columns follow the length of what is replaced
         return re.sub(r"(@SERVER@|@DIR@[^ \n]*) {2,}", r"\1  ", text)
 
-    def run_case(self, words):
+    def run_case(self, words, server=None):
         done = subprocess.run([MILLRACE] + words, stdin=subprocess.DEVNULL, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self.folder,
-                              env=self.environment, timeout=SECONDS)
+                              env=dict(self.environment,
+                                       MILLRACE_SERVER=server or self.server),
+                              timeout=SECONDS)
         lines = ["$ millrace " + " ".join(shlex.quote(word) for word in words)]
-        lines += self.clean(done.stdout).splitlines()
-        lines += ["! " + line for line in self.clean(done.stderr).splitlines()]
+        lines += self.clean(done.stdout, server).splitlines()
+        lines += ["! " + line for line in self.clean(done.stderr, server).splitlines()]
         return "\n".join(lines + ["= %d" % done.returncode]) + "\n"
 
     def transcript(self, cases):
@@ -193,11 +203,26 @@ class Transcripts(unittest.TestCase):
                 text += self.run_case((["-o", form] if form else []) + words)
         return text
 
+    def test_verbs_that_feed_print_their_transcripts(self):
+        for name, (scenario, line) in FED.items():
+            text = ""
+            for form in FORMS:
+                fake = subprocess.Popen([FAKE_CLUSTER, scenario], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
+                address = fake.stdout.readline().strip()
+                text += self.run_case(["-o", form] + shlex.split(line), address)
+                seen, _ = fake.communicate(timeout=SECONDS)
+                self.assertEqual(fake.returncode, 0, seen)
+            self.compare(name, text)
+
     def check(self, name):
         shutil.rmtree(os.path.join(self.folder, ".config"), ignore_errors=True)
         text = self.transcript(CASES[name])
         if name == "job_plan":  # its figures are the planner's, and tested there
             text = re.sub(r" {2,}", "  ", re.sub(r"[0-9]+(\.[0-9e-]+)?", "N", text))
+        self.compare(name, text)
+
+    def compare(self, name, text):
         wanted = os.environ.get("CLIENT_GOLDEN")
         path = os.path.join(wanted or os.path.join(HERE, "client_golden"), name + ".txt")
         if wanted:
@@ -211,7 +236,7 @@ class Transcripts(unittest.TestCase):
             rows = re.findall(r'^MR_COMMAND\((\w+), "([\w-]+)", "([\w-]*)"', file.read(), re.M)
         self.assertGreater(len(rows), 40)
         for identifier, noun, verb in rows:
-            if identifier in ELSEWHERE:
+            if identifier in ELSEWHERE or identifier in FED:
                 continue
             self.assertIn(identifier, CASES)
             words = (noun + " " + verb).strip()
