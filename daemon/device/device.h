@@ -12,8 +12,8 @@
  * the activations' type. Everything else is f32 always: biases, norm weights, statistics (mean,
  * rstd, lse), gradients of parameters, targets, and all that the optimizer touches. In bf16 and f16
  * the arithmetic inside an operation runs in f32 (products in at least that), and each element of
- * an output is rounded once, to nearest even; in f16 what is too large becomes infinite. An activation that one call writes and reads again is
- * read rounded.
+ * an output is rounded once, to nearest even; in f16 what is too large becomes infinite. An
+ * activation that one call writes and reads again is read rounded.
  * Determinism (law 1): the same call gives the same bits for any number of threads.
  * Not here: layers (layers/), what to compute when (stage/). */
 #ifndef MR_DEVICE_DEVICE_H

@@ -112,6 +112,7 @@ FED = {
 }
 # Verbs whose answers take daemons of their own, or a shell.
 ELSEWHERE = {"trace_fetch": "client_local_test", "eval": "eval_test",
+             "job_profile": "profile_test",
              "up": "client_local_test", "down": "client_local_test",
              "completion": "client_shell_test", "help": "client_shell_test"}
 
@@ -238,13 +239,14 @@ class Transcripts(unittest.TestCase):
         for identifier, noun, verb in rows:
             if identifier in ELSEWHERE or identifier in FED:
                 continue
-            self.assertIn(identifier, CASES)
+            self.assertIn(identifier, CASES, "no transcript, and no test in ELSEWHERE")
             words = (noun + " " + verb).strip()
             for form in FORMS:
                 shown = any(case.startswith("*" + words) or
                             case.startswith("-o %s %s" % (form, words))
                             for case in CASES[identifier])
-                self.assertTrue(shown, "%s is not shown as %s" % (words, form))
+                self.assertTrue(shown, "%s is not shown as %s: add it to CASES, or name the test "
+                                "that shows it in ELSEWHERE" % (words, form))
 
     def test_a_watched_list_prints_what_is_there_until_it_is_interrupted(self):
         for form, lines in (("name", 3), ("jsonl", 3), ("table", 4)):
