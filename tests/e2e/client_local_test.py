@@ -4,6 +4,7 @@ millrace down ends it and puts back what was; the same tokens train to the same 
 data format. Method: real daemons below a temporary home; everything that was started is looked for
 after the end."""
 
+import glob
 import json
 import os
 import select
@@ -58,6 +59,19 @@ class Local(unittest.TestCase):
         with open("/proc/%d/stat" % process) as file:
             return file.read().rsplit(")", 1)[1].split()[0] != "Z"
 
+    def left_over(self):
+        """Command lines of processes that name this test's folder."""
+        found = []
+        for path in glob.glob("/proc/[0-9]*/cmdline"):
+            try:
+                with open(path, "rb") as file:
+                    line = file.read()
+            except OSError:  # it has ended meanwhile
+                continue
+            if self.folder.encode() in line:
+                found.append(line)
+        return found
+
     def test_up_is_found_by_later_commands_and_down_ends_it(self):
         self.run_client("config", "set-context", "other", "--server", "10.0.0.1:9700", "--use")
         cluster = self.up("--stages", "2", "--threads", "1")
@@ -77,6 +91,7 @@ class Local(unittest.TestCase):
         self.check_trace(cluster)
         self.run_client("-o", "name", "down")
         self.assertFalse(any(self.alive(process) for process in self.daemons(cluster)))
+        self.assertEqual(self.left_over(), [])
         self.assertEqual(self.config("server"), "10.0.0.1:9700")
         self.assertEqual(self.config("context"), "other")
         self.run_client("down", code=3)
@@ -157,8 +172,7 @@ class Local(unittest.TestCase):
         self.assertIn("stage-0.log", done.stderr)
         self.assertEqual(os.path.exists(os.path.join(
             self.folder, ".local/state/millrace/local/cluster.json")), False)
-        left = subprocess.run(["pgrep", "-f", self.folder], stdout=subprocess.PIPE, text=True)
-        self.assertEqual(left.stdout, "")
+        self.assertEqual(self.left_over(), [])
         self.run_client("up", "--millraced", "none", code=3)
         self.run_client("up", "--stages", "65", code=2)
         self.run_client("up", "--name", "a/b", code=2)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Goal: every verb of the client, in every output form, prints what it printed before, to the
-letter, on the right stream and with the promised exit code; JSON may have gained keys, never lost or
-changed one. Method: CASES are run against a
+letter, on the right stream and with the promised exit code; JSON may have gained keys, never lost
+or changed one. Method: CASES are run against a
 coordinator whose answers never change (client_coordinator.c), and what comes out is compared with
 the transcripts in client_golden: "$ COMMAND", stdout as it is, stderr behind "! ", and the exit
 code behind "= ". What the run decides is replaced: @SERVER@ and @DIR@. A verb of commands.def that
