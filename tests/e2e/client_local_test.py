@@ -85,8 +85,18 @@ class Local(unittest.TestCase):
             file.write(CORPUS)
         with open(os.path.join(self.folder, "tiny.yaml"), "w") as file:
             file.write(job_text(steps=3))
+        events = subprocess.Popen(
+            [MILLRACE, "-o", "jsonl", "cluster", "events", "-f", "--interval", "100ms"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=self.folder,
+            env=self.environment)
         done = self.run_client("-o", "jsonl", "train", "tiny.yaml")
         self.assertEqual(len(done.stdout.splitlines()), 3)
+        seen = []
+        while "SUCCEEDED" not in seen:  # it is there before the job or follows it; both tell
+            seen.append(json.loads(events.stdout.readline())["event"])
+        events.send_signal(signal.SIGINT)
+        events.communicate(timeout=SECONDS)
+        self.assertEqual(events.returncode, 130)
         self.run_client("cluster", "health")
         self.check_trace(cluster)
         self.run_client("-o", "name", "down")
