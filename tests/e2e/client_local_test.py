@@ -167,6 +167,37 @@ class Local(unittest.TestCase):
         shown = json.loads(self.run_client("-o", "json", "job", "get", job).stdout)["job"]
         self.assertEqual(shown["state"], "CANCELLED")
 
+    def test_a_submitted_job_is_fed_by_one_client_after_another(self):
+        self.up("--stages", "1", "--threads", "1")
+        with open(os.path.join(self.folder, "corpus.txt"), "w") as file:
+            file.write(CORPUS)
+        with open(os.path.join(self.folder, "job.yaml"), "w") as file:
+            file.write(job_text(stages=1, steps=3))
+        whole = self.run_client("-o", "jsonl", "train", "job.yaml").stdout.splitlines()
+        with open(os.path.join(self.folder, "job.yaml"), "w") as file:
+            file.write(job_text(name="long", stages=1, steps=2000))
+        job = self.run_client("-o", "name", "job", "submit", "job.yaml").stdout.strip()
+        first = subprocess.Popen([MILLRACE, "-o", "jsonl", "job", "feed", job],
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                 stderr=subprocess.PIPE, text=True, cwd=self.folder,
+                                 env=self.environment)
+        lines = [first.stdout.readline() for _ in range(3)]
+        first.send_signal(signal.SIGINT)
+        rest, messages = first.communicate(timeout=SECONDS)
+        self.assertEqual(first.returncode, 130, messages)
+        self.assertIn("millrace job feed %s goes on with it" % job, messages)
+        self.assertEqual(json.loads(lines[0])["loss"], json.loads(whole[0])["loss"])
+        done = [json.loads(line)["step"] for line in lines + rest.splitlines()]
+        second = subprocess.Popen([MILLRACE, "-o", "jsonl", "job", "feed", job],
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, text=True, cwd=self.folder,
+                                  env=self.environment)
+        step = json.loads(second.stdout.readline())["step"]
+        self.assertGreater(step, done[-1], "it goes on where the other stopped")
+        self.run_client("job", "cancel", job)
+        second.communicate(timeout=SECONDS)
+        self.assertEqual(second.returncode, 9)
+
     def test_what_was_killed_is_found_out_and_cleared(self):
         cluster = self.up("--stages", "2")
         for process in self.daemons(cluster):

@@ -37,6 +37,7 @@ CASES = {
     "version": ["*version", "--version"],
     "job_submit": ["*job submit job.yaml", "-q job submit job.yaml", "job submit none.yaml",
                    "job submit bad.yaml"],
+    "job_feed": ["*job feed j1", "job feed nobody"],
     "job_validate": ["*job validate job.yaml", "*job validate bad.yaml",
                      "job validate none.yaml"],
     "job_plan": ["*job plan job.yaml", "job plan bad.yaml"],
