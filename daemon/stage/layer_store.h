@@ -16,6 +16,9 @@
  * against the manifest first.
  * FAILED_PRECONDITION: another model (both hashes named), or when training another optimizer (both
  * named), or none of the momentum that sgd is to go on with; DATA_LOSS: damage, by file and tensor.
+ * With assignment->weights_only the job starts at step 0 with the weights alone; where its
+ * checkpoint.load.strict is false, weights are drawn first and those loaded that the checkpoint has
+ * in their shape, whatever its model.
  * *out_step: optimizer steps applied, which is the next step's index. */
 MR_MUST_CHECK mr_status mr_layer_store_load(const mr_assignment *assignment,
                                             mr_parameters *parameters, uint64_t *out_step);
