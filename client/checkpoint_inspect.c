@@ -197,7 +197,7 @@ static json_t *inspect_json(inspect_walk *walk, const mr_layer_files *files) {
     return NULL;
 }
 
-/* ---- the table ---- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 static json_int_t integer_of(const json_t *item, const char *key) {
     return json_integer_value(json_object_get(item, key));

@@ -87,7 +87,7 @@ static const mr_ds_reason file_reasons[] = {
     {NULL, NULL},
 };
 
-/* ---- batch ---- */
+/* ---- batch ----------------------------------------------------------------------------------- */
 
 typedef struct ds_batch {
     uint64_t train; /* 0: not given */
@@ -186,7 +186,7 @@ static void batch_write(const ds_batch *batch, mr_ds_report *report) {
     mr_ds_report_miss(report, "batch.sequence_length");
 }
 
-/* ---- precision ---- */
+/* ---- precision ------------------------------------------------------------------------------- */
 
 static const mr_ds_reason fp16_reasons[] = {
     {"loss_scale", "a fixed scale has no counterpart: fp16 scales dynamically"},
@@ -242,7 +242,7 @@ static void precision_read(const mr_ds_section *file) {
     report->exhausted |= json_object_set_new(report->job, "precision", word) != 0;
 }
 
-/* ---- pipeline ---- */
+/* ---- pipeline -------------------------------------------------------------------------------- */
 
 static const char *const pipeline_carried[] = {"stages", "partition",
                                                "activation_checkpoint_interval", NULL};
@@ -256,12 +256,18 @@ static const mr_ds_reason pipeline_reasons[] = {
     {NULL, NULL},
 };
 
+/* The same word in both; profile is only promised there. */
+static const char *const partition_words[] = {"uniform", "parameters", "profile"};
+
 static void pipeline_read_partition(const mr_ds_section *section) {
     const char *method = NULL;
     if (!mr_ds_read_text(section, "partition", &method) || method == NULL)
         return;
-    if (strcasecmp(method, "uniform") == 0 || strcasecmp(method, "parameters") == 0) {
-        const char *word = strcasecmp(method, "uniform") == 0 ? "uniform" : "parameters";
+    const char *word = NULL;
+    for (size_t i = 0; i < sizeof(partition_words) / sizeof(partition_words[0]); i++)
+        if (strcasecmp(method, partition_words[i]) == 0)
+            word = partition_words[i];
+    if (word != NULL) {
         mr_ds_report_set(section->report, "pipeline", "partition", json_string(word));
     } else if (strncasecmp(method, "type:", 5) == 0) {
         char text[MR_PATTERN_BYTES + 8];
@@ -277,8 +283,8 @@ static void pipeline_read_partition(const mr_ds_section *section) {
                      "behind the first colon is the pattern");
     } else {
         mr_ds_leave(section, "partition",
-                    "a job file knows parameters (the default), uniform, type:REGEX, weights and "
-                    "bounds");
+                    "a job file knows parameters (the default), uniform, type:REGEX, profile, "
+                    "weights and bounds");
         return;
     }
     mr_ds_differ(section, "partition",

@@ -12,6 +12,7 @@ typedef struct mr_admission_request {
     const char *job_file;
     const char *base_directory;
     mr_job_mode mode;
+    const char *profile; /* millrace.profile/v1; "" for none */
     const char *resume_tag; /* "" for none */
     bool resume_newest;
 } mr_admission_request;
@@ -25,9 +26,10 @@ typedef struct mr_admission {
     char note[MR_STATUS_TEXT_BYTES];
 } mr_admission;
 
-/* INVALID_ARGUMENT: the job file; NOT_FOUND: no such checkpoint; FAILED_PRECONDITION: the
- * checkpoint is of another model, or a strict load lacks a parameter or has one too many (named);
- * DATA_LOSS: it is damaged. A lenient load logs every parameter that does not fit. */
+/* INVALID_ARGUMENT: the job file or the profile; NOT_FOUND: no such checkpoint;
+ * FAILED_PRECONDITION: the checkpoint is of another model, a strict load lacks a parameter or has
+ * one too many (named), or the profile is of another job; DATA_LOSS: it is damaged. A lenient load
+ * logs every parameter that does not fit. */
 MR_MUST_CHECK mr_status mr_admission_make(const mr_admission_request *request,
                                           mr_admission *out_admission);
 

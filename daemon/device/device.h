@@ -7,13 +7,13 @@
  * is read by mr_device_check. Letters: B batch, T sequence, C width, R = B T rows, V vocabulary, NH
  * heads. Gradients of parameters accumulate (+=); gradients of activations overwrite unless said.
  * Types: an activation (x, y, dy, dx, branch, residual, sum, qkv, dqkv, out, dout, logits, dlogits,
- * and a, b, out of add) is f32 or bf16, all activations of one call the same; so is a weight matrix
- * that an activation is multiplied by or looked up in (w of linear_*, wte, wpe), and it has the
- * activations' type. Everything else is f32 always: biases, norm weights, statistics (mean, rstd,
- * lse), gradients of parameters, targets, and all that the optimizer touches. In bf16 the
- * arithmetic inside an operation runs in f32 (products in at least that), and each element of an
- * output is rounded once, to nearest even. An activation that one call writes and reads again is
- * read rounded.
+ * and a, b, out of add) is f32, bf16 or f16, all activations of one call the same; so is a weight
+ * matrix that an activation is multiplied by or looked up in (w of linear_*, wte, wpe), and it has
+ * the activations' type. Everything else is f32 always: biases, norm weights, statistics (mean,
+ * rstd, lse), gradients of parameters, targets, and all that the optimizer touches. In bf16 and f16
+ * the arithmetic inside an operation runs in f32 (products in at least that), and each element of
+ * an output is rounded once, to nearest even; in f16 what is too large becomes infinite. An
+ * activation that one call writes and reads again is read rounded.
  * Determinism (law 1): the same call gives the same bits for any number of threads.
  * Not here: layers (layers/), what to compute when (stage/). */
 #ifndef MR_DEVICE_DEVICE_H
@@ -45,8 +45,9 @@ typedef enum mr_pointwise {
 /* A dropout mask: element i is kept when its word of the key's stream is >= probability x 2^32, and
  * then multiplied by 1/(1 - probability). probability 0 is the identity and draws nothing.
  * run > 0: the tensor is a model rank's share, of each stride elements of the whole the run that
- * begins at first; its elements take the words that they have in the whole. Not in
- * residual_layernorm_forward and add, whose tensors are whole on every rank. */
+ * begins at first; its elements take the words that they have in the whole. For devices with the
+ * slots of the model axis, and not in residual_layernorm_forward and add, whose tensors are whole
+ * on every rank. */
 typedef struct mr_dropout {
     mr_random_key key;
     float probability;
@@ -220,8 +221,8 @@ typedef struct mr_device_ops {
     void (*sum_of_squares)(mr_device *device, const mr_tensor *x, double *out);
     /* a += b, elementwise, f32. */
     void (*accumulate)(mr_device *device, mr_tensor *a, const mr_tensor *b);
-    /* y = x in y's type, f32 or bf16: rounded to nearest even, infinities kept, not-a-number stays
-     * one. y does not overlap x. */
+    /* y = x in y's type, of which one is f32: rounded to nearest even, infinities kept,
+     * not-a-number stays one. y does not overlap x. */
     void (*cast)(mr_device *device, const mr_tensor *x, mr_tensor *y);
     /* Optimizers: one operation for each kind, because each has its own state tensors and options,
      * and a slot that says so cannot be called with another's. All f32; g = gradient_scale gradient

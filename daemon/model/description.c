@@ -60,7 +60,7 @@ static mr_status describe_input_cast(const mr_describe_input *in, mr_layer_descr
 
 mr_dtype mr_parameter_compute_dtype(const mr_parameter *parameter, mr_dtype activation) {
     bool matrix = parameter->shape.dim_count >= 2;
-    return matrix && activation == MR_DTYPE_BF16 ? MR_DTYPE_BF16 : MR_DTYPE_F32;
+    return matrix ? activation : MR_DTYPE_F32;
 }
 
 /* Can the layer take one rank's share of its input? Elementwise layers take it as they take the
@@ -206,7 +206,9 @@ mr_status mr_describe_check_width(const mr_describe_input *in, const char *field
     if (input->dtype != MR_DTYPE_F32 && input->dtype != activation)
         return MR_ERROR(INVALID_ARGUMENT, "the input is %s; a %s needs %s",
                         mr_shape_text(input, text), mr_layer_type_name(in->spec->type),
-                        activation == MR_DTYPE_F32 ? "f32" : "bf16, or f32 of a feed");
+                        activation == MR_DTYPE_F32    ? "f32"
+                        : activation == MR_DTYPE_BF16 ? "bf16, or f32 of a feed"
+                                                      : "f16, or f32 of a feed");
     if (width == 0 || width != input->dims[input->dim_count - 1])
         return MR_ERROR(INVALID_ARGUMENT, "%s is %zu but the input is %s; it must be %zu", field,
                         width, mr_shape_text(input, text), input->dims[input->dim_count - 1]);

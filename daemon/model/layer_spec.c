@@ -19,5 +19,5 @@ bool mr_layer_spec_is_shard(const mr_layer_spec *spec) {
 }
 
 mr_dtype mr_layer_spec_activation(const mr_layer_spec *spec) {
-    return spec->precision == MR_DTYPE_BF16 ? MR_DTYPE_BF16 : MR_DTYPE_F32;
+    return spec->precision == MR_DTYPE_NONE ? MR_DTYPE_F32 : spec->precision;
 }

@@ -73,13 +73,13 @@ typedef struct mr_layer_spec {
      * of the model's identity. */
     size_t model_rank;
     size_t model_width; /* 0 or 1: the whole layer */
-    /* The job's precision, BF16 or F32 (NONE counts as F32): the type of what the layer gives,
+    /* The job's precision, BF16, F16 or F32 (NONE counts as F32): the type of what the layer gives,
      * keeps and multiplies. Not part of the model's identity, and no matter of its parameters:
      * masters and checkpoints are f32 in every precision. */
     mr_dtype precision;
 } mr_layer_spec;
 
-/* The type of the layer's activations and of their gradients: MR_DTYPE_BF16 or MR_DTYPE_F32. */
+/* The type of the layer's activations and of their gradients: BF16, F16 or F32. */
 mr_dtype mr_layer_spec_activation(const mr_layer_spec *spec);
 
 /* Is a shard meant, and not the whole layer? */

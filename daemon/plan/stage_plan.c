@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Memory of one rank of a stage, in bytes, from descriptions alone (law 6):
- *   weights      4 for each element that the stage holds, a tied parameter once; in bf16 2 more for
- *                each element of a matrix: the copy that layers compute with
+ *   weights      4 for each element that the stage holds, a tied parameter once; in bf16 and f16 2
+ *                more for each element of a matrix: the copy that layers compute with
  *   gradients    4 for each element of each use: every use of a tied parameter has an accumulator
  *   optimizer    4 for each state tensor of the optimizer (none to two) and each element that the
  *                stage holds; with zero_stage 1 the bytes of the replica's share (state_share.h)
@@ -78,7 +78,7 @@ static void elements_add_layer(const mr_plan *plan, size_t layer, bool tied_is_t
         sum_add(&elements->share, share, 1);
         (void)mr_slices_take(&elements->states, MR_DTYPE_F32, share, 1);
         mr_dtype compute = mr_parameter_compute_dtype(parameter, plan->job->precision);
-        if (compute == MR_DTYPE_BF16)
+        if (compute != MR_DTYPE_F32)
             sum_add(&elements->compute, share, mr_dtype_bytes(compute));
     }
 }
@@ -117,6 +117,7 @@ static mr_status stage_fill(mr_plan *plan, size_t index, const bool *repeated) {
     mr_stage_plan *stage = &plan->stages[index];
     stage->layer_first = plan->bounds[index];
     stage->layer_end = plan->bounds[index + 1];
+    stage->flops = 0;
     stage_elements elements = {0};
     for (size_t layer = stage->layer_first; layer < stage->layer_end; layer++) {
         const mr_layer_description *description = &plan->layers[layer];

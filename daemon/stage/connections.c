@@ -88,17 +88,25 @@ static size_t tied_bytes(const mr_assignment *assignment, const char *key) {
     return 0;
 }
 
-/* Largest parameter of this stage, in bytes: what replicas sum at once. */
-static size_t largest_parameter_bytes(const mr_assignment *assignment) {
+/* Bytes of one layer's parameters as they lie in a stage's memory. */
+static size_t layer_bytes(const mr_layer_description *layer) {
+    mr_slices slices = {0};
+    for (size_t i = 0; i < layer->parameter_count; i++) {
+        size_t elements = 0;
+        MR_ASSERT(mr_shape_elements(&layer->parameters[i].shape, &elements));
+        (void)mr_slices_take(&slices, MR_DTYPE_F32, elements, 1);
+    }
+    MR_ASSERT(!slices.overflowed); /* the plan has counted them */
+    return slices.bytes;
+}
+
+/* Of this stage's largest layer: what replicas sum, or save, at once. */
+static size_t largest_layer_bytes(const mr_assignment *assignment) {
     const mr_stage_plan *stage = mr_assignment_stage(assignment);
     size_t largest = 0;
     for (size_t l = stage->layer_first; l < stage->layer_end; l++) {
-        const mr_layer_description *layer = &assignment->plan->shards[l];
-        for (size_t i = 0; i < layer->parameter_count; i++) {
-            size_t bytes = 0;
-            MR_ASSERT(mr_shape_bytes(&layer->parameters[i].shape, &bytes));
-            largest = bytes > largest ? bytes : largest;
-        }
+        size_t bytes = layer_bytes(&assignment->plan->shards[l]);
+        largest = bytes > largest ? bytes : largest;
     }
     return largest;
 }
@@ -128,21 +136,14 @@ static size_t model_bytes(const mr_assignment *assignment, size_t gather_bytes) 
     return size_max(largest, width * gather_bytes);
 }
 
-/* Bytes of the buffer of all of this stage's weights, at most: a tie's count for each use. What
- * replicas with split state bring together at once. */
+/* Of all of this stage's weights, at most: a tie's count for each use. What replicas with split
+ * state bring together at once. */
 static size_t weights_bytes(const mr_assignment *assignment) {
     const mr_stage_plan *stage = mr_assignment_stage(assignment);
-    mr_slices slices = {0};
-    for (size_t l = stage->layer_first; l < stage->layer_end; l++) {
-        const mr_layer_description *layer = &assignment->plan->shards[l];
-        for (size_t i = 0; i < layer->parameter_count; i++) {
-            size_t elements = 0;
-            MR_ASSERT(mr_shape_elements(&layer->parameters[i].shape, &elements));
-            (void)mr_slices_take(&slices, MR_DTYPE_F32, elements, 1);
-        }
-    }
-    MR_ASSERT(!slices.overflowed); /* the plan has counted them */
-    return slices.bytes;
+    size_t bytes = 0;
+    for (size_t l = stage->layer_first; l < stage->layer_end; l++)
+        bytes += layer_bytes(&assignment->plan->shards[l]); /* the plan has added them up */
+    return bytes;
 }
 
 /* kind: the first word of the group's id. */
@@ -264,7 +265,7 @@ static mr_status group_tied(const group_pass *pass, const mr_group_plan *group, 
 static mr_status group_data(const group_pass *pass, const mr_group_plan *group) {
     mr_connections *connections = pass->connections;
     const mr_job *job = pass->assignment->job;
-    size_t largest = largest_parameter_bytes(pass->assignment);
+    size_t largest = largest_layer_bytes(pass->assignment);
     size_t host = largest < pass->gather_bytes ? pass->gather_bytes : largest;
     size_t tensors = job->zero_stage > 0 ? weights_bytes(pass->assignment) : largest;
     MR_TRY(group_on_host(pass, "data", group, host, &connections->data));

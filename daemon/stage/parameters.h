@@ -60,7 +60,8 @@ typedef struct mr_stage_parameter {
     size_t init_parameter;           /* its index there */
     bool owned;                      /* counts towards the norm on this stage */
     size_t use_count;                /* layers of this stage that use it */
-    mr_tensor *gradients;            /* [use_count] accumulators, ascending by layer */
+    mr_tensor *gradients;            /* [use_count] accumulators, ascending by layer; those of a
+                                        layer lie in one memory in its parameters' order */
     mr_tensor weight;  /* the master */
     mr_tensor compute; /* what layers read; the weight itself where no other type is asked for */
     mr_tensor gradient; /* what the optimizer reads: the first accumulator, which a sum over uses

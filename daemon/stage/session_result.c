@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "daemon/base/alloc.h"
-#include "daemon/base/bf16.h"
+#include "daemon/base/half.h"
 #include "daemon/stage/session_model.h"
 
 static bool result_evaluates(const mr_session *session) {
@@ -59,10 +59,10 @@ static void result_copy(mr_session *session, const void *from, mr_dtype dtype, s
     size_t bytes = count * mr_dtype_bytes(dtype);
     unsigned char *host = (unsigned char *)out + count * sizeof(float) - bytes;
     device->ops->copy_out(device, host, from, bytes);
-    for (size_t i = 0; dtype == MR_DTYPE_BF16 && i < count; i++) {
+    for (size_t i = 0; dtype != MR_DTYPE_F32 && i < count; i++) {
         uint16_t logit;
         memcpy(&logit, host + i * sizeof(logit), sizeof(logit));
-        out[i] = mr_bf16_widen(logit);
+        out[i] = mr_half_widen(dtype, logit);
     }
 }
 

@@ -2,8 +2,8 @@
 """Every topology (pipe, data, model) of {1, 2, 4} x {1, 2} x {1, 2} that eight processes can be,
 as real processes. Any number of stages gives the same bits as one, losses, norms and files; another
 data or model width takes the same steps with sums in another order, and so the same losses and
-norms within a bound of rounding. A job with a model axis goes on from its checkpoint with other
-stages and replicas, is evaluated, writes text, and names the rank of its axis that dies."""
+norms within a bound of rounding. A job with a model axis goes on from its checkpoint at any other
+topology, is evaluated, writes text, and names the rank of its axis that dies."""
 
 import hashlib
 import itertools
@@ -21,12 +21,13 @@ TOLERANCE = 1e-5  # relative, of losses and norms over all steps
 MICRO_BATCHES = 4  # of the whole step
 
 
-def text(name, topology, **options):
+def text(name, topology, zero=0, **options):
     pipe, data, model = topology
     return job_text(name=name, stages=1, layers=2, micro_batches=MICRO_BATCHES // data, dropout=0.1,
                     steps=STEPS, **options).replace(
                         "{stages: 1,",
-                        "{topology: {pipe: %d, data: %d, model: %d}," % (pipe, data, model))
+                        "{topology: {pipe: %d, data: %d, model: %d}, zero_stage: %d,"
+                        % (pipe, data, model, zero))
 
 
 def files(folder):
@@ -74,18 +75,60 @@ class Topologies(unittest.TestCase):
                     self.assertEqual((steps, saved), alone[data, model])
                     self.assert_close(steps, alone[1, 1][0])
 
-    def test_a_job_goes_on_at_another_topology_of_its_model_width(self):
+    def test_replicas_of_a_model_axis_split_their_state_to_the_same_bits(self):
+        with Cluster(stages=RANKS) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            results = []
+            for pipe, zero in ((1, 0), (1, 1), (2, 1)):
+                name = "zero-%d-%d" % (pipe, zero)
+                directory = os.path.join(cluster.folder, name)
+                steps = self.train(cluster, name, (pipe, 2, 2), zero=zero, directory=directory)
+                results.append((steps, files(os.path.join(directory, "step-%012d" % STEPS))))
+            self.assertEqual(results[1], results[0])
+            self.assertEqual(results[2], results[0])
+
+    def test_linears_cut_by_hand_pass_shares_over_links_and_gather_what_is_needed_whole(self):
+        layers = """    - {type: embedding, tie: embed, vocab: 256, dim: 32, positions: 16}
+    - {type: linear, in: 32, out: 64, parallel: column}
+    - {type: gelu}
+    - {type: dropout, p: 0.1}
+    - {type: linear, in: 64, out: 48, parallel: row}
+    - {type: linear, in: 48, out: 32, parallel: column}
+    - {type: layernorm, dim: 32}
+    - {type: lm_head, tie: embed}
+"""
+        def job(name, topology, partition, precision):
+            lines = text(name, topology, partition=partition, precision=precision)
+            first = lines.index("    - {type: embedding")
+            return lines[:first] + layers + lines[lines.index("  loss:"):]
+        results = {}
+        with Cluster(stages=RANKS) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            for topology, partition, precision in (
+                    ((1, 1, 1), "uniform", "fp32"), ((1, 1, 2), "uniform", "fp32"),
+                    ((4, 1, 2), "[0, 2, 4, 6, 8]", "fp32"), ((4, 1, 2), "[0, 1, 3, 7, 8]", "fp32"),
+                    ((1, 1, 2), "uniform", "bf16"), ((4, 1, 2), "[0, 2, 3, 6, 8]", "bf16")):
+                with self.subTest((topology, partition, precision)):
+                    path = cluster.write("linears.yaml", job("linears", topology, partition,
+                                                             precision))
+                    steps = [(s["step"], s["loss"], s["grad_norm"], s["tokens"])
+                             for s in cluster.train(path).check().steps()]
+                    key = (topology[2], precision)
+                    self.assertEqual(steps, results.setdefault(key, steps))
+        self.assert_close(results[2, "fp32"], results[1, "fp32"])
+
+    def test_a_job_goes_on_at_any_other_topology(self):
         with Cluster(stages=RANKS) as cluster:
             cluster.write("corpus.txt", CORPUS)
             directory = os.path.join(cluster.folder, "checkpoints")
             whole = self.train(cluster, "whole", (2, 1, 2), directory=directory, every=10)
             last = files(os.path.join(directory, "step-%012d" % STEPS))
             shutil.rmtree(os.path.join(directory, "step-%012d" % STEPS))
-            for topology in ((4, 1, 2), (1, 2, 2)):
+            for topology in ((4, 1, 2), (1, 2, 2), (1, 1, 1), (2, 2, 1)):
                 copy = os.path.join(cluster.folder, "copy-%d%d%d" % topology)
                 shutil.copytree(directory, copy)
                 rest = self.train(cluster, "whole", topology, "--resume", directory=copy, every=10)
-                if topology[1] == 1:
+                if topology[1:] == (1, 2):
                     self.assertEqual(rest, whole[10:])
                     self.assertEqual(files(os.path.join(copy, "step-%012d" % STEPS)), last)
                 self.assert_close(rest, whole[10:])

@@ -131,7 +131,7 @@ static attention_work attention_work_make(const mr_tensor *qkv, size_t heads, bo
                 .dropout = dropout,
             },
     };
-    if (mr_device_cpu_is_bf16(qkv)) {
+    if (mr_device_cpu_is_half(qkv)) {
         work.qkv = mr_device_cpu_halves(qkv);
         work.out = mr_device_cpu_halves(out);
         return work;
@@ -154,7 +154,6 @@ static void attention_run(mr_device_cpu *cpu, attention_work *work, size_t B) {
                                           work->T));
         return;
     }
-    work->kernels = cpu->kernels;
     work->scratch = mr_device_cpu_workspace(cpu, bytes);
     bool staged = work->qkv != NULL;
     if (staged)
@@ -169,7 +168,8 @@ void mr_device_cpu_attention_forward(mr_device *device, const mr_tensor *qkv, si
                                      mr_tensor *lse) {
     mr_device_cpu *cpu = mr_device_cpu_of(device);
     attention_work work = attention_work_make(qkv, heads, causal, dropout, out, lse);
-    work.kernel = cpu->kernels->attention_forward;
+    work.kernels = mr_device_cpu_kernels(cpu, qkv);
+    work.kernel = work.kernels->attention_forward;
     attention_run(cpu, &work, qkv->shape.dims[0]);
 }
 
@@ -181,7 +181,8 @@ void mr_device_cpu_attention_backward(mr_device *device, const mr_tensor *dout,
     attention_work work = attention_work_make(qkv, heads, causal, dropout, out, lse);
     MR_ASSERT(mr_device_cpu_count(dout) == mr_device_cpu_count(out));
     MR_ASSERT(mr_device_cpu_count(dqkv) == mr_device_cpu_count(qkv));
-    work.kernel = cpu->kernels->attention_backward;
+    work.kernels = mr_device_cpu_kernels(cpu, qkv);
+    work.kernel = work.kernels->attention_backward;
     if (work.qkv != NULL) {
         work.dout = mr_device_cpu_halves(dout);
         work.dqkv = mr_device_cpu_halves(dqkv);

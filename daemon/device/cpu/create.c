@@ -61,13 +61,18 @@ float *mr_device_cpu_floats(const mr_tensor *tensor) {
 }
 
 uint16_t *mr_device_cpu_halves(const mr_tensor *tensor) {
-    MR_ASSERT(tensor->shape.dtype == MR_DTYPE_BF16);
+    MR_ASSERT(mr_device_cpu_is_half(tensor));
     return tensor->data;
 }
 
-bool mr_device_cpu_is_bf16(const mr_tensor *tensor) {
-    MR_ASSERT(tensor->shape.dtype == MR_DTYPE_F32 || tensor->shape.dtype == MR_DTYPE_BF16);
-    return tensor->shape.dtype == MR_DTYPE_BF16;
+bool mr_device_cpu_is_half(const mr_tensor *tensor) {
+    mr_dtype dtype = tensor->shape.dtype;
+    MR_ASSERT(dtype == MR_DTYPE_F32 || dtype == MR_DTYPE_BF16 || dtype == MR_DTYPE_F16);
+    return dtype != MR_DTYPE_F32;
+}
+
+const mr_cpu_kernels *mr_device_cpu_kernels(const mr_device_cpu *cpu, const mr_tensor *tensor) {
+    return tensor->shape.dtype == MR_DTYPE_F16 ? cpu->kernels->f16 : cpu->kernels;
 }
 
 size_t mr_device_cpu_count(const mr_tensor *tensor) {

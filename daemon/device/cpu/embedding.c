@@ -55,11 +55,11 @@ static void embedding_check(mr_device_cpu *cpu, const embedding_work *work) {
 /* vocabulary NULL: all of it is here. */
 static embedding_work embedding_work_make(mr_device_cpu *cpu, const mr_tensor *tokens,
                                           const mr_vocabulary *vocabulary, const mr_tensor *wte,
-                                          const mr_tensor *wpe) {
+                                          const mr_tensor *wpe, const mr_tensor *activations) {
     MR_ASSERT(tokens->shape.dtype == MR_DTYPE_I32);
     MR_ASSERT(tokens->shape.dim_count >= 1);
     embedding_work work = {
-        .kernels = cpu->kernels,
+        .kernels = mr_device_cpu_kernels(cpu, activations),
         .tokens = tokens->data,
         .T = mr_device_cpu_width(tokens),
         .B = mr_device_cpu_rows(tokens),
@@ -123,12 +123,12 @@ void mr_device_cpu_embedding_forward_share(mr_device *device, const mr_tensor *t
                                            const mr_vocabulary *vocabulary, const mr_tensor *wte,
                                            const mr_tensor *wpe, mr_tensor *y) {
     mr_device_cpu *cpu = mr_device_cpu_of(device);
-    embedding_work work = embedding_work_make(cpu, tokens, vocabulary, wte, wpe);
+    embedding_work work = embedding_work_make(cpu, tokens, vocabulary, wte, wpe, y);
     MR_ASSERT(mr_device_cpu_count(y) == work.B * work.T * work.C);
     work.wte = wte;
     work.wpe = wpe;
     work.y = y;
-    if (mr_device_cpu_is_bf16(y)) {
+    if (mr_device_cpu_is_half(y)) {
         work.stage = mr_device_cpu_staging(cpu, 2 * work.C);
         if (work.stage.base == NULL)
             return;
@@ -146,7 +146,7 @@ static void embedding_backward_task(void *context, size_t task, int thread) {
     (void)thread;
     const embedding_work *work = context;
     float wide[EMBEDDING_COLUMNS];
-    bool staged = work->dy->shape.dtype == MR_DTYPE_BF16;
+    bool staged = mr_device_cpu_is_half(work->dy);
     size_t C = work->C;
     size_t column = task * EMBEDDING_COLUMNS;
     size_t n = C - column < EMBEDDING_COLUMNS ? C - column : EMBEDDING_COLUMNS;
@@ -168,7 +168,7 @@ void mr_device_cpu_embedding_backward_share(mr_device *device, const mr_tensor *
                                             const mr_vocabulary *vocabulary, const mr_tensor *dy,
                                             mr_tensor *dwte, mr_tensor *dwpe) {
     mr_device_cpu *cpu = mr_device_cpu_of(device);
-    embedding_work work = embedding_work_make(cpu, tokens, vocabulary, dwte, dwpe);
+    embedding_work work = embedding_work_make(cpu, tokens, vocabulary, dwte, dwpe, dy);
     MR_ASSERT(mr_device_cpu_count(dy) == work.B * work.T * work.C);
     work.dy = dy;
     work.dwte = mr_device_cpu_floats(dwte);

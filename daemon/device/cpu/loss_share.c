@@ -42,7 +42,7 @@ static bool share_labels_are_good(mr_device_cpu *cpu, const share_work *work) {
 /* False when bf16 has no room, or a label is wrong. */
 static bool share_begin(mr_device_cpu *cpu, const mr_tensor *logits, const mr_tensor *labels,
                         const mr_vocabulary *vocabulary, share_work *work) {
-    work->kernels = cpu->kernels;
+    work->kernels = mr_device_cpu_kernels(cpu, logits);
     work->logits = logits;
     work->labels = labels->data;
     work->R = mr_device_cpu_rows(logits);
@@ -51,7 +51,7 @@ static bool share_begin(mr_device_cpu *cpu, const mr_tensor *logits, const mr_te
     work->task_rows = mr_device_cpu_task_rows(work->V);
     MR_ASSERT(labels->shape.dtype == MR_DTYPE_I32 && mr_device_cpu_count(labels) == work->R);
     MR_ASSERT(vocabulary->first + work->V <= vocabulary->whole);
-    if (mr_device_cpu_is_bf16(logits)) {
+    if (mr_device_cpu_is_half(logits)) {
         work->stage = mr_device_cpu_staging(cpu, work->V);
         if (work->stage.base == NULL)
             return false;

@@ -94,9 +94,9 @@ static void pointwise_staged_task(void *context, size_t task, int thread) {
 
 static void pointwise_run(mr_device *device, pointwise_work *work) {
     mr_device_cpu *cpu = mr_device_cpu_of(device);
-    bool staged = mr_device_cpu_is_bf16(work->a);
-    MR_ASSERT(mr_device_cpu_is_bf16(work->out) == staged);
-    work->kernels = cpu->kernels;
+    bool staged = mr_device_cpu_is_half(work->a);
+    MR_ASSERT(mr_device_cpu_is_half(work->out) == staged);
+    work->kernels = mr_device_cpu_kernels(cpu, work->a);
     if (staged)
         work->stage = mr_device_cpu_staging(cpu, 2 * POINTWISE_PIECE);
     if (!staged || work->stage.base != NULL)
@@ -169,7 +169,7 @@ void mr_device_cpu_accumulate(mr_device *device, mr_tensor *a, const mr_tensor *
         .n = mr_device_cpu_count(a),
     };
     MR_ASSERT(mr_device_cpu_count(b) == work.n);
-    MR_ASSERT(!mr_device_cpu_is_bf16(a) && !mr_device_cpu_is_bf16(b));
+    MR_ASSERT(!mr_device_cpu_is_half(a) && !mr_device_cpu_is_half(b));
     pointwise_run(device, &work);
 }
 

@@ -7,8 +7,10 @@
 #include "daemon/device/cpu/kernels/kernels.h"
 #include "daemon/device/cpu/kernels/vector.h"
 
-void MR_KERNEL(widen)(const uint16_t *x, float *y, size_t n);
-void MR_KERNEL(narrow)(const float *x, uint16_t *y, size_t n);
+void MR_KERNEL(widen_bf16)(const uint16_t *x, float *y, size_t n);
+void MR_KERNEL(narrow_bf16)(const float *x, uint16_t *y, size_t n);
+void MR_KERNEL(widen_f16)(const uint16_t *x, float *y, size_t n);
+void MR_KERNEL(narrow_f16)(const float *x, uint16_t *y, size_t n);
 void MR_KERNEL(accumulate)(float *a, const float *b, size_t n);
 void MR_KERNEL(add)(const float *a, const float *b, const mr_dropout *dropout, uint64_t first,
                     float *out, size_t n);
