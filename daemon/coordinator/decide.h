@@ -153,6 +153,7 @@ typedef struct mr_event {
             mr_job_spec *owned_spec; /* consumed in every outcome */
             const char *request_id;
             const char *checkpoint_path; /* "" for fresh weights */
+            const char *note; /* what it loads; "" or NULL for nothing to say */
             uint64_t start_step;
             uint64_t epoch_floor;
         } submit;

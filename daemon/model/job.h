@@ -97,6 +97,9 @@ typedef struct mr_job {
     uint64_t checkpoint_every_steps;    /* 0: only at the end and on request */
     uint64_t checkpoint_keep;           /* 0: all */
     bool checkpoint_initial;
+    char load_path[MR_PATH_BYTES]; /* checkpoint.load: what the job starts from; "" for nothing */
+    bool load_strict;              /* every parameter must be there, and nothing else */
+    bool load_optimizer;           /* go on at its step, with its optimizer state */
     /* SHA-256 in hex of the canonical text of model.layers (model_hash.h): what a checkpoint must
      * share with the job that loads it. Neither dropout nor the loss is part of it. */
     char model_hash[65];

@@ -332,9 +332,28 @@ static void check_vocab(const mr_job_draft *draft, mr_job_errors *errors) {
                           classes, first->vocab);
 }
 
+static void check_load(const mr_job_draft *draft, mr_job_errors *errors) {
+    static const char *const needs_path[] = {"checkpoint.load.strict",
+                                             "checkpoint.load.optimizer"};
+    if (given(draft, "checkpoint.load.path")) {
+        if (draft->job.load_optimizer && !draft->job.load_strict)
+            mr_job_errors_add(errors, line_of(draft, "checkpoint.load.optimizer"),
+                              "checkpoint.load.optimizer is true; it must be false where "
+                              "checkpoint.load.strict is false, because a new parameter has no "
+                              "state of that step");
+        return;
+    }
+    for (size_t i = 0; i < sizeof(needs_path) / sizeof(needs_path[0]); i++)
+        if (given(draft, needs_path[i]))
+            mr_job_errors_add(errors, line_of(draft, needs_path[i]),
+                              "checkpoint.load.path is missing; %s needs a checkpoint to load",
+                              needs_path[i]);
+}
+
 static void check_checkpoint(const mr_job_draft *draft, mr_job_errors *errors) {
     static const char *const needs_dir[] = {"checkpoint.every_steps", "checkpoint.keep",
                                             "checkpoint.initial"};
+    check_load(draft, errors);
     if (given(draft, "checkpoint.dir"))
         return;
     for (size_t i = 0; i < sizeof(needs_dir) / sizeof(needs_dir[0]); i++) {

@@ -353,6 +353,21 @@ static const mr_field job_fields[] = {
      .fallback = "false",
      JOB(checkpoint_initial),
      .help = "save step 0 too"},
+    {.path = "checkpoint.load.path",
+     .kind = MR_FIELD_TEXT,
+     JOB(load_path),
+     .capacity = MR_PATH_BYTES,
+     .help = "committed checkpoint, of any job, whose weights the job starts with"},
+    {.path = "checkpoint.load.strict",
+     .kind = MR_FIELD_BOOL,
+     .fallback = "true",
+     JOB(load_strict),
+     .help = "refuse a checkpoint that lacks a parameter, or has another one"},
+    {.path = "checkpoint.load.optimizer",
+     .kind = MR_FIELD_BOOL,
+     .fallback = "false",
+     JOB(load_optimizer),
+     .help = "go on at the checkpoint's step with its optimizer state"},
 };
 
 enum { JOB_FIELD_COUNT = sizeof(job_fields) / sizeof(job_fields[0]) };
