@@ -101,8 +101,8 @@ typedef struct mr_device_ops {
     /* dx [R, IN] = dy [R, OUT] w. */
     void (*linear_backward_input)(mr_device *device, const mr_tensor *dy, const mr_tensor *w,
                                   mr_tensor *dx);
-    /* dw [OUT, IN] += dy^T x; dbias [OUT] += column sums of dy; dbias NULL: none. dw and dbias are
-     * f32: a microbatch's sum over R is not rounded before it is added. */
+    /* dw [OUT, IN] += dy^T x; dbias [OUT] += column sums of dy; NULL: none, of either. Both
+     * are f32: a microbatch's sum over R is not rounded before it is added. */
     void (*linear_backward_weight)(mr_device *device, const mr_tensor *dy, const mr_tensor *x,
                                    mr_tensor *dw, mr_tensor *dbias);
 
@@ -110,7 +110,8 @@ typedef struct mr_device_ops {
      * [0, V) latches INVALID_ARGUMENT naming position, id and V. */
     void (*embedding_forward)(mr_device *device, const mr_tensor *tokens, const mr_tensor *wte,
                               const mr_tensor *wpe, mr_tensor *y);
-    /* dwte, dwpe (f32) += ; rows in ascending position order. dwpe NULL: none. */
+    /* dwte, dwpe (f32) += ; rows in ascending position order. NULL: none, of
+     * either; V is dwte's, and without it any token that is not negative will do. */
     void (*embedding_backward)(mr_device *device, const mr_tensor *tokens, const mr_tensor *dy,
                                mr_tensor *dwte, mr_tensor *dwpe);
 

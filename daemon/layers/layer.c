@@ -88,6 +88,8 @@ void mr_layer_backward_weight(const mr_layer *layer, const mr_layer_call *call, 
                               const mr_tensor *dy) {
     MR_ASSERT(layer->description->parameter_count == 0 || layer->gradients != NULL);
     MR_ASSERT(mr_shape_equal(&dy->shape, &layer->description->output));
+    if (!mr_layer_description_trains(layer->description))
+        return;
     mr_tensor input = layer_input(layer, call, x);
     layer_functions(layer)->backward_weight(layer, call, &input, dy);
 }
@@ -116,7 +118,8 @@ const mr_tensor *mr_layer_parameter(const mr_layer *layer, const char *name) {
 
 mr_tensor *mr_layer_gradient(const mr_layer *layer, const char *name) {
     size_t i = layer_parameter_index(layer, name);
-    return layer->gradients != NULL && i < layer->description->parameter_count
+    return layer->gradients != NULL && i < layer->description->parameter_count &&
+                   layer->gradients[i].data != NULL
                ? &layer->gradients[i]
                : NULL;
 }

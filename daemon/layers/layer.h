@@ -13,7 +13,8 @@
 /* One layer of a stage, built once. parameters and gradients: description->parameter_count tensors
  * in the description's order; gradients NULL for inference. parameters are what calls compute with:
  * in another precision than f32 matrices are rounded copies of the masters that the optimizer keeps
- * (mr_parameter_compute_dtype says which). gradients are f32 always. */
+ * (mr_parameter_compute_dtype says which). gradients are f32 always; that of a frozen
+ * matrix has no data. */
 typedef struct mr_layer {
     const mr_layer_spec *spec;               /* borrowed from the job */
     const mr_layer_description *description; /* borrowed from the plan */
@@ -46,7 +47,8 @@ void mr_layer_forward(const mr_layer *layer, const mr_layer_call *call, const mr
  * saved must stay until backward_weight. dx never overlaps dy. */
 void mr_layer_backward_input(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
                              const mr_tensor *dy, mr_tensor *dx);
-/* layer->gradients += gradients of the parameters; after backward_input of the same microbatch. */
+/* layer->gradients += gradients of the parameters that are trained; after backward_input of the
+ * same microbatch. */
 void mr_layer_backward_weight(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
                               const mr_tensor *dy);
 

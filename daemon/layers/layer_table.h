@@ -32,7 +32,8 @@ void mr_layer_no_weight(const mr_layer *layer, const mr_layer_call *call, const 
                         const mr_tensor *dy);
 
 /* The layer's parameter of this name and its gradient; NULL where the layer has none such (a bias
- * that the job switched off), and a NULL gradient for inference. */
+ * that the job switched off), and a NULL gradient for inference and for
+ * a frozen matrix. A frozen vector has one that nobody reads. */
 const mr_tensor *mr_layer_parameter(const mr_layer *layer, const char *name);
 mr_tensor *mr_layer_gradient(const mr_layer *layer, const char *name);
 

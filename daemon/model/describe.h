@@ -35,7 +35,7 @@ typedef struct mr_describe_parameter {
     size_t columns;
     mr_init init;
     mr_model_cut cut;
-    bool tied;
+    bool tied; /* shared where the layer has a tie that names no parameters */
 } mr_describe_parameter;
 
 /* Appends a parameter. INVALID_ARGUMENT: more elements than MR_PARAMETER_ELEMENTS_MAX. */
@@ -46,7 +46,7 @@ MR_MUST_CHECK mr_status mr_describe_add(const mr_describe_input *in, mr_layer_de
 MR_MUST_CHECK mr_status mr_describe_check_width(const mr_describe_input *in, const char *field,
                                                 size_t width);
 /* The output: the input with another last dimension, in the layer's precision; it needs a gradient
- * when the input does or the layer has parameters. INVALID_ARGUMENT: too many elements. */
+ * when the input does or the layer trains parameters. INVALID_ARGUMENT: too many elements. */
 MR_MUST_CHECK mr_status mr_describe_output(const mr_describe_input *in, mr_layer_description *out,
                                            size_t width);
 /* Flops of y = x w^T: 2 M N K forward and for each half of backward. */

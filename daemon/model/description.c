@@ -7,6 +7,7 @@
 
 #include "daemon/base/alloc.h"
 #include "daemon/model/describe.h"
+#include "daemon/model/layer_check.h"
 #include "daemon/model/slices.h"
 
 /* The deviation of initial weights (GPT-2's). */
@@ -62,6 +63,45 @@ mr_dtype mr_parameter_compute_dtype(const mr_parameter *parameter, mr_dtype acti
     return matrix && activation == MR_DTYPE_BF16 ? MR_DTYPE_BF16 : MR_DTYPE_F32;
 }
 
+const mr_parameter *mr_layer_description_tied(const mr_layer_description *description,
+                                              size_t slot) {
+    MR_ASSERT(slot < description->tied_count);
+    size_t i = 0;
+    while (!description->parameters[i].tied || description->parameters[i].tie_slot != slot)
+        i++;
+    return &description->parameters[i];
+}
+
+bool mr_layer_description_trains(const mr_layer_description *description) {
+    return description->trainable_elements > 0;
+}
+
+/* Which parameters the layer's tie shares: those that the job names, in that order; else those that
+ * the type marks; else all. */
+static void describe_tie(const mr_layer_spec *spec, mr_layer_description *out) {
+    size_t named = mr_parameter_names_count(spec->tie_names);
+    bool marked = false;
+    for (size_t i = 0; i < out->parameter_count; i++)
+        marked |= out->parameters[i].tied;
+    for (size_t i = 0; i < out->parameter_count; i++) {
+        mr_parameter *parameter = &out->parameters[i];
+        size_t at = mr_parameter_names_find(spec->tie_names, parameter->name);
+        bool chosen = named > 0 ? at < named : parameter->tied || !marked;
+        parameter->tied = spec->tie[0] != '\0' && chosen;
+        if (parameter->tied)
+            parameter->tie_slot = named > 0 ? at : out->tied_count;
+        out->tied_count += parameter->tied;
+    }
+}
+
+/* What no parameter waits for is not computed. */
+static void describe_untrained(mr_layer_description *out) {
+    if (!mr_layer_description_trains(out))
+        out->flops_backward_weight = 0;
+    if (!out->output.needs_gradient)
+        out->flops_backward_input = 0;
+}
+
 mr_status mr_layer_describe(const mr_layer_spec *spec, const mr_shape *input, size_t block_count,
                             mr_layer_description *out_description) {
     MR_ASSERT((unsigned)spec->type < MR_LAYER_TYPE_COUNT);
@@ -75,6 +115,9 @@ mr_status mr_layer_describe(const mr_layer_spec *spec, const mr_shape *input, si
     MR_TRY(describe_sizes(&in));
     MR_TRY(describe_table[spec->type](&in, &description));
     MR_TRY(describe_input_cast(&in, &description));
+    describe_tie(spec, &description);
+    MR_TRY(mr_layer_check_names(spec, &description));
+    describe_untrained(&description);
     *out_description = description;
     return MR_OK;
 }
@@ -105,14 +148,18 @@ mr_status mr_describe_add(const mr_describe_input *in, mr_layer_description *out
         .dtype = MR_DTYPE_F32,
         .dim_count = matrix ? 2 : 1,
         .dims = {from.rows, from.columns},
-        .needs_gradient = true,
     };
     parameter->init = from.init;
     parameter->decay = matrix;
-    parameter->tied = from.tied;
+    parameter->tied = from.tied; /* describe_tie has the last word */
+    parameter->frozen = in->spec->frozen ||
+                        mr_parameter_names_find(in->spec->frozen_names, from.name) <
+                            mr_parameter_names_count(in->spec->frozen_names);
+    parameter->shape.needs_gradient = !parameter->frozen;
     parameter->cut = from.cut;
     parameter->init_deviation = init_deviation(in, from.init);
     out->parameter_elements += elements; /* at most MR_LAYER_PARAMETERS_MAX of them: fits */
+    out->trainable_elements += parameter->frozen ? 0 : elements;
     return MR_OK;
 }
 
@@ -136,7 +183,7 @@ mr_status mr_describe_output(const mr_describe_input *in, mr_layer_description *
     out->output = *in->input;
     out->output.dtype = mr_layer_spec_activation(in->spec);
     out->output.dims[in->input->dim_count - 1] = width;
-    out->output.needs_gradient = in->input->needs_gradient || out->parameter_count > 0;
+    out->output.needs_gradient = in->input->needs_gradient || out->trainable_elements > 0;
     if (!mr_shape_bytes(&out->output, &bytes))
         return MR_ERROR(INVALID_ARGUMENT, "the output %s has more bytes than can be counted",
                         mr_shape_text(&out->output, text));

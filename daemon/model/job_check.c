@@ -3,6 +3,7 @@
 
 #include "daemon/base/alloc.h"
 #include "daemon/model/job_errors.h"
+#include "daemon/model/layer_check.h"
 
 enum { BYTE_VALUES = 256 };
 
@@ -168,6 +169,46 @@ static bool check_chain(const mr_job_draft *draft, mr_shape *out_output, mr_job_
     return true;
 }
 
+/* Every tie's layers against its first; one error names both. */
+static bool check_ties_of(const mr_job *job, const mr_layer_description *descriptions,
+                          const mr_tie *ties, size_t tie_count, mr_job_errors *errors) {
+    for (size_t i = 0; i < tie_count; i++)
+        for (size_t j = 1; j < ties[i].layer_count; j++) {
+            size_t layer = ties[i].layers[j];
+            const mr_layer_spec *spec = &job->layers[layer];
+            mr_status status =
+                mr_layer_check_tie(job->layers, descriptions, ties[i].layers[0], layer);
+            if (mr_status_is_ok(status))
+                continue;
+            mr_job_errors_add(errors, spec->line, "layer %zu (%s): %s", layer,
+                              mr_layer_type_name(spec->type), status.text);
+            return false;
+        }
+    return true;
+}
+
+static bool check_ties(const mr_job_draft *draft, mr_job_errors *errors) {
+    const mr_job *job = &draft->job;
+    mr_tie *ties = NULL;
+    size_t tie_count = 0;
+    mr_layer_description *descriptions = NULL;
+    bool right = false;
+    mr_status status = mr_job_ties(job, &ties, &tie_count);
+    if (mr_status_is_ok(status) && tie_count > 0) {
+        descriptions = mr_alloc_array(job->layer_count, sizeof(*descriptions));
+        status = descriptions == NULL ? MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu layers",
+                                                 job->layer_count)
+                                      : mr_job_describe(job, descriptions);
+    }
+    if (mr_status_is_ok(status))
+        right = check_ties_of(job, descriptions, ties, tie_count, errors);
+    else
+        mr_job_errors_add(errors, line_of(draft, "model.layers"), "model.layers: %s", status.text);
+    mr_free(descriptions);
+    mr_job_ties_free(ties, tie_count);
+    return right;
+}
+
 /* The first layer that has a size says what enters the model. */
 static bool check_first_layer(const mr_job_draft *draft, mr_job_errors *errors) {
     if (mr_job_input_shape(&draft->job).dims[1] > 0)
@@ -193,7 +234,8 @@ static void check_model(const mr_job_draft *draft, mr_job_errors *errors) {
     if (!good(draft, "model.layers") || !good(draft, "batch.micro_batch_size") ||
         !good(draft, "batch.sequence_length"))
         return;
-    if (check_first_layer(draft, errors) && check_chain(draft, &output, errors))
+    if (check_first_layer(draft, errors) && check_chain(draft, &output, errors) &&
+        check_ties(draft, errors))
         check_loss(draft, errors);
 }
 

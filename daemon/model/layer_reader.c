@@ -7,6 +7,7 @@
 #include "daemon/base/alloc.h"
 #include "daemon/model/field.h"
 #include "daemon/model/job_errors.h"
+#include "daemon/model/parameter_names_reader.h"
 #include "daemon/model/scalar.h"
 
 enum { TIED_ENTRIES_MAX = 256 };
@@ -61,6 +62,11 @@ static const mr_field_choice parallel_choices[] = {
     {NULL, 0, false},
 };
 
+static bool tie_read(void *target, const mr_yaml_node *node, const char *path,
+                     mr_job_errors *errors);
+static bool frozen_read(void *target, const mr_yaml_node *node, const char *path,
+                        mr_job_errors *errors);
+
 /* Every field of every layer type, with its default, in one place. */
 static const mr_field layer_fields[] = {
     {.path = "type",
@@ -82,11 +88,14 @@ static const mr_field layer_fields[] = {
      .capacity = MR_NAME_BYTES,
      .help = "what you call it, for partition: type:REGEX; default: none"},
     {.path = "tie",
-     .kind = MR_FIELD_NAME,
-     .entries = ENTRY(EMBEDDING) | ENTRY(LM_HEAD),
-     SPEC(tie),
-     .capacity = MR_NAME_BYTES,
-     .help = "key of the layers that share their [vocab, dim] weight; default: not shared"},
+     .kind = MR_FIELD_CUSTOM,
+     .read = tie_read,
+     .help = "key of the layers that share parameters, or {key: K, parameters: [NAME, ...]}"},
+    {.path = "frozen",
+     .kind = MR_FIELD_CUSTOM,
+     .fallback = "false",
+     .read = frozen_read,
+     .help = "true: no parameter is trained; or a list of those that are not"},
     {.path = "vocab",
      DIMENSION,
      .required = true,
@@ -213,6 +222,68 @@ static const mr_field layer_fields[] = {
 
 enum { LAYER_FIELD_COUNT = sizeof(layer_fields) / sizeof(layer_fields[0]) };
 
+/* tie: KEY. Read as a mapping of this key alone, so that it is refused as any other name is. */
+static bool tie_read_key(layer_entry *entry, const mr_yaml_node *node, const char *path,
+                         mr_job_errors *errors) {
+    static const mr_field key_field[] = {
+        {.path = "tie", .kind = MR_FIELD_NAME, SPEC(tie), .capacity = MR_NAME_BYTES}};
+    char prefix[MR_FIELD_PATH_BYTES];
+    mr_field_mark mark;
+    mr_yaml_node copy = *node;
+    mr_yaml_node map = {.kind = MR_YAML_MAP, .line = node->line, .child_count = 1, .child = &copy};
+    copy.key = "tie";
+    copy.key_line = node->line;
+    copy.next = NULL;
+    (void)snprintf(prefix, sizeof(prefix), "%.*s", (int)(strlen(path) - strlen(copy.key)), path);
+    mr_field_table table = {key_field, 1, 0, "a layer", prefix};
+    mr_field_table_read(&table, &map, entry, &mark, errors);
+    return !mark.bad;
+}
+
+static bool tie_names_read(void *target, const mr_yaml_node *node, const char *path,
+                           mr_job_errors *errors) {
+    return mr_parameter_names_read(node, path, ((layer_entry *)target)->spec.tie_names, errors);
+}
+
+static bool tie_read(void *target, const mr_yaml_node *node, const char *path,
+                     mr_job_errors *errors) {
+    static const mr_field tie_fields[] = {
+        {.path = "key",
+         .kind = MR_FIELD_NAME,
+         .required = true,
+         SPEC(tie),
+         .capacity = MR_NAME_BYTES,
+         .help = "the tie's name"},
+        {.path = "parameters",
+         .kind = MR_FIELD_CUSTOM,
+         .read = tie_names_read,
+         .help = "names of the layer's parameters that are shared, in the tie's order"},
+    };
+    enum { FIELDS = sizeof(tie_fields) / sizeof(tie_fields[0]) };
+    char prefix[MR_FIELD_PATH_BYTES];
+    mr_field_mark marks[FIELDS];
+    if (node->kind != MR_YAML_MAP)
+        return tie_read_key(target, node, path, errors);
+    (void)snprintf(prefix, sizeof(prefix), "%s.", path);
+    mr_field_table table = {tie_fields, FIELDS, 0, "a tie", prefix};
+    mr_field_table_read(&table, node, target, marks, errors);
+    return !marks[0].bad && !marks[1].bad;
+}
+
+static bool frozen_read(void *target, const mr_yaml_node *node, const char *path,
+                        mr_job_errors *errors) {
+    mr_layer_spec *spec = &((layer_entry *)target)->spec;
+    char text[MR_SCALAR_TEXT_BYTES];
+    if (node->kind == MR_YAML_LIST)
+        return mr_parameter_names_read(node, path, spec->frozen_names, errors);
+    if (mr_scalar_bool(node, &spec->frozen))
+        return true;
+    mr_job_errors_add(errors, node->line,
+                      "%s is %s; it must be true, false or a list of names of parameters", path,
+                      mr_scalar_describe(node, text));
+    return false;
+}
+
 /* The entry's type, read before the rest because it decides what else may be there. */
 static bool entry_type(const mr_yaml_node *node, const char *prefix, layer_entry *entry,
                        mr_job_errors *errors) {
@@ -309,7 +380,7 @@ static bool entry_read(const mr_yaml_node *node, const char *path, layer_entry *
 static size_t tie_size(const layer_entry *entries, size_t count, const char *tie, bool want_dim) {
     for (size_t i = 0; i < count; i++) {
         size_t size = want_dim ? entries[i].spec.dim : entries[i].spec.vocab;
-        if (strcmp(entries[i].spec.tie, tie) == 0 && size > 0)
+        if (strcmp(entries[i].spec.tie, tie) == 0 && entries[i].spec.vocab > 0 && size > 0)
             return size;
     }
     return 0;
@@ -327,16 +398,19 @@ static size_t tie_layers(const layer_entry *entries, size_t count, const char *t
 static bool tie_check(layer_entry *entries, size_t count, layer_entry *entry, const char *path,
                       mr_job_errors *errors) {
     mr_layer_spec *spec = &entry->spec;
+    bool sized = spec->type == MR_LAYER_TYPE_EMBEDDING || spec->type == MR_LAYER_TYPE_LM_HEAD;
     size_t dim = tie_size(entries, count, spec->tie, true);
     size_t vocab = tie_size(entries, count, spec->tie, false);
-    if (spec->dim == 0)
+    if (sized && spec->dim == 0)
         spec->dim = dim;
-    if (spec->vocab == 0)
+    if (sized && spec->vocab == 0)
         spec->vocab = vocab;
     if (tie_layers(entries, count, spec->tie) < 2)
         mr_job_errors_add(errors, spec->line,
                           "%s[%zu].tie is %s, which no other layer has; a tie joins at least two",
                           path, entry->index, spec->tie);
+    else if (!sized)
+        return true; /* its parameters are compared when all layers are described */
     else if (spec->dim == 0 || spec->vocab == 0)
         mr_job_errors_add(errors, spec->line,
                           "%s[%zu].%s is missing, and no other layer of tie %s has it", path,

@@ -9,6 +9,7 @@
 
 #include "daemon/base/dtype.h"
 #include "daemon/base/limits.h"
+#include "daemon/model/parameter_names.h"
 
 /* X(NAME, "text in the job file") */
 #define MR_LAYER_TYPES(X)                                                                          \
@@ -51,6 +52,10 @@ typedef struct mr_layer_spec {
     mr_layer_type type;
     char name[MR_NAME_BYTES]; /* the user's; "" for none; not part of the model's identity */
     char tie[MR_NAME_BYTES];  /* key of the tied group; "" for none */
+    char tie_names[MR_PARAMETER_NAMES_BYTES]; /* its parameters that are shared, in the tie's order;
+                                                 "": those that the type shares by itself */
+    bool frozen; /* no parameter is trained; not part of the model's identity */
+    char frozen_names[MR_PARAMETER_NAMES_BYTES]; /* these are not trained; nor is this */
     size_t line;              /* in the job file, for errors; not part of the model's identity */
     size_t vocab;             /* V: embedding, lm_head */
     size_t dim;               /* C */

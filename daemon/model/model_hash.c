@@ -6,7 +6,7 @@
 
 #include <openssl/evp.h>
 
-enum { LAYER_LINE_BYTES = 512, SHA256_BYTES = 32 };
+enum { LAYER_LINE_BYTES = 1024, SHA256_BYTES = 32 };
 
 /* The first layer of the same tie. */
 static size_t tie_first(const mr_layer_spec *layers, size_t layer) {
@@ -57,6 +57,9 @@ static size_t layer_line(const mr_layer_spec *layers, size_t layer,
     if (spec->tie[0] != '\0')
         used += (size_t)snprintf(out_text + used, LAYER_LINE_BYTES - used, " tie=%zu",
                                  tie_first(layers, layer));
+    if (spec->tie_names[0] != '\0')
+        used += (size_t)snprintf(out_text + used, LAYER_LINE_BYTES - used, " tied=%s",
+                                 spec->tie_names);
     used += line_sizes(spec, out_text + used, LAYER_LINE_BYTES - used - 1);
     out_text[used] = '\n';
     return used + 1;

@@ -54,7 +54,7 @@ static mr_status plan_balance_parameters(mr_plan *plan) {
     if (weights == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to cut %zu layers", layers);
     for (size_t layer = 0; layer < layers; layer++)
-        weights[layer] = (double)plan->layers[layer].parameter_elements;
+        weights[layer] = (double)plan->layers[layer].trainable_elements;
     mr_status status = mr_partition_balanced(weights, layers, plan->stage_count, plan->bounds);
     mr_free(weights);
     return status;

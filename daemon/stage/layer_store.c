@@ -50,7 +50,7 @@ static void list_fill(store_list *list, const mr_parameters *parameters, size_t 
             const mr_stage_parameter *held = mr_parameters_of_layer(parameters, layer, i);
             if (kind == MR_LAYER_FILE_MODEL)
                 list_add(list, NULL, name, &held->weight);
-            else
+            else if (!held->description->frozen)
                 list_add(list, states.names[pass], name, &held->states[pass]);
         }
 }

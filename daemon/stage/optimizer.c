@@ -98,7 +98,8 @@ void mr_optimizer_step(mr_parameters *parameters, uint64_t step, double clip_fac
     MR_ASSERT(step >= 1);
     optimizer_options options = optimizer_options_make(job, step, clip_factor);
     for (size_t i = 0; i < mr_parameters_count(parameters); i++)
-        optimizer_step_one(mr_parameters_device(parameters), job, &options,
-                           mr_parameters_at(parameters, i));
+        if (!mr_parameters_at(parameters, i)->description->frozen)
+            optimizer_step_one(mr_parameters_device(parameters), job, &options,
+                               mr_parameters_at(parameters, i));
     mr_parameters_refresh(parameters);
 }

@@ -14,6 +14,7 @@
 
 #include "daemon/base/alloc.h"
 #include "daemon/base/random.h"
+#include "daemon/model/layer_check.h"
 #include "daemon/model/slices.h"
 
 struct mr_parameters {
@@ -43,10 +44,11 @@ static const mr_layer_spec *parameters_spec(const mr_parameters *p, size_t index
     return &p->options.job->layers[p->options.layer_first + index];
 }
 
-/* Index of the tied parameter in a description; parameter_count where it has none. */
-static size_t parameters_tied_index(const mr_layer_description *description) {
+/* Index of the parameter in a slot of the layer's tie; parameter_count where it has none. */
+static size_t parameters_tied_index(const mr_layer_description *description, size_t slot) {
     size_t i = 0;
-    while (i < description->parameter_count && !description->parameters[i].tied)
+    while (i < description->parameter_count &&
+           (!description->parameters[i].tied || description->parameters[i].tie_slot != slot))
         i++;
     return i;
 }
@@ -56,16 +58,16 @@ static size_t parameters_tied_index(const mr_layer_description *description) {
 static size_t parameters_tie_first(const mr_parameters_options *o, const char *key) {
     size_t i = 0;
     while (i < o->job->layer_count &&
-           (strcmp(o->job->layers[i].tie, key) != 0 ||
-            parameters_tied_index(&o->descriptions[i]) == o->descriptions[i].parameter_count))
+           (strcmp(o->job->layers[i].tie, key) != 0 || o->descriptions[i].tied_count == 0))
         i++;
     return i;
 }
 
-/* The item of a tie among the first count; count where it is not there yet. */
-static size_t parameters_tie_item(const mr_parameters *p, const char *key) {
+/* The item of a tie's slot among those there are; item_count where it is not there yet. */
+static size_t parameters_tie_item(const mr_parameters *p, const char *key, size_t slot) {
     size_t i = 0;
-    while (i < p->item_count && (p->items[i].tie == NULL || strcmp(p->items[i].tie, key) != 0))
+    while (i < p->item_count && (p->items[i].tie == NULL || p->items[i].tie_slot != slot ||
+                                 strcmp(p->items[i].tie, key) != 0))
         i++;
     return i;
 }
@@ -81,20 +83,17 @@ static mr_status parameters_add_item(mr_parameters *p, size_t index, size_t para
         .description = &description->parameters[parameter],
         .init_layer = layer,
         .init_parameter = parameter,
-        .owned = true,
+        .owned = !description->parameters[parameter].frozen,
     };
     const char *key = parameters_spec(p, index)->tie;
     if (key[0] != '\0' && item->description->tied) {
         const mr_layer_description *all = p->options.descriptions;
         item->tie = key;
+        item->tie_slot = item->description->tie_slot;
         item->init_layer = parameters_tie_first(&p->options, key);
-        item->init_parameter = parameters_tied_index(&all[item->init_layer]);
-        item->owned = item->init_layer >= p->options.layer_first;
-        const mr_parameter *first = &all[item->init_layer].parameters[item->init_parameter];
-        if (!mr_shape_equal(&first->shape, &item->description->shape))
-            return MR_ERROR(INVALID_ARGUMENT,
-                            "tie %s: %s of layer %zu has another shape than %s of layer %zu", key,
-                            item->description->name, layer, first->name, item->init_layer);
+        item->owned &= item->init_layer >= p->options.layer_first;
+        MR_TRY(mr_layer_check_tie(p->options.job->layers, all, item->init_layer, layer));
+        item->init_parameter = parameters_tied_index(&all[item->init_layer], item->tie_slot);
     }
     p->owned_count += item->owned;
     p->item_count++;
@@ -108,7 +107,8 @@ static mr_status parameters_find_items(mr_parameters *p) {
         const mr_layer_description *description = parameters_description(p, i);
         for (size_t j = 0; j < description->parameter_count; j++) {
             bool tied = key[0] != '\0' && description->parameters[j].tied;
-            size_t item = tied ? parameters_tie_item(p, key) : p->item_count;
+            size_t slot = description->parameters[j].tie_slot;
+            size_t item = tied ? parameters_tie_item(p, key, slot) : p->item_count;
             if (item == p->item_count)
                 MR_TRY(parameters_add_item(p, i, j));
             p->items[item].use_count++;
@@ -164,23 +164,36 @@ static mr_tensor parameters_tensor(const mr_device_memory *memory, size_t offset
     return (mr_tensor){.data = data, .shape = *shape};
 }
 
-/* Weights and states: one slice per item, the same offsets in all of these memories. */
+/* One slice for each item; of those that are trained, for states. */
+static mr_slices parameters_item_slices(const mr_parameters *p, bool of_states) {
+    mr_slices slices = {0};
+    for (size_t k = 0; k < p->item_count; k++)
+        if (!of_states || !p->items[k].description->frozen)
+            (void)mr_slices_take(&slices, MR_DTYPE_F32,
+                                 parameters_elements(&p->items[k].description->shape), 1);
+    return slices;
+}
+
+/* Weights, and states at the same offsets in all of their memories. */
 static mr_status parameters_bind_items(mr_parameters *p) {
     mr_device *device = p->options.device;
     mr_optimizer_states states = mr_parameters_states(p);
-    mr_slices slices = {0};
-    for (size_t k = 0; k < p->item_count; k++)
-        (void)mr_slices_take(&slices, MR_DTYPE_F32,
-                             parameters_elements(&p->items[k].description->shape), 1);
-    MR_TRY(parameters_memory(device, "weights", &slices, &p->weights));
+    mr_slices weights = parameters_item_slices(p, false);
+    mr_slices trained = parameters_item_slices(p, true);
+    MR_TRY(parameters_memory(device, "weights", &weights, &p->weights));
     for (size_t i = 0; i < states.count; i++)
-        MR_TRY(parameters_memory(device, states.names[i], &slices, &p->states[i]));
-    slices = (mr_slices){0};
+        MR_TRY(parameters_memory(device, states.names[i], &trained, &p->states[i]));
+    weights = (mr_slices){0};
+    trained = (mr_slices){0};
     for (size_t k = 0; k < p->item_count; k++) {
         mr_stage_parameter *item = &p->items[k];
         const mr_shape *shape = &item->description->shape;
-        size_t offset = mr_slices_take(&slices, MR_DTYPE_F32, parameters_elements(shape), 1);
+        size_t elements = parameters_elements(shape);
+        size_t offset = mr_slices_take(&weights, MR_DTYPE_F32, elements, 1);
         item->weight = parameters_tensor(&p->weights, offset, shape);
+        if (item->description->frozen)
+            continue;
+        offset = mr_slices_take(&trained, MR_DTYPE_F32, elements, 1);
         for (size_t i = 0; i < MR_OPTIMIZER_STATES_MAX; i++)
             item->states[i] = parameters_tensor(&p->states[i], offset, shape);
     }
@@ -215,16 +228,55 @@ static mr_status parameters_bind_compute(mr_parameters *p) {
     return MR_OK;
 }
 
-/* Gradients: one slice per use, ascending by layer; then each item's list of its uses. */
+/* Elements of the scrap tensor: the largest frozen vector of a layer that trains others. */
+static size_t parameters_scrap_elements(const mr_parameters *p) {
+    size_t largest = 0;
+    for (size_t i = 0; i < p->layer_count; i++) {
+        const mr_layer_description *description = parameters_description(p, i);
+        for (size_t j = 0; j < description->parameter_count; j++) {
+            const mr_parameter *parameter = &description->parameters[j];
+            size_t elements = parameters_elements(&parameter->shape);
+            if (mr_layer_description_trains(description) && parameter->frozen &&
+                parameter->shape.dim_count < 2 && elements > largest)
+                largest = elements;
+        }
+    }
+    return largest;
+}
+
+/* One slice per trained use, ascending by layer; then the scrap. */
+static mr_status parameters_allocate_gradients(mr_parameters *p, size_t *out_scrap) {
+    mr_slices slices = {0};
+    for (size_t u = 0; u < p->layer_offset[p->layer_count]; u++) {
+        const mr_parameter *description = p->items[p->item_of[u]].description;
+        if (!description->frozen)
+            (void)mr_slices_take(&slices, MR_DTYPE_F32, parameters_elements(&description->shape),
+                                 1);
+    }
+    *out_scrap = mr_slices_take(&slices, MR_DTYPE_F32, parameters_scrap_elements(p), 1);
+    if (!p->options.training)
+        return MR_OK;
+    return parameters_memory(p->options.device, "gradients", &slices, &p->gradients);
+}
+
+/* The accumulator of a use: its own slice, the scrap, or nothing. */
+static mr_tensor parameters_accumulator(const mr_parameters *p, const mr_parameter *description,
+                                        size_t scrap, mr_slices *slices) {
+    const mr_shape *shape = &description->shape;
+    if (description->frozen && shape->dim_count >= 2)
+        return (mr_tensor){.shape = *shape};
+    size_t offset = scrap;
+    if (!description->frozen)
+        offset = mr_slices_take(slices, MR_DTYPE_F32, parameters_elements(shape), 1);
+    return parameters_tensor(&p->gradients, offset, shape);
+}
+
+/* Gradients, and each item's list of its uses. */
 static mr_status parameters_bind_gradients(mr_parameters *p) {
     size_t uses = p->layer_offset[p->layer_count];
+    size_t scrap = 0;
+    MR_TRY(parameters_allocate_gradients(p, &scrap));
     mr_slices slices = {0};
-    for (size_t u = 0; u < uses; u++)
-        (void)mr_slices_take(&slices, MR_DTYPE_F32,
-                             parameters_elements(&p->items[p->item_of[u]].description->shape), 1);
-    if (p->options.training)
-        MR_TRY(parameters_memory(p->options.device, "gradients", &slices, &p->gradients));
-    slices = (mr_slices){0};
     size_t first = 0;
     for (size_t k = 0; k < p->item_count; k++) {
         p->items[k].gradients = &p->uses[first];
@@ -234,11 +286,12 @@ static mr_status parameters_bind_gradients(mr_parameters *p) {
     MR_ASSERT(first == uses);
     for (size_t u = 0; u < uses; u++) {
         mr_stage_parameter *item = &p->items[p->item_of[u]];
-        const mr_shape *shape = &item->description->shape;
-        size_t offset = mr_slices_take(&slices, MR_DTYPE_F32, parameters_elements(shape), 1);
         p->bound[u] = item->compute;
-        p->accumulators[u] = parameters_tensor(&p->gradients, offset, shape);
-        item->gradients[item->use_count++] = p->accumulators[u];
+        p->accumulators[u] = parameters_accumulator(p, item->description, scrap, &slices);
+        item->gradients[item->use_count] = p->accumulators[u];
+        if (item->description->frozen)
+            item->gradients[item->use_count].data = NULL; /* the scrap is nobody's gradient */
+        item->use_count++;
     }
     for (size_t k = 0; k < p->item_count; k++)
         p->items[k].gradient = p->items[k].gradients[0];
@@ -425,8 +478,9 @@ const mr_stage_parameter *mr_parameters_of_layer(const mr_parameters *parameters
     return &parameters->items[parameters->item_of[use]];
 }
 
-const mr_stage_parameter *mr_parameters_find_tie(const mr_parameters *parameters, const char *key) {
-    size_t item = parameters_tie_item(parameters, key);
+const mr_stage_parameter *mr_parameters_find_tie(const mr_parameters *parameters, const char *key,
+                                                 size_t slot) {
+    size_t item = parameters_tie_item(parameters, key, slot);
     return item < parameters->item_count ? &parameters->items[item] : NULL;
 }
 

@@ -9,9 +9,15 @@
  * themselves) ends with mr_parameters_refresh. Vectors (norm weights, biases) and everything in
  * fp32 are computed with as they are: there compute is the weight itself.
  *
+ * A frozen parameter has a weight (and a compute tensor) only: no accumulator, no state, no part in
+ * the norm, and the optimizer passes over it. Because a norm's backward gives both its vectors'
+ * gradients at once, frozen vectors of a layer that trains others accumulate into one scrap tensor
+ * of the stage that nobody reads.
+ *
  * A tied parameter is held once per stage however many layers of the stage use it; each use has its
  * own gradient accumulator. It is *owned* by the stage that has the tie's first layer: only there
- * does it count towards the norm. A parameter without a tie is owned where it is held.
+ * does it count towards the norm. A parameter without a tie is owned where it is held; a frozen one
+ * is owned nowhere.
  * Owner: stage. Thread: EXEC. No allocation after create.
  * Not here: sums over ranks (stage/executor, group/), the optimizer's arithmetic (optimizer.h),
  * checkpoint files (stage/executor, checkpoint/). */
@@ -44,11 +50,12 @@ typedef struct mr_stage_parameter {
     size_t parameter;                /* its index in that layer's description */
     const mr_parameter *description; /* of that layer */
     const char *tie;                 /* key of its tie; NULL for none */
+    size_t tie_slot;                 /* which of the tie's parameters it is */
     size_t init_layer;               /* the tie's first layer in the whole job; else layer */
     size_t init_parameter;           /* its index there */
     bool owned;                      /* counts towards the norm on this stage */
     size_t use_count;                /* layers of this stage that use it */
-    mr_tensor *gradients;            /* [use_count] accumulators, ascending by layer */
+    mr_tensor *gradients; /* [use_count] accumulators, by layer; no data where frozen */
     mr_tensor weight;  /* the master */
     mr_tensor compute; /* what layers read; the weight itself where no other type is asked for */
     mr_tensor gradient; /* what the optimizer reads: the first accumulator, which a sum over uses
@@ -87,8 +94,10 @@ size_t mr_parameters_owned_count(const mr_parameters *parameters);
  * the same object for every use of a tied one. */
 const mr_stage_parameter *mr_parameters_of_layer(const mr_parameters *parameters, size_t index,
                                                  size_t parameter);
-/* The tied parameter of this key; NULL where the stage has no layer of the tie. */
-const mr_stage_parameter *mr_parameters_find_tie(const mr_parameters *parameters, const char *key);
+/* The tied parameter of this key and slot; NULL where the stage has no such. A tie's slots count
+ * from 0 without a gap. */
+const mr_stage_parameter *mr_parameters_find_tie(const mr_parameters *parameters, const char *key,
+                                                 size_t slot);
 
 /* The state tensors that every parameter has: the optimizer's; none without training. */
 mr_optimizer_states mr_parameters_states(const mr_parameters *parameters);

@@ -56,12 +56,16 @@ void mr_pass_backward(const mr_pass *pass, const mr_tensor *x, const mr_tensor *
     mr_tensor gradient = *dy;
     for (size_t i = mr_parameters_layer_count(pass->parameters); i-- > 0;) {
         const mr_layer *layer = mr_parameters_layer(pass->parameters, i);
+        if (!layer->description->output.needs_gradient)
+            break; /* neither it nor any layer before it is trained */
         if (mr_activations_layer(pass->activations, i)->run_end == i + 1)
             pass_run_again(pass, x, i);
         mr_layer_call call = pass_call(pass, i);
         mr_tensor input = pass_input(pass, x, i);
         mr_tensor input_gradient = mr_activations_gradient(pass->activations, i, i);
         mr_tensor *target = i > 0 ? &input_gradient : dx;
+        if (!layer->input.needs_gradient)
+            target = NULL;
         mr_layer_backward_input(layer, &call, &input, &gradient, target);
         mr_layer_backward_weight(layer, &call, &input, &gradient);
         gradient = input_gradient;

@@ -21,8 +21,9 @@ typedef struct mr_pass {
 
 /* Returns the stage's output: a view of the microbatch's slot. */
 mr_tensor mr_pass_forward(const mr_pass *pass, const mr_tensor *x);
-/* dy: gradient of the output; dx: where the input's gradient goes, NULL for the first stage. Adds
- * to the gradients of the stage's parameters. Each run of layers that the forward did not keep is
+/* dy: gradient of the output; dx: where the input's gradient goes, NULL for the first stage; it is
+ * left as it is where no layer before the stage is trained. Adds to the gradients of the stage's
+ * parameters. Each run of layers that the forward did not keep is
  * computed again just before its backward, with the same random numbers and so to the same bits. */
 void mr_pass_backward(const mr_pass *pass, const mr_tensor *x, const mr_tensor *dy, mr_tensor *dx);
 

@@ -143,24 +143,33 @@ static mr_status session_send_gradient(mr_session *session, uint32_t micro_batch
     return status;
 }
 
+/* The gradient of one tied parameter: the sum of all its uses in layer order. */
+static mr_status session_sum_tied(mr_session *session, mr_group *group,
+                                  const mr_stage_parameter *held) {
+    const float *parts[MR_TIED_USES_MAX];
+    size_t elements = 0;
+    if (group->member_count == 1) {
+        mr_parameters_sum_uses(session->parameters, held);
+        return MR_OK;
+    }
+    MR_ASSERT(held->use_count <= MR_TIED_USES_MAX);
+    MR_ASSERT(mr_shape_elements(&held->gradient.shape, &elements));
+    for (size_t use = 0; use < held->use_count; use++)
+        parts[use] = held->gradients[use].data;
+    return mr_group_sum(group, parts, held->use_count, held->gradient.data, elements,
+                        MR_STEP_WAIT_TIMEOUT_MS);
+}
+
 static mr_status session_reduce_tied(mr_session *session) {
     session->schedule_end_ns = mr_clock_now_ns();
     for (size_t i = 0; i < session->connections.tied_count; i++) {
         const mr_tied_group *tied = &session->connections.tied[i];
-        const mr_stage_parameter *held =
-            mr_parameters_find_tie(session->parameters, tied->plan->key);
-        if (tied->group->member_count == 1) {
-            mr_parameters_sum_uses(session->parameters, held);
-            continue;
-        }
-        const float *parts[MR_TIED_USES_MAX];
-        size_t elements = 0;
-        MR_ASSERT(held->use_count <= MR_TIED_USES_MAX);
-        MR_ASSERT(mr_shape_elements(&held->gradient.shape, &elements));
-        for (size_t use = 0; use < held->use_count; use++)
-            parts[use] = held->gradients[use].data;
-        MR_TRY(mr_group_sum(tied->group, parts, held->use_count, held->gradient.data, elements,
-                            MR_STEP_WAIT_TIMEOUT_MS));
+        const mr_stage_parameter *held = NULL;
+        for (size_t slot = 0; (held = mr_parameters_find_tie(session->parameters, tied->plan->key,
+                                                             slot)) != NULL;
+             slot++)
+            if (!held->description->frozen)
+                MR_TRY(session_sum_tied(session, tied->group, held));
     }
     return MR_OK;
 }
@@ -170,6 +179,8 @@ static mr_status session_reduce_data(mr_session *session) {
     const mr_connections *connections = &session->connections;
     mr_group *data = connections->gradients != NULL ? connections->gradients : connections->data;
     for (size_t i = 0; data != NULL && i < mr_parameters_count(session->parameters); i++) {
+        if (mr_parameters_at(session->parameters, i)->description->frozen)
+            continue;
         const mr_tensor *gradient = &mr_parameters_at(session->parameters, i)->gradient;
         const float *part = gradient->data;
         size_t elements = 0;

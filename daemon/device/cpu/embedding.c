@@ -20,7 +20,7 @@ typedef struct embedding_work {
     mr_tensor *y;
     const mr_tensor *dy;
     mr_device_cpu_stage stage; /* bf16: two rows */
-    float *dwte;
+    float *dwte; /* NULL: none */
     float *dwpe; /* NULL: none */
 } embedding_work;
 
@@ -41,7 +41,7 @@ static void embedding_check(mr_device_cpu *cpu, const embedding_work *work) {
 }
 
 static embedding_work embedding_work_make(mr_device_cpu *cpu, const mr_tensor *tokens,
-                                          const mr_tensor *wte, const mr_tensor *wpe) {
+                                          size_t C, const mr_tensor *wte, const mr_tensor *wpe) {
     MR_ASSERT(tokens->shape.dtype == MR_DTYPE_I32);
     MR_ASSERT(tokens->shape.dim_count >= 1);
     embedding_work work = {
@@ -49,10 +49,11 @@ static embedding_work embedding_work_make(mr_device_cpu *cpu, const mr_tensor *t
         .tokens = tokens->data,
         .T = mr_device_cpu_width(tokens),
         .B = mr_device_cpu_rows(tokens),
-        .C = mr_device_cpu_width(wte),
-        .V = mr_device_cpu_rows(wte),
-        .task_rows = mr_device_cpu_task_rows(mr_device_cpu_width(wte)),
+        .C = C,
+        .V = wte == NULL ? SIZE_MAX : mr_device_cpu_rows(wte),
+        .task_rows = mr_device_cpu_task_rows(C),
     };
+    MR_ASSERT(wte == NULL || mr_device_cpu_width(wte) == C);
     MR_ASSERT(wpe == NULL || mr_device_cpu_width(wpe) == work.C);
     MR_ASSERT(wpe == NULL || mr_device_cpu_rows(wpe) >= work.T);
     embedding_check(cpu, &work);
@@ -103,7 +104,8 @@ static void embedding_forward_task(void *context, size_t task, int thread) {
 void mr_device_cpu_embedding_forward(mr_device *device, const mr_tensor *tokens,
                                      const mr_tensor *wte, const mr_tensor *wpe, mr_tensor *y) {
     mr_device_cpu *cpu = mr_device_cpu_of(device);
-    embedding_work work = embedding_work_make(cpu, tokens, wte, wpe);
+    embedding_work work =
+        embedding_work_make(cpu, tokens, mr_device_cpu_width(wte), wte, wpe);
     MR_ASSERT(mr_device_cpu_count(y) == work.B * work.T * work.C);
     work.wte = wte;
     work.wpe = wpe;
@@ -131,7 +133,7 @@ static void embedding_backward_task(void *context, size_t task, int thread) {
             work->kernels->widen(mr_device_cpu_halves(work->dy) + r * C + column, wide, n);
         else
             dy = mr_device_cpu_floats(work->dy) + r * C + column;
-        if (embedding_is_token(work, work->tokens[r]))
+        if (work->dwte != NULL && embedding_is_token(work, work->tokens[r]))
             work->kernels->accumulate(work->dwte + (size_t)work->tokens[r] * C + column, dy, n);
         if (work->dwpe != NULL)
             work->kernels->accumulate(work->dwpe + r % work->T * C + column, dy, n);
@@ -141,10 +143,11 @@ static void embedding_backward_task(void *context, size_t task, int thread) {
 void mr_device_cpu_embedding_backward(mr_device *device, const mr_tensor *tokens,
                                       const mr_tensor *dy, mr_tensor *dwte, mr_tensor *dwpe) {
     mr_device_cpu *cpu = mr_device_cpu_of(device);
-    embedding_work work = embedding_work_make(cpu, tokens, dwte, dwpe);
+    embedding_work work =
+        embedding_work_make(cpu, tokens, mr_device_cpu_width(dy), dwte, dwpe);
     MR_ASSERT(mr_device_cpu_count(dy) == work.B * work.T * work.C);
     work.dy = dy;
-    work.dwte = mr_device_cpu_floats(dwte);
+    work.dwte = dwte == NULL ? NULL : mr_device_cpu_floats(dwte);
     work.dwpe = dwpe == NULL ? NULL : mr_device_cpu_floats(dwpe);
     mr_pool_run(cpu->pool, mr_device_cpu_parts(work.C, EMBEDDING_COLUMNS),
                 embedding_backward_task, &work);

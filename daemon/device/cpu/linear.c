@@ -248,7 +248,7 @@ void mr_device_cpu_linear_backward_weight(mr_device *device, const mr_tensor *dy
     size_t OUT = mr_device_cpu_width(dy);
     size_t IN = mr_device_cpu_width(x);
     MR_ASSERT(mr_device_cpu_rows(x) == R);
-    MR_ASSERT(mr_device_cpu_count(dw) == OUT * IN);
+    MR_ASSERT(dw == NULL || mr_device_cpu_count(dw) == OUT * IN);
     MR_ASSERT(dbias == NULL || mr_device_cpu_count(dbias) == OUT);
     bool bf16 = mr_device_cpu_is_bf16(dy);
     MR_ASSERT(mr_device_cpu_is_bf16(x) == bf16);
@@ -257,9 +257,10 @@ void mr_device_cpu_linear_backward_weight(mr_device *device, const mr_tensor *dy
                   .a_transposed = true, .accumulate = true, .bf16 = bf16},
         .a = dy->data,
         .b = x->data,
-        .c = mr_device_cpu_floats(dw),
+        .c = dw == NULL ? NULL : mr_device_cpu_floats(dw),
     };
-    linear_multiply(cpu, &product, LINEAR_WEIGHT_ROWS, LINEAR_WEIGHT_COLUMNS);
+    if (dw != NULL)
+        linear_multiply(cpu, &product, LINEAR_WEIGHT_ROWS, LINEAR_WEIGHT_COLUMNS);
     if (dbias != NULL)
         linear_bias(cpu, dy, R, OUT, mr_device_cpu_floats(dbias));
 }

@@ -51,9 +51,7 @@ static void test_wrong_keys_are_refused(void **state) {
          "heads?"},
         {"{type: layernorm, dim: 64}", "{type: layernorm, dim: 64, heads: 8}", 8,
          "model.layers[2].heads is not a key of a layer of type layernorm; known: type, repeat, "
-         "name, dim, eps"},
-        {"dim: 64, heads: 8", "dim: 64, heads: 8, tie: embed", 7,
-         "model.layers[1].tie is not a key of a layer of type transformer_block"},
+         "name, tie, frozen, dim, eps"},
         {"dim: 64, heads: 8", "dim: 64, heads: 8, dim: 64", 7,
          "model.layers[1].dim is given twice; the first is on line 7"},
     };

@@ -90,9 +90,9 @@ static void test_tied_parameter_is_one_weight_with_an_accumulator_per_use(void *
     mr_parameters *p = stage_model_parameters(&m, 0, 5, true);
     const mr_layer *embedding = mr_parameters_layer(p, 0);
     const mr_layer *head = mr_parameters_layer(p, 4);
-    const mr_stage_parameter *tied = mr_parameters_find_tie(p, "embed");
+    const mr_stage_parameter *tied = mr_parameters_find_tie(p, "embed", 0);
     assert_non_null(tied);
-    assert_null(mr_parameters_find_tie(p, "other"));
+    assert_null(mr_parameters_find_tie(p, "other", 0));
     assert_ptr_equal(embedding->parameters[0].data, head->parameters[0].data);
     assert_ptr_not_equal(embedding->gradients[0].data, head->gradients[0].data);
     assert_int_equal(tied->use_count, 2);
@@ -118,10 +118,10 @@ static void test_only_the_first_holder_owns_a_tied_parameter(void **state) {
     assert_int_equal(mr_parameters_owned_count(first), 2 + 24);
     assert_int_equal(mr_parameters_count(last), 3);
     assert_int_equal(mr_parameters_owned_count(last), 2);
-    const mr_stage_parameter *tied = mr_parameters_find_tie(last, "embed");
+    const mr_stage_parameter *tied = mr_parameters_find_tie(last, "embed", 0);
     assert_non_null(tied);
     assert_false(tied->owned);
-    assert_true(mr_parameters_find_tie(first, "embed")->owned);
+    assert_true(mr_parameters_find_tie(first, "embed", 0)->owned);
     assert_int_equal(tied->layer, 4);
     assert_int_equal(tied->init_layer, 0);
     assert_int_equal(tied->use_count, 1);
@@ -138,7 +138,7 @@ static void test_uses_are_summed_in_layer_order(void **state) {
     stage_model m;
     stage_model_init_thrice(&m);
     mr_parameters *p = stage_model_parameters(&m, 0, 4, true);
-    const mr_stage_parameter *tied = mr_parameters_find_tie(p, "embed");
+    const mr_stage_parameter *tied = mr_parameters_find_tie(p, "embed", 0);
     assert_non_null(tied);
     assert_int_equal(tied->use_count, 3);
     assert_int_equal(stage_elements(&tied->weight), 64);
