@@ -36,8 +36,12 @@ typedef struct mr_layer_call {
     void *scratch;        /* description->scratch_bytes */
 } mr_layer_call;
 
-/* Can this build compute the layer? UNIMPLEMENTED names the type or field that it cannot. */
+/* Can this build compute the layer? UNIMPLEMENTED names the type or field that it cannot;
+ * FAILED_PRECONDITION: a user's type was registered wrongly. */
 MR_MUST_CHECK mr_status mr_layer_check(const mr_layer_spec *spec);
+/* Can this device? Only after mr_layer_check said OK. UNIMPLEMENTED names the type, the operation
+ * and the device. */
+MR_MUST_CHECK mr_status mr_layer_check_device(const mr_layer_spec *spec, const mr_device *device);
 
 /* y = f(x); fills call->saved. y never overlaps x. */
 void mr_layer_forward(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,

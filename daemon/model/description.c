@@ -6,26 +6,12 @@
 #include <string.h>
 
 #include "daemon/base/alloc.h"
-#include "daemon/model/describe.h"
 #include "daemon/model/layer_check.h"
+#include "daemon/model/layer_type.h"
 #include "daemon/model/slices.h"
 
 /* The deviation of initial weights (GPT-2's). */
 static const double INIT_DEVIATION = 0.02;
-
-static const mr_describe_layer describe_table[MR_LAYER_TYPE_COUNT] = {
-    [MR_LAYER_TYPE_EMBEDDING] = mr_describe_embedding,
-    [MR_LAYER_TYPE_TRANSFORMER_BLOCK] = mr_describe_transformer_block,
-    [MR_LAYER_TYPE_LAYERNORM] = mr_describe_norm,
-    [MR_LAYER_TYPE_RMSNORM] = mr_describe_norm,
-    [MR_LAYER_TYPE_LM_HEAD] = mr_describe_lm_head,
-    [MR_LAYER_TYPE_LINEAR] = mr_describe_linear,
-    [MR_LAYER_TYPE_RELU] = mr_describe_pointwise,
-    [MR_LAYER_TYPE_GELU] = mr_describe_pointwise,
-    [MR_LAYER_TYPE_SILU] = mr_describe_pointwise,
-    [MR_LAYER_TYPE_DROPOUT] = mr_describe_pointwise,
-    [MR_LAYER_TYPE_IDENTITY] = mr_describe_pointwise,
-};
 
 static mr_status describe_sizes(mr_describe_input *in) {
     char text[MR_SHAPE_TEXT_BYTES];
@@ -104,7 +90,6 @@ static void describe_untrained(mr_layer_description *out) {
 
 mr_status mr_layer_describe(const mr_layer_spec *spec, const mr_shape *input, size_t block_count,
                             mr_layer_description *out_description) {
-    MR_ASSERT((unsigned)spec->type < MR_LAYER_TYPE_COUNT);
     mr_describe_input in = {
         .spec = spec,
         .input = input,
@@ -113,7 +98,7 @@ mr_status mr_layer_describe(const mr_layer_spec *spec, const mr_shape *input, si
     mr_layer_description description;
     memset(&description, 0, sizeof(description));
     MR_TRY(describe_sizes(&in));
-    MR_TRY(describe_table[spec->type](&in, &description));
+    MR_TRY(mr_layer_type_row_of(spec->type)->describe(&in, &description));
     MR_TRY(describe_input_cast(&in, &description));
     describe_tie(spec, &description);
     MR_TRY(mr_layer_check_names(spec, &description));
@@ -163,31 +148,43 @@ mr_status mr_describe_add(const mr_describe_input *in, mr_layer_description *out
     return MR_OK;
 }
 
+mr_status mr_describe_check_type(const mr_describe_input *in) {
+    char text[MR_SHAPE_TEXT_BYTES];
+    mr_dtype activation = mr_layer_spec_activation(in->spec);
+    if (in->input->dtype != MR_DTYPE_F32 && in->input->dtype != activation)
+        return MR_ERROR(INVALID_ARGUMENT, "the input is %s; a %s needs %s",
+                        mr_shape_text(in->input, text), mr_layer_type_name(in->spec->type),
+                        activation == MR_DTYPE_F32 ? "f32" : "bf16, or f32 of a feed");
+    return MR_OK;
+}
+
 mr_status mr_describe_check_width(const mr_describe_input *in, const char *field, size_t width) {
     char text[MR_SHAPE_TEXT_BYTES];
     const mr_shape *input = in->input;
-    mr_dtype activation = mr_layer_spec_activation(in->spec);
-    if (input->dtype != MR_DTYPE_F32 && input->dtype != activation)
-        return MR_ERROR(INVALID_ARGUMENT, "the input is %s; a %s needs %s",
-                        mr_shape_text(input, text), mr_layer_type_name(in->spec->type),
-                        activation == MR_DTYPE_F32 ? "f32" : "bf16, or f32 of a feed");
+    MR_TRY(mr_describe_check_type(in));
     if (width == 0 || width != input->dims[input->dim_count - 1])
         return MR_ERROR(INVALID_ARGUMENT, "%s is %zu but the input is %s; it must be %zu", field,
                         width, mr_shape_text(input, text), input->dims[input->dim_count - 1]);
     return MR_OK;
 }
 
-mr_status mr_describe_output(const mr_describe_input *in, mr_layer_description *out, size_t width) {
+mr_status mr_describe_output_shape(const mr_describe_input *in, mr_layer_description *out,
+                                   const mr_shape *shape) {
     char text[MR_SHAPE_TEXT_BYTES];
     size_t bytes = 0;
-    out->output = *in->input;
+    out->output = *shape;
     out->output.dtype = mr_layer_spec_activation(in->spec);
-    out->output.dims[in->input->dim_count - 1] = width;
     out->output.needs_gradient = in->input->needs_gradient || out->trainable_elements > 0;
     if (!mr_shape_bytes(&out->output, &bytes))
         return MR_ERROR(INVALID_ARGUMENT, "the output %s has more bytes than can be counted",
                         mr_shape_text(&out->output, text));
     return MR_OK;
+}
+
+mr_status mr_describe_output(const mr_describe_input *in, mr_layer_description *out, size_t width) {
+    mr_shape output = *in->input;
+    output.dims[output.dim_count - 1] = width;
+    return mr_describe_output_shape(in, out, &output);
 }
 
 void mr_describe_add_product(const mr_describe_input *in, mr_layer_description *out, size_t outputs,

@@ -40,6 +40,8 @@ typedef struct mr_job {
     size_t layer_count;
     mr_layer_spec *layers;
     size_t block_count;
+    size_t input_dims;                     /* model.input: sizes of one sample; 0: not given */
+    size_t input[MR_TENSOR_DIMS_MAX - 1];
     mr_loss loss;
     bool seed_layers;
     /* pipeline */
@@ -55,7 +57,7 @@ typedef struct mr_job {
     mr_schedule_kind schedule;
     size_t chunks;
     size_t checkpoint_interval; /* activation_checkpoint_interval */
-    uint32_t checkpointable; /* checkpointable_layers: one bit for each mr_layer_type; 0: all */
+    uint64_t checkpointable; /* checkpointable_layers: one bit for each mr_layer_type; 0: all */
     /* batch */
     size_t micro_batch_size; /* B */
     size_t micro_batches;    /* M, per replica and step */
@@ -102,7 +104,7 @@ typedef struct mr_job_errors {
 
 /* Reads a job file's text. Owner frees *out_job with mr_job_destroy. errors may be NULL; the status
  * is INVALID_ARGUMENT with the first error ("line 7: pipeline.stages is 0; it must be 1 to
- * 1024"); RESOURCE_EXHAUSTED: no memory. */
+ * 1024"); RESOURCE_EXHAUSTED: no memory; FAILED_PRECONDITION: a registered layer type is wrong. */
 MR_MUST_CHECK mr_status mr_job_parse(const char *text, size_t bytes, mr_job **out_job,
                                      mr_job_errors *errors);
 /* NULL is fine. */
@@ -117,8 +119,8 @@ MR_MUST_CHECK mr_status mr_job_check_runnable(const mr_job *job, bool training);
 /* May layer index be computed again in backward, by pipeline.checkpointable_layers? */
 bool mr_job_layer_is_checkpointable(const mr_job *job, size_t index);
 
-/* The shape that enters layer 0 for one microbatch: tokens i32 [B, T], or f32 [B, in] for a model
- * that starts with another layer than an embedding. */
+/* The shape that enters layer 0 for one microbatch: tokens i32 [B, T], or f32 for a model that
+ * starts with another layer than an embedding: [B, model.input...], or else [B, in]. */
 mr_shape mr_job_input_shape(const mr_job *job);
 /* The labels' shape: i32 [B, T] for cross_entropy (one class for each row of logits), f32 of the
  * last layer's sizes for mse, in every precision. FAILED_PRECONDITION: the loss is none. */

@@ -4,6 +4,7 @@
 #include "daemon/base/alloc.h"
 #include "daemon/model/job_errors.h"
 #include "daemon/model/layer_check.h"
+#include "daemon/model/layer_type.h"
 
 enum { BYTE_VALUES = 256 };
 
@@ -211,10 +212,18 @@ static bool check_ties(const mr_job_draft *draft, mr_job_errors *errors) {
 
 /* The first layer that has a size says what enters the model. */
 static bool check_first_layer(const mr_job_draft *draft, mr_job_errors *errors) {
+    const mr_layer_spec *first = &draft->job.layers[0];
+    if (draft->job.input_dims > 0 && first->type == MR_LAYER_TYPE_EMBEDDING) {
+        mr_job_errors_add(errors, line_of(draft, "model.input"),
+                          "model.input is given but the first layer is an embedding, which takes "
+                          "tokens");
+        return false;
+    }
     if (mr_job_input_shape(&draft->job).dims[1] > 0)
         return true;
     mr_job_errors_add(errors, line_of(draft, "model.layers"),
-                      "model.layers has no layer with a size, so the input's width is unknown");
+                      "model.layers does not say what size the input has; give model.input, such "
+                      "as [3, 32, 32]");
     return false;
 }
 
@@ -222,7 +231,7 @@ static void check_loss(const mr_job_draft *draft, mr_job_errors *errors) {
     const mr_layer_spec *last = &draft->job.layers[draft->job.layer_count - 1];
     if (!good(draft, "model.loss") || draft->job.loss != MR_LOSS_CROSS_ENTROPY)
         return;
-    if (last->type != MR_LAYER_TYPE_LM_HEAD && last->type != MR_LAYER_TYPE_LINEAR)
+    if (!mr_layer_type_row_of(last->type)->scores)
         mr_job_errors_add(errors, last->line,
                           "model.loss is cross_entropy but the last layer is %s; it must be an "
                           "lm_head, or a linear with one output for each class",
@@ -231,7 +240,8 @@ static void check_loss(const mr_job_draft *draft, mr_job_errors *errors) {
 
 static void check_model(const mr_job_draft *draft, mr_job_errors *errors) {
     mr_shape output;
-    if (!good(draft, "model.layers") || !good(draft, "batch.micro_batch_size") ||
+    if (!good(draft, "model.layers") || !good(draft, "model.input") ||
+        !good(draft, "batch.micro_batch_size") ||
         !good(draft, "batch.sequence_length"))
         return;
     if (check_first_layer(draft, errors) && check_chain(draft, &output, errors) &&

@@ -77,6 +77,8 @@ static bool weights_read(void *target, const mr_yaml_node *node, const char *pat
                          mr_job_errors *errors);
 static bool layers_read(void *target, const mr_yaml_node *node, const char *path,
                         mr_job_errors *errors);
+static bool input_read(void *target, const mr_yaml_node *node, const char *path,
+                       mr_job_errors *errors);
 static bool checkpointable_read(void *target, const mr_yaml_node *node, const char *path,
                                 mr_job_errors *errors);
 
@@ -105,6 +107,10 @@ static const mr_field job_fields[] = {
      .required = true,
      .read = layers_read,
      .help = "a list of layers"},
+    {.path = "model.input",
+     .kind = MR_FIELD_CUSTOM,
+     .read = input_read,
+     .help = "sizes of one f32 sample, such as [3, 32, 32]; default: from the first layer"},
     {.path = "model.loss",
      .kind = MR_FIELD_CHOICE,
      .fallback = "cross_entropy",
@@ -391,6 +397,35 @@ static bool weights_read(void *target, const mr_yaml_node *node, const char *pat
             return false;
         }
     }
+    return true;
+}
+
+/* model.input: the sizes of a sample, without the batch. */
+static bool input_read(void *target, const mr_yaml_node *node, const char *path,
+                       mr_job_errors *errors) {
+    mr_job *job = &((mr_job_draft *)target)->job;
+    char text[MR_SCALAR_TEXT_BYTES];
+    if (node->kind != MR_YAML_LIST || node->child_count == 0 ||
+        node->child_count > MR_TENSOR_DIMS_MAX - 1) {
+        mr_job_errors_add(errors, node->line, "%s is %s; it must be a list of 1 to %d sizes", path,
+                          node->kind != MR_YAML_LIST ? mr_scalar_describe(node, text)
+                          : node->child_count == 0   ? "an empty list"
+                                                     : "too long",
+                          MR_TENSOR_DIMS_MAX - 1);
+        return false;
+    }
+    size_t index = 0;
+    for (const mr_yaml_node *item = node->child; item != NULL; item = item->next, index++) {
+        uint64_t size = 0;
+        if (!mr_scalar_counter(item, &size) || size < 1 || size > MR_DIMENSION_MAX) {
+            mr_job_errors_add(errors, item->line,
+                              "%s[%zu] is %s; it must be a whole number, 1 to %d", path, index,
+                              mr_scalar_describe(item, text), MR_DIMENSION_MAX);
+            return false;
+        }
+        job->input[index] = (size_t)size;
+    }
+    job->input_dims = node->child_count;
     return true;
 }
 

@@ -7,6 +7,7 @@
 #include "daemon/base/alloc.h"
 #include "daemon/model/field.h"
 #include "daemon/model/job_errors.h"
+#include "daemon/model/layer_type.h"
 #include "daemon/model/parameter_names_reader.h"
 #include "daemon/model/scalar.h"
 
@@ -23,23 +24,6 @@ typedef struct layer_entry {
 #define SPEC(member) .offset = offsetof(layer_entry, spec.member)
 #define DIMENSION .kind = MR_FIELD_SIZE, .minimum = 1, .maximum = MR_DIMENSION_MAX
 
-static const mr_field_choice type_choices[] = {
-    {"embedding", MR_LAYER_TYPE_EMBEDDING, false},
-    {"transformer_block", MR_LAYER_TYPE_TRANSFORMER_BLOCK, false},
-    {"layernorm", MR_LAYER_TYPE_LAYERNORM, false},
-    {"rmsnorm", MR_LAYER_TYPE_RMSNORM, true},
-    {"lm_head", MR_LAYER_TYPE_LM_HEAD, false},
-    {"linear", MR_LAYER_TYPE_LINEAR, false},
-    {"conv2d", 0, true},
-    {"maxpool2d", 0, true},
-    {"flatten", 0, true},
-    {"relu", MR_LAYER_TYPE_RELU, false},
-    {"gelu", MR_LAYER_TYPE_GELU, false},
-    {"silu", MR_LAYER_TYPE_SILU, false},
-    {"dropout", MR_LAYER_TYPE_DROPOUT, false},
-    {"identity", MR_LAYER_TYPE_IDENTITY, false},
-    {NULL, 0, false},
-};
 static const mr_field_choice norm_choices[] = {
     {"layernorm", MR_NORM_LAYERNORM, false},
     {"rmsnorm", MR_NORM_RMSNORM, true},
@@ -62,18 +46,20 @@ static const mr_field_choice parallel_choices[] = {
     {NULL, 0, false},
 };
 
+static bool type_is_read(void *target, const mr_yaml_node *node, const char *path,
+                         mr_job_errors *errors);
 static bool tie_read(void *target, const mr_yaml_node *node, const char *path,
                      mr_job_errors *errors);
 static bool frozen_read(void *target, const mr_yaml_node *node, const char *path,
                         mr_job_errors *errors);
 
-/* Every field of every layer type, with its default, in one place. */
+/* Every field of the layer types that share one struct of fields, with its default, in one place; a
+ * type whose fields are its own has them in its row (layer_type.h). */
 static const mr_field layer_fields[] = {
     {.path = "type",
-     .kind = MR_FIELD_CHOICE,
+     .kind = MR_FIELD_CUSTOM,
      .required = true,
-     SPEC(type),
-     .choices = type_choices,
+     .read = type_is_read,
      .help = "what the layer is"},
     {.path = "repeat",
      .kind = MR_FIELD_SIZE,
@@ -220,7 +206,49 @@ static const mr_field layer_fields[] = {
      .help = "how the model axis cuts it"},
 };
 
-enum { LAYER_FIELD_COUNT = sizeof(layer_fields) / sizeof(layer_fields[0]) };
+enum {
+    LAYER_FIELD_COUNT = sizeof(layer_fields) / sizeof(layer_fields[0]),
+    ENTRY_FIELDS_MAX = LAYER_FIELD_COUNT + MR_LAYER_TYPE_FIELDS_MAX
+};
+
+static_assert(MR_LAYER_TYPE_COUNT < 32, "built-in layer types are bits of a row's entries");
+
+/* The words for type, ended as mr_field_choose wants them. */
+typedef struct type_words {
+    mr_field_choice choices[MR_LAYER_TYPES_MAX + 1];
+} type_words;
+
+static const mr_field_choice *type_words_make(type_words *words) {
+    size_t count = mr_layer_type_count();
+    for (size_t i = 0; i < count; i++) {
+        const mr_layer_type_row *row = mr_layer_type_row_of((mr_layer_type)i);
+        words->choices[i] = (mr_field_choice){row->name, (int)i, row->later};
+    }
+    words->choices[count] = (mr_field_choice){NULL, 0, false};
+    return words->choices;
+}
+
+/* The fields that an entry of a type may have: those of all, then the type's own. */
+typedef struct entry_fields {
+    mr_field rows[ENTRY_FIELDS_MAX];
+    mr_field_mark marks[ENTRY_FIELDS_MAX];
+    mr_field_table table;
+} entry_fields;
+
+static void entry_fields_make(mr_layer_type type, const char *noun, const char *prefix,
+                              entry_fields *out) {
+    const mr_layer_type_row *row = mr_layer_type_row_of(type);
+    size_t count = 0;
+    unsigned entry = type < MR_LAYER_TYPE_COUNT ? 1u << type : 1u << 31;
+    for (size_t i = 0; i < LAYER_FIELD_COUNT; i++)
+        if (layer_fields[i].entries == 0 || (layer_fields[i].entries & entry) != 0)
+            out->rows[count++] = layer_fields[i];
+    for (size_t i = 0; i < row->field_count; i++) {
+        out->rows[count] = row->fields[i];
+        out->rows[count++].offset += offsetof(layer_entry, spec.own);
+    }
+    out->table = (mr_field_table){out->rows, count, entry, noun, prefix};
+}
 
 /* tie: KEY. Read as a mapping of this key alone, so that it is refused as any other name is. */
 static bool tie_read_key(layer_entry *entry, const mr_yaml_node *node, const char *path,
@@ -284,15 +312,25 @@ static bool frozen_read(void *target, const mr_yaml_node *node, const char *path
     return false;
 }
 
-/* The entry's type, read before the rest because it decides what else may be there. */
+/* The type is read before the rest, because it decides what else may be there. */
+static bool type_is_read(void *target, const mr_yaml_node *node, const char *path,
+                         mr_job_errors *errors) {
+    (void)target;
+    (void)node;
+    (void)path;
+    (void)errors;
+    return true;
+}
+
 static bool entry_type(const mr_yaml_node *node, const char *prefix, layer_entry *entry,
                        mr_job_errors *errors) {
-    static const mr_field type_field[] = {{.path = "type",
-                                           .kind = MR_FIELD_CHOICE,
-                                           .required = true,
-                                           SPEC(type),
-                                           .choices = type_choices,
-                                           .help = "what the layer is"}};
+    type_words words;
+    const mr_field type_field[] = {{.path = "type",
+                                    .kind = MR_FIELD_CHOICE,
+                                    .required = true,
+                                    SPEC(type),
+                                    .choices = type_words_make(&words),
+                                    .help = "what the layer is"}};
     mr_field_table table = {type_field, 1, 0, "a layer", prefix};
     mr_field_mark mark;
     mr_yaml_node only_type = {.kind = MR_YAML_MAP, .line = node->line};
@@ -337,6 +375,12 @@ static bool entry_finish(layer_entry *entry, const char *prefix, mr_job_errors *
             spec->ffn = 4 * spec->dim;
         return entry_check_heads(entry, prefix, errors);
     }
+    const mr_layer_type_row *row = mr_layer_type_row_of(spec->type);
+    mr_status status = row->check == NULL ? MR_OK : row->check(spec);
+    if (!mr_status_is_ok(status)) {
+        mr_job_errors_add(errors, spec->line, "%s%s", prefix, status.text);
+        return false;
+    }
     if (spec->type == MR_LAYER_TYPE_LM_HEAD && spec->tie[0] == '\0' &&
         (spec->vocab == 0 || spec->dim == 0)) {
         mr_job_errors_add(errors, spec->line,
@@ -356,7 +400,7 @@ static bool entry_read(const mr_yaml_node *node, const char *path, layer_entry *
                        mr_job_errors *errors) {
     char prefix[MR_FIELD_PATH_BYTES];
     char text[MR_SCALAR_TEXT_BYTES];
-    mr_field_mark marks[LAYER_FIELD_COUNT];
+    entry_fields fields;
     size_t errors_before = errors->count;
     entry_prefix(path, entry->index, prefix);
     entry->spec.line = node->line;
@@ -370,8 +414,8 @@ static bool entry_read(const mr_yaml_node *node, const char *path, layer_entry *
         return false;
     char noun[64];
     (void)snprintf(noun, sizeof(noun), "a layer of type %s", mr_layer_type_name(entry->spec.type));
-    mr_field_table table = {layer_fields, LAYER_FIELD_COUNT, 1u << entry->spec.type, noun, prefix};
-    mr_field_table_read(&table, node, entry, marks, errors);
+    entry_fields_make(entry->spec.type, noun, prefix, &fields);
+    mr_field_table_read(&fields.table, node, entry, fields.marks, errors);
     bool good = errors->count == errors_before && errors->count < MR_JOB_ERRORS_MAX;
     return good && entry_finish(entry, prefix, errors);
 }
@@ -506,9 +550,7 @@ bool mr_layers_read(const mr_yaml_node *node, const char *path, mr_layer_spec **
     return good;
 }
 
-static_assert(MR_LAYER_TYPE_COUNT <= 32, "layer types are bits of a word");
-
-bool mr_layer_types_read(const mr_yaml_node *node, const char *path, uint32_t *out_types,
+bool mr_layer_types_read(const mr_yaml_node *node, const char *path, uint64_t *out_types,
                          mr_job_errors *errors) {
     char text[MR_SCALAR_TEXT_BYTES];
     if (node->kind != MR_YAML_LIST || node->child_count == 0) {
@@ -517,15 +559,17 @@ bool mr_layer_types_read(const mr_yaml_node *node, const char *path, uint32_t *o
                           mr_scalar_describe(node, text));
         return false;
     }
-    uint32_t types = 0;
+    type_words words;
+    const mr_field_choice *choices = type_words_make(&words);
+    uint64_t types = 0;
     size_t index = 0;
     for (const mr_yaml_node *item = node->child; item != NULL; item = item->next, index++) {
         char item_path[MR_FIELD_PATH_BYTES];
         int type = 0;
         (void)snprintf(item_path, sizeof(item_path), "%s[%zu]", path, index);
-        if (!mr_field_choose(type_choices, "", item, item_path, &type, errors))
+        if (!mr_field_choose(choices, "", item, item_path, &type, errors))
             return false;
-        types |= UINT32_C(1) << type;
+        types |= UINT64_C(1) << type;
     }
     *out_types = types;
     return true;

@@ -337,6 +337,8 @@ static mr_status parameters_init(mr_parameters *p) {
                         mr_optimizer_name(optimizer), ops->name);
     for (size_t i = 0; i < p->layer_count; i++) {
         mr_status status = mr_layer_check(parameters_spec(p, i));
+        if (mr_status_is_ok(status))
+            status = mr_layer_check_device(parameters_spec(p, i), p->options.device);
         if (!mr_status_is_ok(status))
             return mr_status_prefix(status, "layer %zu", p->options.layer_first + i);
     }
