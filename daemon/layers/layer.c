@@ -216,13 +216,18 @@ enum { LAYER_MICRO_BATCH_BITS = 24 };
 static_assert((uint64_t)MR_MICRO_BATCHES_MAX * MR_RANKS_MAX <= 1u << LAYER_MICRO_BATCH_BITS,
               "a microbatch's number in the whole step has room beside the step");
 
-mr_dropout mr_layer_mask(const mr_layer *layer, const mr_layer_call *call, mr_dropout_site site) {
-    if (!call->training || layer->spec->dropout <= 0)
+mr_dropout mr_layer_mask_with(const mr_layer *layer, const mr_layer_call *call, double probability,
+                              unsigned site) {
+    if (!call->training || probability <= 0)
         return (mr_dropout){.probability = 0};
     MR_ASSERT(call->micro_batch < (uint64_t)1 << LAYER_MICRO_BATCH_BITS);
     uint64_t when = (call->step << LAYER_MICRO_BATCH_BITS) | call->micro_batch;
     return (mr_dropout){
         .key = mr_random_key_make(call->seed, MR_RANDOM_DROPOUT, when, layer->index, site),
-        .probability = (float)layer->spec->dropout,
+        .probability = (float)probability,
     };
+}
+
+mr_dropout mr_layer_mask(const mr_layer *layer, const mr_layer_call *call, mr_dropout_site site) {
+    return mr_layer_mask_with(layer, call, layer->spec->dropout, (unsigned)site);
 }

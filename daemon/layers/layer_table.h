@@ -71,10 +71,14 @@ typedef enum mr_dropout_site {
     MR_DROPOUT_SITE_ATTN_BRANCH,
     MR_DROPOUT_SITE_MLP_BRANCH,
     MR_DROPOUT_SITE_LAYER, /* a layer of type dropout */
+    MR_DROPOUT_SITE_COUNT  /* from here on a user's type counts its own */
 } mr_dropout_site;
 
 /* The mask of this call at one site: probability 0 outside training. The same in forward and
  * backward, because only what identifies the microbatch goes in. */
 mr_dropout mr_layer_mask(const mr_layer *layer, const mr_layer_call *call, mr_dropout_site site);
+/* The same with a probability of the type's own, in [0, 1), and any site. */
+mr_dropout mr_layer_mask_with(const mr_layer *layer, const mr_layer_call *call, double probability,
+                              unsigned site);
 
 #endif

@@ -145,7 +145,7 @@ static mr_status row_check_field(const mr_layer_type_row *row, const mr_field *f
     return MR_OK;
 }
 
-static mr_status row_check(const mr_layer_type_row *row) {
+mr_status mr_layer_type_row_check(const mr_layer_type_row *row) {
     if (!name_is_good(row->name))
         return MR_ERROR(FAILED_PRECONDITION,
                         "a layer type is registered without a good name: 1 to %d letters, digits "
@@ -170,7 +170,7 @@ static mr_status row_check(const mr_layer_type_row *row) {
 }
 
 void mr_layer_type_register(const mr_layer_type_row *row) {
-    mr_status status = row_check(row);
+    mr_status status = mr_layer_type_row_check(row);
     if (mr_status_is_ok(status)) {
         registered.rows[registered.count++] = row;
     } else if (!registered.failed) {

@@ -47,8 +47,10 @@ typedef struct mr_layer_type_row {
     bool later;  /* known and described, but no version computes it */
 } mr_layer_type_row;
 
-/* Adds a row; it must stay as long as the process. What is wrong with it (no name or function, a
- * name that is taken, too many types or keys, a key that is taken or of a wrong kind) is kept for
+/* May the row be added? FAILED_PRECONDITION says what is wrong, by its name: no name or function, a
+ * name that is taken, too many types or keys, a key that is taken or of a wrong kind. */
+MR_MUST_CHECK mr_status mr_layer_type_row_check(const mr_layer_type_row *row);
+/* Adds a row; it must stay as long as the process. What is wrong with it is kept for
  * mr_layer_types_status: there is nobody to tell before main. */
 void mr_layer_type_register(const mr_layer_type_row *row);
 /* FAILED_PRECONDITION: the first registration that was wrong, by its name. */
