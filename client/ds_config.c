@@ -21,19 +21,18 @@ static const char *const file_carried[] = {
     "fp16",
     "bf16",
     "pipeline",
+    "zero_optimization",
     NULL,
 };
 
 #define OWN_VIEW "every step is printed and measured: millrace job watch, the daemons' status pages"
 #define OWN_SUMS "sums over replicas are in fp32 and in rank order, always"
-#define NO_ZERO "parameters, gradients and optimizer state are not split over the replicas"
 #define NO_MEMORY "what is kept and what is moved follows from the plan: millrace job plan"
 
 /* Why the others have no counterpart. */
 static const mr_ds_reason file_reasons[] = {
-    {"zero_optimization", NO_ZERO},
-    {"zero_allow_untested_optimizer", NO_ZERO},
-    {"zero_force_ds_cpu_optimizer", NO_ZERO},
+    {"zero_allow_untested_optimizer", "the state of every optimizer can be split"},
+    {"zero_force_ds_cpu_optimizer", "nothing is offloaded"},
     {"amp", "precision is one word of the job file: fp32, bf16 or fp16"},
     {"torch_autocast", "precision is one word of the job file: fp32, bf16 or fp16"},
     {"data_types", "gradients are summed in fp32, always"},
@@ -332,6 +331,7 @@ void mr_ds_config_read(const json_t *root, uint64_t replicas, mr_ds_report *repo
     mr_ds_optimizer_read(&file);
     precision_read(&file);
     pipeline_read(&file, batch.replicas);
+    mr_ds_zero_read(&file);
     bool only_old_bf16 = mr_ds_section_has(&file, "bfloat16") && !mr_ds_section_has(&file, "bf16");
     const char *carried[sizeof(file_carried) / sizeof(file_carried[0]) + 1] = {0};
     memcpy(carried, file_carried, sizeof(file_carried));

@@ -41,6 +41,9 @@ struct mr_feeder {
     int64_t retry_ms;
     unsigned retries;
     mr_status last_error; /* why the feed broke */
+    mr_feeder_results results;
+    bool based;    /* base is known */
+    uint64_t base; /* the wire's number of the data's step 0: not 0 in evaluation */
 };
 
 mr_status mr_feeder_create(mr_client *client, const mr_job *job, mr_data *data, mr_queue *events,
@@ -95,6 +98,10 @@ void mr_feeder_destroy(mr_feeder *feeder) {
     mr_free(feeder);
 }
 
+void mr_feeder_take_results(mr_feeder *feeder, const mr_feeder_results *results) {
+    feeder->results = *results;
+}
+
 bool mr_feeder_idle(const mr_feeder *feeder) {
     for (size_t i = 0; i < feeder->lane_count; i++) {
         if (mr_lane_is_open(&feeder->lanes[i].lane))
@@ -139,8 +146,8 @@ static feeder_buffer *feeder_buffer_free(mr_feeder *feeder) {
 
 /* Sends the lane's next microbatch from a free buffer and moves on. */
 static mr_status feeder_send_next(mr_feeder *feeder, feeder_lane *lane, feeder_buffer *buffer) {
-    MR_TRY(mr_data_read(feeder->data, lane->step, lane->lane.number, lane->index, buffer->tokens,
-                        buffer->tokens + feeder->tokens));
+    MR_TRY(mr_data_read(feeder->data, lane->step - feeder->base, lane->lane.number, lane->index,
+                        buffer->tokens, buffer->tokens + feeder->tokens));
     uint64_t B = feeder->job->micro_batch_size;
     uint64_t T = feeder->job->sequence_length;
     mr_lane_message message = {
@@ -149,6 +156,7 @@ static mr_status feeder_send_next(mr_feeder *feeder, feeder_lane *lane, feeder_b
         .step = lane->step,
         .index = (uint32_t)lane->index,
         .tensors = {{"inputs", {B, T}}, {"labels", {B, T}}},
+        .want_logits = feeder->results.wants_logits,
         .raw =
             {
                 .data = buffer->tokens,
@@ -250,9 +258,11 @@ mr_status mr_feeder_tick(mr_feeder *feeder, const mr_watch *watch) {
 
 static void feeder_message(mr_feeder *feeder, feeder_lane *lane,
                            const Millrace__V1__FeedResponse *response) {
-    uint64_t total = feeder->job->total_steps;
     switch (response->event) {
     case MILLRACE__V1__FEED_EVENT__FEED_EVENT_OPEN:
+        if (feeder->results.take != NULL && !feeder->based)
+            feeder->base = response->step;
+        feeder->based = true;
         lane->accepted = true;
         lane->step = response->step;
         lane->index = 0;
@@ -260,6 +270,7 @@ static void feeder_message(mr_feeder *feeder, feeder_lane *lane,
         lane->step_end = response->step + lane->window;
         break;
     case MILLRACE__V1__FEED_EVENT__FEED_EVENT_APPLIED:
+    case MILLRACE__V1__FEED_EVENT__FEED_EVENT_RESULT:
         feeder->retries = 0;
         if (response->step + 1 + lane->window > lane->step_end)
             lane->step_end = response->step + 1 + lane->window;
@@ -271,7 +282,8 @@ static void feeder_message(mr_feeder *feeder, feeder_lane *lane,
     default: /* RECEIVED, COMMITTED: the job's events tell more */
         break;
     }
-    lane->step_end = lane->step_end < total ? lane->step_end : total;
+    uint64_t end = feeder->base + feeder->job->total_steps;
+    lane->step_end = lane->step_end < end ? lane->step_end : end;
 }
 
 mr_status mr_feeder_event(mr_feeder *feeder, const mr_event *event) {
@@ -283,7 +295,12 @@ mr_status mr_feeder_event(mr_feeder *feeder, const mr_event *event) {
     MR_ASSERT(event->number < feeder->lane_count);
     feeder_lane *lane = &feeder->lanes[event->number];
     if (event->kind == MR_EVENT_MESSAGE) {
-        feeder_message(feeder, lane, (const Millrace__V1__FeedResponse *)event->message);
+        const Millrace__V1__FeedResponse *response = (Millrace__V1__FeedResponse *)event->message;
+        if (response->event == MILLRACE__V1__FEED_EVENT__FEED_EVENT_RESULT &&
+            feeder->results.take != NULL)
+            MR_TRY(feeder->results.take(feeder->results.context,
+                                        response->step - feeder->base, response, event->tail));
+        feeder_message(feeder, lane, response);
         mr_rpc_stream_receive(lane->lane.stream.stream);
         return MR_OK;
     }

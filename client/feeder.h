@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* feeder.h: brings the microbatches of a training job to the first stages of its replicas, each
+/* feeder.h: brings the microbatches of a job to the first stages of its replicas, each
  * lane in order and within the window that its stage grants: after OPEN(step, window) steps below
- * step + window may be sent, after APPLIED(s) those below s + 1 + window. Steps count from 0 here.
+ * step + window may be sent, after APPLIED(s) or RESULT(s) those below s + 1 + window. Steps count
+ * from 0 here.
  * A feed that breaks is opened again at the step the stages name, as long as the job runs.
  * Owner: client. Thread: main. Limits: MR_EVENT_LANES_MAX replicas, MR_EVENT_BUFFERS_MAX
  * microbatches on their way, MR_FEEDER_RETRIES attempts. Not here: reading files (data.h), one
@@ -14,6 +15,7 @@
 #include "client/event.h"
 #include "client/watch.h"
 #include "daemon/model/job.h"
+#include "millrace/v1/feed.pb-c.h"
 
 enum {
     MR_FEEDER_RETRIES = 20, /* openings in a row after which nothing was applied */
@@ -28,6 +30,18 @@ MR_MUST_CHECK mr_status mr_feeder_create(mr_client *client, const mr_job *job, m
                                          mr_queue *events, mr_feeder **out_feeder);
 /* After mr_feeder_idle. NULL is fine. */
 void mr_feeder_destroy(mr_feeder *feeder);
+
+/* What is done with the results of steps that do not train. Main thread. */
+typedef struct mr_feeder_results {
+    bool wants_logits;
+    /* The RESULT of a step of the data; an error is final. */
+    mr_status (*take)(void *context, uint64_t step, const Millrace__V1__FeedResponse *response,
+                      const mr_rpc_tail *tail);
+    void *context;
+} mr_feeder_results;
+/* Before the first tick, for a job that is evaluated: its steps end with a RESULT. On the wire they
+ * count on from the checkpoint's step; the data begins with the first of them. */
+void mr_feeder_take_results(mr_feeder *feeder, const mr_feeder_results *results);
 
 /* Opens the feed when the job runs and it is time, and sends what the windows allow. An error is
  * final: bad data, or a feed that cannot be opened. */

@@ -10,6 +10,7 @@
 
 #include "client/data.h"
 #include "client/job_run.h"
+#include "client/job_source.h"
 #include "client/lane.h"
 #include "client/nouns.h"
 #include "client/render.h"
@@ -56,24 +57,6 @@ static bool generate_is_text(const generate *g) {
 
 /* ---- preparation ------------------------------------------------------------------------------
  */
-
-/* FILE, or the file of a job that the coordinator knows. */
-static mr_status generate_read_file(generate *g) {
-    const mr_invocation *invocation = g->client->invocation;
-    const char *name = mr_invocation_text(invocation, "job");
-    if ((name != NULL) == (invocation->argument_count > 0))
-        return MR_ERROR(INVALID_ARGUMENT, "generate needs either a job FILE or --job JOB");
-    if (name == NULL)
-        return mr_job_file_read(invocation->arguments[0], &g->file, NULL);
-    ProtobufCMessage *response = NULL;
-    Millrace__V1__JobRequest request = MILLRACE__V1__JOB_REQUEST__INIT;
-    request.job = (char *)(uintptr_t)name; /* only packed */
-    MR_TRY(mr_client_call(g->client, "Get", &request.base, &response));
-    const Millrace__V1__Job *job = (Millrace__V1__Job *)response;
-    mr_status status = mr_job_file_copy(name, job->job_file, job->base_directory, &g->file);
-    protobuf_c_message_free_unpacked(response, NULL);
-    return status;
-}
 
 static mr_status generate_add_prompt_token(generate *g, unsigned long token) {
     if (token >= g->vocab)
@@ -136,7 +119,7 @@ static mr_status generate_allocate(generate *g, const char *prompt) {
 
 static mr_status generate_prepare(generate *g) {
     const mr_invocation *invocation = g->client->invocation;
-    MR_TRY(generate_read_file(g));
+    MR_TRY(mr_job_source_read(g->client, &g->file));
     MR_TRY(mr_data_vocabulary(g->file.job, &g->vocab));
     g->settings = (mr_sample_settings){
         .temperature = mr_invocation_number(invocation, "temperature"),
@@ -344,7 +327,8 @@ static mr_status generate_run(generate *g) {
     const mr_invocation *invocation = g->client->invocation;
     const char *tag = mr_invocation_text(invocation, "checkpoint");
     MR_TRY(generate_prepare(g));
-    mr_job_run_submit submit = {.file = &g->file, .inference = true, .resume = tag ? tag : ""};
+    mr_job_run_submit submit = {
+        .file = &g->file, .mode = MR_JOB_MODE_INFERENCE, .resume = tag ? tag : ""};
     MR_TRY(mr_job_run_init(&g->run, g->client));
     MR_TRY(mr_job_run_start(&g->run, &submit));
     for (size_t i = 0; mr_invocation_given(invocation, "prompt") && i < g->prompt_count; i++)

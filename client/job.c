@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* job.c: jobs of the coordinator: submit, list, get, follow, steer. */
 #include <stdio.h>
+#include <string.h>
 
 #include "client/job_run.h"
 #include "client/job_view.h"
 #include "client/nouns.h"
 #include "client/progress.h"
+#include "daemon/base/alloc.h"
 #include "daemon/base/clock.h"
 
 mr_status mr_command_job_submit(mr_client *client) {
@@ -48,12 +50,11 @@ mr_status mr_command_job_list(mr_client *client) {
     return mr_render_list(client, &mr_job_list_view, jobs);
 }
 
-/* One call that takes a job and gives it back; prints it. */
-static mr_status job_call(mr_client *client, const char *method, const char *job_name, bool text) {
+/* One call whose answer is a job; prints it. */
+static mr_status job_ask(mr_client *client, const char *method, const ProtobufCMessage *request,
+                         bool text) {
     ProtobufCMessage *response = NULL;
-    Millrace__V1__JobRequest request = MILLRACE__V1__JOB_REQUEST__INIT;
-    request.job = (char *)(uintptr_t)job_name; /* only packed */
-    MR_TRY(mr_client_call(client, method, &request.base, &response));
+    MR_TRY(mr_client_call(client, method, request, &response));
     json_t *item = mr_job_view_job((Millrace__V1__Job *)response, text);
     protobuf_c_message_free_unpacked(response, NULL);
     json_t *stages = json_incref(json_object_get(item, "stages"));
@@ -65,6 +66,13 @@ static mr_status job_call(mr_client *client, const char *method, const char *job
     }
     json_decref(stages);
     return status;
+}
+
+/* The same for a call that only names a job. */
+static mr_status job_call(mr_client *client, const char *method, const char *job_name, bool text) {
+    Millrace__V1__JobRequest request = MILLRACE__V1__JOB_REQUEST__INIT;
+    request.job = (char *)(uintptr_t)job_name; /* only packed */
+    return job_ask(client, method, &request.base, text);
 }
 
 mr_status mr_command_job_get(mr_client *client) {
@@ -81,6 +89,24 @@ mr_status mr_command_job_resume(mr_client *client) {
 
 mr_status mr_command_job_cancel(mr_client *client) {
     return job_call(client, "Cancel", client->invocation->arguments[0], false);
+}
+
+mr_status mr_command_job_set(mr_client *client) {
+    const char *change = client->invocation->arguments[1];
+    const char *equals = strchr(change, '=');
+    if (equals == NULL || equals == change || equals[1] == '\0')
+        return MR_ERROR(INVALID_ARGUMENT, "\"%.80s\" is not of the form KEY=VALUE", change);
+    char *key = mr_strdup(change);
+    if (key == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a key of %zu letters", strlen(change));
+    key[equals - change] = '\0';
+    Millrace__V1__SetRequest request = MILLRACE__V1__SET_REQUEST__INIT;
+    request.job = (char *)(uintptr_t)client->invocation->arguments[0]; /* only packed */
+    request.key = key;
+    request.value = (char *)(uintptr_t)(equals + 1);
+    mr_status status = job_ask(client, "Set", &request.base, false);
+    mr_free(key);
+    return status;
 }
 
 /* Follows to the end, with or without its steps. */

@@ -43,7 +43,8 @@ static json_t *validate_json(const char *path, const mr_job_errors *errors,
 static mr_status validate_file(const char *path, mr_job_file *file, mr_job_errors *errors) {
     mr_plan *plan = NULL;
     MR_TRY(mr_job_file_read(path, file, errors));
-    mr_status status = mr_job_check_runnable(file->job, file->job->loss != MR_LOSS_NONE);
+    mr_status status = mr_job_check_runnable(
+        file->job, file->job->loss == MR_LOSS_NONE ? MR_JOB_MODE_INFERENCE : MR_JOB_MODE_TRAIN);
     if (mr_status_is_ok(status))
         status = mr_plan_make(file->job, false, &plan);
     mr_plan_destroy(plan);
@@ -145,6 +146,19 @@ static void plan_print_groups(const mr_plan *plan) {
     }
 }
 
+/* What pipeline.zero_stage 1 spares each rank of a stage, the one that holds the most. */
+static void plan_print_split(const mr_plan *plan) {
+    char bytes[32];
+    if (plan->job->zero_stage == 0)
+        return;
+    printf("optimizer state split over %zu replicas; less on each rank:", plan->job->data);
+    for (size_t s = 0; s < plan->stage_count; s++) {
+        mr_render_bytes((double)plan->stages[s].zero_saved_bytes, bytes, sizeof(bytes));
+        printf("%s %s", s == 0 ? "" : ",", bytes);
+    }
+    putchar('\n');
+}
+
 static void plan_print_table(const mr_plan *plan) {
     const mr_job *job = plan->job;
     size_t parameters = 0;
@@ -166,6 +180,7 @@ static void plan_print_table(const mr_plan *plan) {
     json_decref(rows);
     putchar('\n');
     plan_print_groups(plan);
+    plan_print_split(plan);
     for (size_t s = 0; s < plan->stage_count; s++) {
         char *text = NULL;
         if (mr_status_is_ok(mr_schedule_text(&plan->schedules[s], &text)))

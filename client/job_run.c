@@ -28,8 +28,7 @@ mr_status mr_job_submit(mr_client *client, const mr_job_run_submit *submit,
     Millrace__V1__SubmitRequest request = MILLRACE__V1__SUBMIT_REQUEST__INIT;
     request.job_file = submit->file->text;
     request.base_directory = submit->file->base_directory;
-    request.mode = submit->inference ? MILLRACE__V1__JOB_MODE__JOB_MODE_INFERENCE
-                                     : MILLRACE__V1__JOB_MODE__JOB_MODE_TRAIN;
+    request.mode = (Millrace__V1__JobMode)submit->mode;
     request.request_id = request_id;
     if (submit->resume != NULL && submit->resume[0] != '\0')
         request.resume_tag = (char *)(uintptr_t)submit->resume; /* only packed */

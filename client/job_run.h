@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* job_run.h: one job that a command follows to its end, whether it submitted it (train, generate)
- * or only watches: the event queue, the Watch stream, Ctrl-C and the order of ending.
+/* job_run.h: one job that a command follows to its end, whether it submitted it (train, generate,
+ * eval) or only watches: the event queue, the Watch stream, Ctrl-C and the order of ending.
  *
  *     init, then start or follow
  *     while (!mr_job_run_over(run) || streams of the caller are open)
@@ -38,7 +38,7 @@ typedef struct mr_job_run {
 
 typedef struct mr_job_run_submit {
     const mr_job_file *file;
-    bool inference;
+    mr_job_mode mode;
     const char *resume; /* NULL: from step 0; "": the newest checkpoint; else a tag */
 } mr_job_run_submit;
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "client/watch.h"
+#include "daemon/model/job.h"
 
 /* ---- cells of tables that join several values ------------------------------------------------ */
 
@@ -184,8 +185,9 @@ static json_t *view_job_groups(const Millrace__V1__Job *job) {
 }
 
 json_t *mr_job_view_job(const Millrace__V1__Job *job, bool text) {
-    const char *mode =
-        job->mode == MILLRACE__V1__JOB_MODE__JOB_MODE_INFERENCE ? "inference" : "train";
+    const char *mode = (unsigned)job->mode < MR_JOB_MODE_COUNT
+                           ? mr_job_mode_name((mr_job_mode)job->mode)
+                           : "unknown";
     json_t *item = json_pack(
         "{s:o, s:o, s:s, s:o, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "id",
         mr_render_string(job->id), "name", mr_render_string(job->name), "state",

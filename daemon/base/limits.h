@@ -39,6 +39,7 @@ enum {
     MR_LINK_CHUNK_BYTES_MAX = 16 << 20, /* a tensor is cut into frames of at most this */
     /* stage */
     MR_TIED_USES_MAX = 64,         /* layers of one stage that share a tied parameter */
+    MR_FEED_LOGITS_BYTES_MAX = 32 << 20, /* of one evaluated step, in one answer */
     MR_FEED_WINDOW_STEPS = 2,      /* steps whose microbatches may be here: one runs, one waits */
     MR_EXECUTOR_EVENTS_MAX = 256,  /* orders and reports between LOOP and EXEC */
     /* coordinator */

@@ -132,8 +132,12 @@ const char *mr_safetensors_metadata(const mr_safetensors_reader *reader, const c
 MR_MUST_CHECK mr_status mr_safetensors_read(const mr_safetensors_reader *reader,
                                             const mr_safetensors_tensor *tensor, uint64_t offset,
                                             void *out, size_t bytes);
-/* Reads the whole tensor wanted->name, which must have exactly wanted's dtype and shape, into out
- * (as many bytes as wanted has). DATA_LOSS E_CKPT_MISSING, E_CKPT_DTYPE, E_CKPT_SHAPE. */
+/* The tensor wanted->name, which must have exactly wanted's dtype and shape; borrowed from the
+ * reader. DATA_LOSS E_CKPT_MISSING, E_CKPT_DTYPE, E_CKPT_SHAPE. */
+MR_MUST_CHECK mr_status mr_safetensors_expect(const mr_safetensors_reader *reader,
+                                              const mr_safetensors_tensor *wanted,
+                                              const mr_safetensors_tensor **out_tensor);
+/* Reads it whole into out (as many bytes as wanted has). */
 MR_MUST_CHECK mr_status mr_safetensors_load(const mr_safetensors_reader *reader,
                                             const mr_safetensors_tensor *wanted, void *out);
 

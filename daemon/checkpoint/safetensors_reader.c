@@ -378,8 +378,9 @@ static void reader_shape_text(const mr_safetensors_tensor *tensor, char *out, si
         (void)snprintf(out + used, capacity - used, "]");
 }
 
-mr_status mr_safetensors_load(const mr_safetensors_reader *reader,
-                              const mr_safetensors_tensor *wanted, void *out) {
+mr_status mr_safetensors_expect(const mr_safetensors_reader *reader,
+                                const mr_safetensors_tensor *wanted,
+                                const mr_safetensors_tensor **out_tensor) {
     const mr_safetensors_tensor *tensor = mr_safetensors_find(reader, wanted->name);
     if (tensor == NULL)
         return READER_ERROR(reader, "E_CKPT_MISSING tensor=%.60s: not", wanted->name);
@@ -396,5 +397,13 @@ mr_status mr_safetensors_load(const mr_safetensors_reader *reader,
         return READER_ERROR(reader, "E_CKPT_SHAPE tensor=%.60s want=%s have=%s", wanted->name, want,
                             have);
     }
+    *out_tensor = tensor;
+    return MR_OK;
+}
+
+mr_status mr_safetensors_load(const mr_safetensors_reader *reader,
+                              const mr_safetensors_tensor *wanted, void *out) {
+    const mr_safetensors_tensor *tensor = NULL;
+    MR_TRY(mr_safetensors_expect(reader, wanted, &tensor));
     return mr_safetensors_read(reader, tensor, 0, out, (size_t)(tensor->end - tensor->begin));
 }

@@ -20,6 +20,7 @@ typedef enum mr_order {
     MR_ORDER_ABORT,
     MR_ORDER_RELEASE,
     MR_ORDER_SHUTDOWN,
+    MR_ORDER_SET,
     MR_ORDER_COUNT
 } mr_order;
 

@@ -21,7 +21,7 @@ static mr_status admission_take_tag(mr_admission *admission, const char *tag) {
                           "E_CKPT_MODEL want=%.16s have=%.16s: checkpoint %s is of a model with "
                           "other layers or another loss",
                           spec->model_hash, manifest.model_hash, tag);
-    else if (!spec->inference && strcmp(manifest.optimizer.type, optimizer) != 0)
+    else if (mr_job_mode_trains(spec->mode) && strcmp(manifest.optimizer.type, optimizer) != 0)
         status = MR_ERROR(FAILED_PRECONDITION,
                           "optimizer.type is %s but checkpoint %s has the state of %s", optimizer,
                           tag, manifest.optimizer.type);
@@ -34,7 +34,7 @@ static mr_status admission_take_newest(mr_admission *admission) {
     const mr_job_spec *spec = admission->spec;
     mr_catalog_entry newest;
     mr_status status = mr_catalog_newest(spec->checkpoint_dir, spec->name, NULL, NULL, &newest);
-    if (status.code == MR_CODE_NOT_FOUND && !spec->inference)
+    if (status.code == MR_CODE_NOT_FOUND && mr_job_mode_trains(spec->mode))
         return MR_OK; /* from step 0 */
     MR_TRY(status);
     return admission_take_tag(admission, newest.tag);
@@ -56,7 +56,7 @@ static mr_status admission_resume(const mr_admission_request *request, mr_admiss
 
 mr_status mr_admission_make(const mr_admission_request *request, mr_admission *out_admission) {
     mr_admission admission = {0};
-    MR_TRY(mr_job_spec_make(request->job_file, request->base_directory, request->inference,
+    MR_TRY(mr_job_spec_make(request->job_file, request->base_directory, request->mode,
                             &admission.spec));
     mr_status status = admission_resume(request, &admission);
     if (!mr_status_is_ok(status)) {

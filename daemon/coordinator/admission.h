@@ -11,7 +11,7 @@
 typedef struct mr_admission_request {
     const char *job_file;
     const char *base_directory;
-    bool inference;
+    mr_job_mode mode;
     const char *resume_tag; /* "" for none */
     bool resume_newest;
 } mr_admission_request;

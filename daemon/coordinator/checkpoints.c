@@ -99,7 +99,7 @@ static void commit_done(void *context) {
         MR_LOG(INFO, "checkpoint committed", MR_S("job", task->job_id), MR_S("tag", task->tag),
                MR_I("step", task->step), MR_I("bytes", task->bytes), MR_F("seconds", seconds));
         if (job != NULL)
-            mr_status_board_saved(coordinator, job, task->bytes, seconds);
+            mr_status_board_saved(coordinator, job, task->step, task->bytes, seconds);
     }
     mr_event event = {.kind = MR_EVENT_COMMIT, .job = task->job_id, .epoch = task->epoch};
     event.u.commit.tag = task->tag;

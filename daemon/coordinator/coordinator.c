@@ -74,10 +74,10 @@ static mr_status restored_spec(const mr_store_job *job, mr_job_spec **out_spec,
                                uint64_t *out_epoch_floor) {
     const mr_job_facts *facts = &job->facts;
     if (mr_job_state_is_final(facts->state))
-        return mr_job_spec_ended(facts->name, job->job_file, job->base_directory, facts->inference,
+        return mr_job_spec_ended(facts->name, job->job_file, job->base_directory, facts->mode,
                                  out_spec);
     mr_status status =
-        mr_job_spec_make(job->job_file, job->base_directory, facts->inference, out_spec);
+        mr_job_spec_make(job->job_file, job->base_directory, facts->mode, out_spec);
     if (mr_status_is_ok(status) && (*out_spec)->checkpoint_dir[0] != '\0') {
         mr_status seen = mr_catalog_epoch((*out_spec)->checkpoint_dir, out_epoch_floor);
         (void)seen; /* a folder that cannot be read will fail the job when it starts */
@@ -106,7 +106,7 @@ static mr_status restored_add(void *context, const mr_store_job *job) {
     item->status = restored_spec(job, &item->spec, &item->epoch_floor);
     if (!mr_status_is_ok(item->status))
         MR_TRY(mr_job_spec_ended(job->facts.name, job->job_file, job->base_directory,
-                                 job->facts.inference, &item->spec));
+                                 job->facts.mode, &item->spec));
     restored->count++;
     return MR_OK;
 }

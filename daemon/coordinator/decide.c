@@ -187,7 +187,7 @@ static void report_paused(mr_job_record *job, uint32_t rank, const mr_event *eve
 static void report_finished(mr_decision *decision, mr_job_record *job, uint32_t rank,
                             const mr_event *event) {
     bool runs = job->facts.state == MR_JOB_RUNNING || job->facts.state == MR_JOB_DRAINING;
-    if (!runs || job->ranks[rank].finished || (job->spec->inference && rank != 0))
+    if (!runs || job->ranks[rank].finished || (!mr_job_mode_trains(job->spec->mode) && rank != 0))
         return;
     job->ranks[rank].finished = true;
     if (!job->finishing)
@@ -384,6 +384,8 @@ static void event_release(const mr_event *event) {
         mr_job_spec_destroy(event->u.submit.owned_spec);
     else if (event->kind == MR_EVENT_RESTORE)
         mr_job_spec_destroy(event->u.restore.owned_spec);
+    else if (event->kind == MR_EVENT_SET)
+        mr_job_spec_destroy(event->u.set.owned_spec);
 }
 
 static mr_status decide_dispatch(mr_decision *decision, const mr_event *event) {
@@ -419,6 +421,9 @@ static mr_status decide_dispatch(mr_decision *decision, const mr_event *event) {
         return MR_OK;
     case MR_EVENT_SAVE:
         mr_requests_save(decision, event);
+        return MR_OK;
+    case MR_EVENT_SET:
+        mr_requests_set(decision, event);
         return MR_OK;
     case MR_EVENT_DRAIN:
         mr_requests_drain(decision, event);

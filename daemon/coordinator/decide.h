@@ -79,6 +79,7 @@ typedef enum mr_event_kind {
     MR_EVENT_RESUME,
     MR_EVENT_CANCEL,
     MR_EVENT_SAVE,
+    MR_EVENT_SET,
     MR_EVENT_DRAIN,
     /* DISK */
     MR_EVENT_COMMIT,
@@ -145,6 +146,10 @@ typedef struct mr_event {
             const char *tag; /* "" for step-N */
             bool tag_taken;  /* a checkpoint of that tag stands in the job's folder */
         } save;
+        struct {
+            mr_job_spec *owned_spec; /* the job with its new settings; consumed */
+            const char *old_file;    /* what they were made of */
+        } set;
         struct {
             const char *member_id;
         } drain;

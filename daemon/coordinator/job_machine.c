@@ -300,9 +300,9 @@ static void machine_advance_starting(mr_decision *decision, mr_job_record *job) 
 
 /* Every rank has taken the last step: the job has succeeded when its last checkpoint stands. */
 static void machine_advance_finishing(mr_decision *decision, mr_job_record *job) {
-    bool inference = job->spec->inference;
+    bool trains = mr_job_mode_trains(job->spec->mode);
     uint32_t laggard =
-        inference ? (uint32_t)job->spec->rank_count : machine_laggard(job, rank_is_finished);
+        trains ? machine_laggard(job, rank_is_finished) : (uint32_t)job->spec->rank_count;
     bool late = decision->now_ms >= job->deadline_ms;
     if (laggard < job->spec->rank_count) {
         if (late)

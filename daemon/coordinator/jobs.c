@@ -133,7 +133,7 @@ mr_job_record *mr_jobs_find(const mr_jobs *jobs, uint64_t number) {
 mr_job_record *mr_jobs_find_active(const mr_jobs *jobs, const char *name) {
     for (size_t i = jobs->count; i > 0; i--) {
         mr_job_record *record = jobs->records[i - 1];
-        if (!record->facts.inference && !mr_job_state_is_final(record->facts.state) &&
+        if (mr_job_mode_trains(record->facts.mode) && !mr_job_state_is_final(record->facts.state) &&
             strcmp(record->facts.name, name) == 0)
             return record;
     }

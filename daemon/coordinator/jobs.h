@@ -45,7 +45,7 @@ typedef struct mr_job_facts {
     uint64_t number; /* order of submission, never used twice */
     char id[MR_COORDINATOR_ID_BYTES];
     char name[MR_NAME_BYTES];
-    bool inference;
+    mr_job_mode mode;
     mr_job_state state;
     char reason[MR_STATUS_TEXT_BYTES];
     uint64_t epoch;

@@ -33,8 +33,7 @@ static void reply_facts(Millrace__V1__Job *message, const mr_job_record *job, bo
     message->name = borrow(facts->name);
     message->state = (Millrace__V1__JobState)facts->state;
     message->reason = borrow(facts->reason);
-    message->mode = facts->inference ? MILLRACE__V1__JOB_MODE__JOB_MODE_INFERENCE
-                                     : MILLRACE__V1__JOB_MODE__JOB_MODE_TRAIN;
+    message->mode = (Millrace__V1__JobMode)facts->mode;
     message->epoch = facts->epoch;
     message->step = facts->step;
     message->total_steps = facts->total_steps;
@@ -196,8 +195,7 @@ static mr_status order_prepare(mr_reply_order *reply, const mr_coordinator_state
     prepare->epoch = action->epoch;
     prepare->job_file = borrow(job->spec->job_file);
     prepare->base_directory = borrow(job->spec->base_directory);
-    prepare->mode = job->facts.inference ? MILLRACE__V1__JOB_MODE__JOB_MODE_INFERENCE
-                                         : MILLRACE__V1__JOB_MODE__JOB_MODE_TRAIN;
+    prepare->mode = (Millrace__V1__JobMode)job->facts.mode;
     prepare->rank = action->rank;
     prepare->checkpoint_path = borrow(job->facts.checkpoint_path);
     prepare->schedule_hash = borrow(job->spec->schedule_hash);
@@ -302,6 +300,10 @@ mr_status mr_reply_order_init(mr_reply_order *reply, const mr_coordinator_state 
         millrace__v1__shutdown__init(&reply->shutdown);
         reply->message.order_case = MILLRACE__V1__STAGE_ORDER__ORDER_SHUTDOWN;
         reply->message.shutdown = &reply->shutdown;
+        break;
+    case MR_ORDER_SET:
+        ORDER_PLAIN(set, SET, millrace__v1__set__init);
+        reply->set.activation_checkpoint_interval = action->job->spec->job->checkpoint_interval;
         break;
     case MR_ORDER_COUNT:
         MR_ASSERT(!"an order of no kind");

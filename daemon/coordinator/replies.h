@@ -40,6 +40,7 @@ typedef struct mr_reply_order {
     Millrace__V1__Abort abort;
     Millrace__V1__Release release;
     Millrace__V1__Shutdown shutdown;
+    Millrace__V1__Set set;
     Millrace__V1__Peer *peers;
     Millrace__V1__Peer **peer_pointers;
     Millrace__V1__GroupId *group_ids;

@@ -27,7 +27,8 @@ struct mr_request {
     char *json;
     char dir[MR_PATH_BYTES];
     char job_name[MR_NAME_BYTES];
-    char *job_file; /* of a job whose folder is not known */
+    mr_job_mode mode;
+    char *job_file; /* of a job whose folder is not known, or that is changed */
     char *base_directory;
     mr_catalog_entry *entries;
     size_t entry_count;

@@ -16,7 +16,7 @@ static void submit_facts(const mr_decision *decision, const mr_event *event, mr_
     const mr_job_spec *spec = event->u.submit.owned_spec;
     *out = (mr_job_facts){
         .number = decision->state->job_last + 1,
-        .inference = spec->inference,
+        .mode = spec->mode,
         .state = MR_JOB_QUEUED,
         .step = event->u.submit.start_step,
         .start_step = event->u.submit.start_step,
@@ -41,11 +41,11 @@ static mr_status submit_check(const mr_decision *decision, const mr_event *event
     if (state->store_error[0] != '\0')
         return MR_ERROR(UNAVAILABLE, "the job cannot be stored now: %s", state->store_error);
     const mr_job_record *other =
-        spec->inference ? NULL : mr_jobs_find_active(&state->jobs, spec->name);
+        mr_job_mode_trains(spec->mode) ? mr_jobs_find_active(&state->jobs, spec->name) : NULL;
     if (other != NULL)
         return MR_ERROR(ALREADY_EXISTS, "name \"%s\" is held by job %s, which is %s", spec->name,
                         other->facts.id, mr_job_state_name(other->facts.state));
-    if (!spec->inference && event->u.submit.start_step > spec->total_steps)
+    if (mr_job_mode_trains(spec->mode) && event->u.submit.start_step > spec->total_steps)
         return MR_ERROR(FAILED_PRECONDITION,
                         "the checkpoint is at step %" PRIu64
                         " and lr_schedule.total_steps is %" PRIu64,
@@ -190,6 +190,45 @@ void mr_requests_save(mr_decision *decision, const mr_event *event) {
     }
     if (paused)
         mr_job_machine_set(decision, job, MR_JOB_CHECKPOINTING, "saving on request");
+}
+
+/* Settings are part of the job's file from here on, so that its next start has them, too. Only rank
+ * 0 is told: it picks the boundary, and the others learn it there. */
+static mr_status set_check(const mr_job_record *job, const mr_event *event) {
+    mr_job_state state = job->facts.state;
+    bool stands = state == MR_JOB_QUEUED || state == MR_JOB_RUNNING || state == MR_JOB_PAUSED ||
+                  state == MR_JOB_CHECKPOINTING;
+    if (!stands || job->finishing)
+        return MR_ERROR(FAILED_PRECONDITION,
+                        "job %s is %s; only a job that is queued, runs or is paused, before its "
+                        "last step, can be changed",
+                        job->facts.id, mr_job_state_name(state));
+    if (strcmp(job->spec->job_file, event->u.set.old_file) != 0)
+        return MR_ERROR(ABORTED, "job %s was changed by somebody else meanwhile; try again",
+                        job->facts.id);
+    return MR_OK;
+}
+
+void mr_requests_set(mr_decision *decision, const mr_event *event) {
+    mr_job_spec *spec = event->u.set.owned_spec;
+    mr_job_record *job = request_job(decision, event);
+    mr_status status = job == NULL ? MR_OK : set_check(job, event);
+    if (job == NULL || !mr_status_is_ok(status)) {
+        mr_job_spec_destroy(spec);
+        if (job != NULL)
+            mr_decision_answer_error(decision, event->request, status);
+        return;
+    }
+    MR_ASSERT(spec->rank_count == job->spec->rank_count);
+    mr_job_spec_destroy(job->spec);
+    job->spec = spec;
+    mr_decision_store(decision, job);
+    if (job->facts.state != MR_JOB_QUEUED) {
+        mr_action *order = mr_decision_order(decision, job, 0, MR_ORDER_SET);
+        if (order != NULL)
+            order->job = job;
+    }
+    mr_decision_answer_job(decision, event->request, job);
 }
 
 /* ---- drain ----------------------------------------------------------------------------------- */

@@ -13,6 +13,7 @@ void mr_requests_pause(mr_decision *decision, const mr_event *event);
 void mr_requests_resume(mr_decision *decision, const mr_event *event);
 void mr_requests_cancel(mr_decision *decision, const mr_event *event);
 void mr_requests_save(mr_decision *decision, const mr_event *event);
+void mr_requests_set(mr_decision *decision, const mr_event *event);
 void mr_requests_drain(mr_decision *decision, const mr_event *event);
 
 #endif

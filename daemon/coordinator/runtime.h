@@ -94,7 +94,7 @@ void mr_status_board_tick(mr_coordinator *coordinator, int64_t now_ms);
 void mr_status_board_step(mr_coordinator *coordinator, const mr_job_record *job);
 void mr_status_board_save_failed(mr_coordinator *coordinator, const mr_job_record *job,
                                  mr_status why);
-void mr_status_board_saved(mr_coordinator *coordinator, const mr_job_record *job, uint64_t bytes,
-                           double seconds);
+void mr_status_board_saved(mr_coordinator *coordinator, const mr_job_record *job, uint64_t step,
+                           uint64_t bytes, double seconds);
 
 #endif

@@ -158,9 +158,36 @@ static int file_compare(const void *left, const void *right) {
     return strcmp(a->name, b->name);
 }
 
-/* One list, sorted by name. Replicas of a stage may each report the same file; then it must be the
- * same bytes. */
-static mr_status save_merge(mr_job_save *save) {
+/* Layers whose weights are in the sorted list: those before the first '-' of a name. */
+static size_t save_count_layers(const mr_job_save *save) {
+    size_t count = 0;
+    size_t last_bytes = 0;
+    const char *last = "";
+    for (size_t i = 0; i < save->file_count; i++) {
+        const char *name = save->files[i].name;
+        size_t bytes = strcspn(name, "-");
+        if (strstr(name, "-model_states") == NULL)
+            continue;
+        count += bytes != last_bytes || strncmp(name, last, bytes) != 0;
+        last = name;
+        last_bytes = bytes;
+    }
+    return count;
+}
+
+/* The replicas of a stage share its layers out: what one of them leaves to the others must be with
+ * them, whatever build they are of. */
+static mr_status save_check_layers(const mr_job_record *job, const mr_job_save *save) {
+    size_t wanted = job->spec->saved_layers;
+    size_t found = save_count_layers(save);
+    if (wanted != 0 && found != wanted)
+        return MR_ERROR(DATA_LOSS, "the ranks wrote weights of %zu layers; the job has %zu", found,
+                        wanted);
+    return MR_OK;
+}
+
+/* One list, sorted by name. A file that two ranks report must be the same bytes. */
+static mr_status save_merge(const mr_job_record *job, mr_job_save *save) {
     if (save->file_count == 0)
         return MR_ERROR(DATA_LOSS, "no stage reported a file");
     qsort(save->files, save->file_count, sizeof(save->files[0]), file_compare);
@@ -176,14 +203,14 @@ static mr_status save_merge(mr_job_save *save) {
             return MR_ERROR(DATA_LOSS, "two stages report different bytes for %s", file->name);
     }
     save->file_count = kept;
-    return MR_OK;
+    return save_check_layers(job, save);
 }
 
 /* Every rank has reported in this epoch: the only place from which a manifest is committed. */
 static void save_complete(mr_decision *decision, mr_job_record *job, mr_job_save *save) {
     MR_ASSERT(save->reported_count == job->spec->rank_count);
     if (save->error[0] == '\0') {
-        mr_status merged = save_merge(save);
+        mr_status merged = save_merge(job, save);
         if (!mr_status_is_ok(merged))
             save_error(save, merged);
     }

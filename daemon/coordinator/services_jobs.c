@@ -3,7 +3,9 @@
  */
 #include <string.h>
 
+#include "daemon/base/alloc.h"
 #include "daemon/coordinator/services.h"
+#include "daemon/model/yaml_edit.h"
 
 /* ---- what asks for a decision ---------------------------------------------------------------- */
 
@@ -14,7 +16,7 @@ static void submit_work(void *context) {
     const mr_admission_request wanted = {
         .job_file = message->job_file,
         .base_directory = message->base_directory,
-        .inference = message->mode == MILLRACE__V1__JOB_MODE__JOB_MODE_INFERENCE,
+        .mode = (mr_job_mode)message->mode,
         .resume_tag = message->resume_tag,
         .resume_newest = message->resume_newest,
     };
@@ -106,6 +108,54 @@ static void request_save(mr_request *request) {
     mr_request_to_disk(request, save_work, save_done);
 }
 
+/* DISK. The job's file with the new value, read as a new job would be. */
+static void set_work(void *context) {
+    mr_request *request = context;
+    const Millrace__V1__SetRequest *message = (Millrace__V1__SetRequest *)request->message;
+    const mr_yaml_change change = {.path = "/pipeline/activation_checkpoint_interval",
+                                   .value = message->value};
+    char *text = NULL;
+    request->status = mr_yaml_edit(request->job_file, &change, 1, &text);
+    if (mr_status_is_ok(request->status))
+        request->status = mr_job_spec_make(text, request->base_directory, request->mode,
+                                           &request->admission.spec);
+    mr_free(text);
+}
+
+/* LOOP. */
+static void set_done(void *context) {
+    mr_request *request = context;
+    if (!mr_request_is_back(request))
+        return;
+    const Millrace__V1__SetRequest *message = (Millrace__V1__SetRequest *)request->message;
+    mr_event event = {.kind = MR_EVENT_SET, .job = message->job, .request = request->number};
+    event.u.set.owned_spec = request->admission.spec;
+    event.u.set.old_file = request->job_file;
+    request->admission.spec = NULL;
+    mr_runtime_take(request->coordinator, &event);
+}
+
+static void request_set(mr_request *request) {
+    static const char settable[] = "pipeline.activation_checkpoint_interval";
+    const Millrace__V1__SetRequest *message = (Millrace__V1__SetRequest *)request->message;
+    const mr_job_record *job = mr_request_job(request, message->job);
+    if (job == NULL)
+        return;
+    if (strcmp(message->key, settable) != 0) {
+        mr_request_fail(request, MR_ERROR(INVALID_ARGUMENT,
+                                          "key is \"%.64s\"; a job's %s alone can be changed",
+                                          message->key, settable));
+        return;
+    }
+    request->mode = job->facts.mode;
+    request->job_file = mr_strdup(job->spec->job_file);
+    request->base_directory = mr_strdup(job->spec->base_directory);
+    if (request->job_file == NULL || request->base_directory == NULL)
+        mr_request_fail(request, MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the job's text"));
+    else
+        mr_request_to_disk(request, set_work, set_done);
+}
+
 static void request_drain(mr_request *request) {
     const Millrace__V1__DrainStageRequest *message =
         (Millrace__V1__DrainStageRequest *)request->message;
@@ -126,6 +176,7 @@ static void request_drain(mr_request *request) {
     X(Pause, request_pause)                                                                        \
     X(Resume, request_resume)                                                                      \
     X(Cancel, request_cancel)                                                                      \
+    X(Set, request_set)                                                                            \
     X(SaveCheckpoint, request_save)                                                                \
     X(ListCheckpoints, mr_service_list_checkpoints)                                                \
     X(OpenFeed, mr_service_open_feed)                                                              \

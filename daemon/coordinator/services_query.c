@@ -219,7 +219,8 @@ void mr_service_open_feed(mr_request *request) {
 static mr_status list_checkpoints(mr_request *request) {
     if (request->job_file != NULL) {
         mr_job_spec *spec = NULL;
-        MR_TRY(mr_job_spec_make(request->job_file, request->base_directory, false, &spec));
+        MR_TRY(mr_job_spec_make(request->job_file, request->base_directory, MR_JOB_MODE_TRAIN,
+                                &spec));
         memcpy(request->dir, spec->checkpoint_dir, sizeof(request->dir));
         mr_job_spec_destroy(spec);
     }

@@ -8,7 +8,7 @@
 #include "daemon/plan/plan.h"
 
 bool mr_job_spec_saves(const mr_job_spec *spec) {
-    return !spec->inference && spec->checkpoint_dir[0] != '\0';
+    return mr_job_mode_trains(spec->mode) && spec->checkpoint_dir[0] != '\0';
 }
 
 void mr_job_spec_destroy(mr_job_spec *spec) {
@@ -25,12 +25,12 @@ void mr_job_spec_destroy(mr_job_spec *spec) {
 }
 
 mr_status mr_job_spec_ended(const char *name, const char *job_file, const char *base_directory,
-                            bool inference, mr_job_spec **out_spec) {
+                            mr_job_mode mode, mr_job_spec **out_spec) {
     mr_job_spec *spec = mr_alloc(sizeof(*spec));
     if (spec == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the job");
     (void)snprintf(spec->name, sizeof(spec->name), "%s", name); /* cut where it is too long */
-    spec->inference = inference;
+    spec->mode = mode;
     spec->job_file = mr_strdup(job_file);
     spec->base_directory = mr_strdup(base_directory);
     if (spec->job_file == NULL || spec->base_directory == NULL) {
@@ -90,35 +90,41 @@ static mr_status spec_take_plan(mr_job_spec *spec, const mr_plan *plan) {
     spec->group_count = plan->group_count;
     for (size_t i = 0; i < plan->group_count; i++)
         MR_TRY(spec_add_group(&spec->groups[i], &plan->groups[i]));
+    for (size_t layer = 0; layer < plan->job->layer_count; layer++)
+        spec->saved_layers += plan->layers[layer].parameter_count > 0;
     memcpy(spec->schedule_hash, plan->schedule_hash, sizeof(spec->schedule_hash));
+    spec->bubble_planned = plan->bubble_predicted;
     return MR_OK;
 }
 
 static mr_status spec_take_job(mr_job_spec *spec, const mr_job *job) {
-    spec->total_steps = spec->inference ? 0 : job->total_steps;
+    spec->total_steps = mr_job_mode_trains(spec->mode) ? job->total_steps : 0;
     memcpy(spec->model_hash, job->model_hash, sizeof(spec->model_hash));
     spec->checkpoint_keep = job->checkpoint_keep;
+    spec->checkpoint_every_steps = job->checkpoint_every_steps;
     spec->samples_per_step = (uint64_t)job->micro_batch_size * job->micro_batches * job->data;
     if (job->checkpoint_dir[0] == '\0')
         return MR_OK;
     return mr_job_resolve_path(spec->base_directory, job->checkpoint_dir, spec->checkpoint_dir);
 }
 
-mr_status mr_job_spec_make(const char *job_file, const char *base_directory, bool inference,
+mr_status mr_job_spec_make(const char *job_file, const char *base_directory, mr_job_mode mode,
                            mr_job_spec **out_spec) {
     mr_status status = MR_OK;
     mr_job *job = NULL;
     mr_plan *plan = NULL;
     mr_job_spec *spec = NULL;
+    if ((unsigned)mode >= MR_JOB_MODE_COUNT)
+        return MR_ERROR(INVALID_ARGUMENT, "mode is %d; it must be 0 to %d", (int)mode,
+                        MR_JOB_MODE_COUNT - 1);
     if (base_directory[0] != '\0' && base_directory[0] != '/')
         return MR_ERROR(INVALID_ARGUMENT, "base_directory is \"%.100s\"; it must be absolute",
                         base_directory);
     MR_TRY_GOTO(status, mr_job_parse(job_file, strlen(job_file), &job, NULL), out);
-    MR_TRY_GOTO(status, mr_job_check_runnable(job, !inference), out);
-    if (inference)
-        mr_job_become_inference(job);
-    MR_TRY_GOTO(status, mr_plan_make(job, inference, &plan), out);
-    MR_TRY_GOTO(status, mr_job_spec_ended(job->name, job_file, base_directory, inference, &spec),
+    MR_TRY_GOTO(status, mr_job_check_runnable(job, mode), out);
+    mr_job_become(job, mode);
+    MR_TRY_GOTO(status, mr_plan_make(job, !mr_job_mode_trains(mode), &plan), out);
+    MR_TRY_GOTO(status, mr_job_spec_ended(job->name, job_file, base_directory, mode, &spec),
                 out);
     MR_TRY_GOTO(status, spec_take_plan(spec, plan), out);
     MR_TRY_GOTO(status, spec_take_job(spec, job), out);

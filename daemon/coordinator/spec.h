@@ -31,10 +31,10 @@ typedef struct mr_spec_group {
 
 typedef struct mr_job_spec {
     char name[MR_NAME_BYTES];
-    bool inference;
+    mr_job_mode mode;
     char *job_file;       /* owned; as it was sent */
     char *base_directory; /* owned */
-    uint64_t total_steps; /* 0 for inference */
+    uint64_t total_steps; /* 0 without training */
     size_t rank_count;    /* members it needs; 0 in the spec of a job that has ended */
     mr_spec_rank *ranks;
     size_t group_count;
@@ -43,17 +43,20 @@ typedef struct mr_job_spec {
     char model_hash[MR_SHA256_HEX_BYTES];
     char checkpoint_dir[MR_PATH_BYTES]; /* absolute; "" for none */
     uint64_t checkpoint_keep;           /* 0: all */
+    uint64_t checkpoint_every_steps;    /* 0: only at the end and on request */
+    size_t saved_layers; /* layers that a checkpoint has weights of; 0: not known */
     uint64_t samples_per_step;
+    double bubble_planned; /* share of a step in which devices wait, by the plan */
     mr_job *job; /* owned; NULL in tests and in the spec of a job that has ended */
 } mr_job_spec;
 
 /* Reads and plans a job file. INVALID_ARGUMENT: the job file's first error, or what cannot be
  * planned. Owner frees with mr_job_spec_destroy. */
 MR_MUST_CHECK mr_status mr_job_spec_make(const char *job_file, const char *base_directory,
-                                         bool inference, mr_job_spec **out_spec);
+                                         mr_job_mode mode, mr_job_spec **out_spec);
 /* Of a job that is over: name, texts and folder, without topology. */
 MR_MUST_CHECK mr_status mr_job_spec_ended(const char *name, const char *job_file,
-                                          const char *base_directory, bool inference,
+                                          const char *base_directory, mr_job_mode mode,
                                           mr_job_spec **out_spec);
 /* NULL is fine. */
 void mr_job_spec_destroy(mr_job_spec *spec);

@@ -41,7 +41,7 @@ static json_t *board_job(const mr_coordinator *coordinator, const mr_job_record 
         "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:s, "
         "s:o}",
         "id", facts->id, "name", facts->name, "state", mr_job_state_name(facts->state), "reason",
-        facts->reason, "mode", facts->inference ? "inference" : "train", "epoch",
+        facts->reason, "mode", mr_job_mode_name(facts->mode), "epoch",
         (json_int_t)facts->epoch, "step", (json_int_t)facts->step, "total_steps",
         (json_int_t)facts->total_steps, "loss", facts->result.loss, "grad_norm",
         facts->result.gradient_norm, "lr", facts->result.learning_rate, "tokens_per_second",
@@ -100,6 +100,23 @@ static void board_publish(mr_coordinator *coordinator, int64_t now_ms) {
 
 /* ---- gauges ---------------------------------------------------------------------------------- */
 
+/* What a job is measured against: its plan, and how often it is to be saved. */
+static void board_plan_gauges(mr_metrics *metrics, const mr_job_record *job) {
+    const mr_job_spec *spec = job->spec;
+    const char *id = job->facts.id;
+    if (!mr_job_mode_trains(job->facts.mode) || spec->rank_count == 0)
+        return;
+    mr_series_set(mr_metrics_series(metrics, MR_METRIC_PIPELINE_PLANNED_BUBBLE, id),
+                  spec->bubble_planned);
+    if (spec->checkpoint_every_steps == 0)
+        return;
+    mr_series_set(mr_metrics_series(metrics, MR_METRIC_CHECKPOINT_INTERVAL, id),
+                  (double)spec->checkpoint_every_steps);
+    mr_series *saved = mr_metrics_series(metrics, MR_METRIC_CHECKPOINT_LAST_STEP, id);
+    if (mr_series_value(saved) < (double)job->facts.start_step)
+        mr_series_set(saved, (double)job->facts.start_step);
+}
+
 static void board_job_gauges(mr_metrics *metrics, const mr_job_record *job) {
     const mr_job_facts *facts = &job->facts;
     for (mr_job_state state = MR_JOB_QUEUED; state < MR_JOB_STATE_COUNT; state++)
@@ -109,6 +126,7 @@ static void board_job_gauges(mr_metrics *metrics, const mr_job_record *job) {
     mr_series_set(mr_metrics_series(metrics, MR_METRIC_JOB_STEP, facts->id), (double)facts->step);
     mr_series_set(mr_metrics_series(metrics, MR_METRIC_JOB_TARGET_STEPS, facts->id),
                   (double)facts->total_steps);
+    board_plan_gauges(metrics, job);
 }
 
 /* Jobs of long ago have no series: their labels would only grow. */
@@ -191,12 +209,14 @@ void mr_status_board_save_failed(mr_coordinator *coordinator, const mr_job_recor
                   1);
 }
 
-void mr_status_board_saved(mr_coordinator *coordinator, const mr_job_record *job, uint64_t bytes,
-                           double seconds) {
+void mr_status_board_saved(mr_coordinator *coordinator, const mr_job_record *job, uint64_t step,
+                           uint64_t bytes, double seconds) {
     mr_metrics *metrics = coordinator->metrics;
     mr_series_observe(mr_metrics_series(metrics, MR_METRIC_CHECKPOINT_DURATION, "commit"), seconds);
     mr_series_set(mr_metrics_series(metrics, MR_METRIC_CHECKPOINT_SIZE, job->facts.id),
                   (double)bytes);
+    mr_series_set(mr_metrics_series(metrics, MR_METRIC_CHECKPOINT_LAST_STEP, job->facts.id),
+                  (double)step);
     mr_series_set(mr_metrics_series(metrics, MR_METRIC_CHECKPOINT_LAST_SUCCESS, job->facts.id),
                   (double)mr_clock_wall_ms() / 1000);
 }

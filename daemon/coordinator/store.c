@@ -16,7 +16,7 @@
 #include "daemon/base/alloc.h"
 #include "daemon/base/fault.h"
 
-enum { STORE_SCHEMA = 1, STORE_BUSY_MS = 1000 };
+enum { STORE_SCHEMA = 2, STORE_BUSY_MS = 1000 };
 
 typedef enum store_statement {
     STORE_BEGIN,
@@ -30,7 +30,7 @@ typedef enum store_statement {
 } store_statement;
 
 #define STORE_JOB_COLUMNS                                                                          \
-    "number, id, name, inference, state, reason, epoch, step, start_step, total_steps, loss, "     \
+    "number, id, name, mode, state, reason, epoch, step, start_step, total_steps, loss, "     \
     "gradient_norm, learning_rate, tokens, tokens_per_second, bubble, step_seconds, created_ms, "  \
     "started_ms, ended_ms, checkpoint_tag, checkpoint_path, request_id, job_file, base_directory"
 
@@ -55,7 +55,7 @@ static const char *const store_texts[STORE_STATEMENT_COUNT] = {
 
 static const char store_schema[] =
     "CREATE TABLE jobs (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, "
-    "inference INTEGER NOT NULL, state INTEGER NOT NULL, reason TEXT NOT NULL, "
+    "mode INTEGER NOT NULL, state INTEGER NOT NULL, reason TEXT NOT NULL, "
     "epoch INTEGER NOT NULL, step INTEGER NOT NULL, start_step INTEGER NOT NULL, "
     "total_steps INTEGER NOT NULL, loss REAL, gradient_norm REAL, learning_rate REAL, "
     "tokens INTEGER NOT NULL, tokens_per_second REAL, bubble REAL, step_seconds REAL, "
@@ -68,8 +68,12 @@ static const char store_schema[] =
     "PRIMARY KEY (job, sequence)) WITHOUT ROWID;"
     "CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
     "INSERT INTO numbers VALUES ('term', 0);"
-    "PRAGMA user_version = 1;";
-static_assert(STORE_SCHEMA == 1, "user_version above says which schema this is");
+    "PRAGMA user_version = 2;";
+static_assert(STORE_SCHEMA == 2, "user_version above says which schema this is");
+/* store_updates[s] makes schema s + 1 of schema s; 0 is an empty file. */
+static const char *const store_updates[STORE_SCHEMA] = {
+    [1] = "ALTER TABLE jobs RENAME COLUMN inference TO mode; PRAGMA user_version = 2;",
+};
 static_assert(MR_JOB_SUCCEEDED == 7, "the texts above know the first final state");
 
 struct mr_store {
@@ -169,10 +173,12 @@ static mr_status store_open_database(mr_store *store) {
         return MR_ERROR(FAILED_PRECONDITION,
                         "%.120s/state.sqlite has schema %lld; this version knows %d", store->dir,
                         (long long)schema, STORE_SCHEMA);
-    if (schema == 0) {
+    while (schema < STORE_SCHEMA) {
+        const char *text = schema == 0 ? store_schema : store_updates[schema];
         MR_TRY(store_execute(store, "BEGIN IMMEDIATE", "making the tables"));
-        MR_TRY(store_execute(store, store_schema, "making the tables"));
+        MR_TRY(store_execute(store, text, "making the tables"));
         MR_TRY(store_execute(store, "COMMIT", "making the tables"));
+        schema = schema == 0 ? STORE_SCHEMA : schema + 1;
     }
     MR_TRY(store_execute(store, "UPDATE numbers SET value = value + 1 WHERE name = 'term'",
                          "beginning a term"));
@@ -270,7 +276,7 @@ static mr_status store_put_facts(mr_store *store, const mr_store_job *job) {
     bind_number(&binder, facts->number);
     bind_text(&binder, facts->id);
     bind_text(&binder, facts->name);
-    bind_number(&binder, facts->inference ? 1 : 0);
+    bind_number(&binder, (uint64_t)facts->mode);
     bind_number(&binder, (uint64_t)facts->state);
     bind_text(&binder, facts->reason);
     bind_number(&binder, facts->epoch);
@@ -351,7 +357,7 @@ static void store_read_job(sqlite3_stmt *row, mr_store_job *out) {
     facts->number = column_number(row, 0);
     column_copy(row, 1, facts->id, sizeof(facts->id));
     column_copy(row, 2, facts->name, sizeof(facts->name));
-    facts->inference = column_number(row, 3) != 0;
+    facts->mode = (mr_job_mode)column_number(row, 3);
     facts->state = (mr_job_state)column_number(row, 4);
     column_copy(row, 5, facts->reason, sizeof(facts->reason));
     facts->epoch = column_number(row, 6);

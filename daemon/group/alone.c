@@ -47,6 +47,7 @@ static void alone_close(mr_group *group) {
 
 static const mr_group_ops alone_ops = {
     .name = "alone",
+    .any_thread = true,
     .sum = alone_sum,
     .broadcast = alone_broadcast,
     .gather = alone_gather,

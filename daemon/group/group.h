@@ -3,12 +3,16 @@
  * in the order of its parts, so that the bits do not depend on the number of ranks (law 1).
  * Implementations: host over gRPC (grpc.h), in_process.h (tests). A group of one rank needs no
  * transport: mr_group_alone.
- * Owner: stage. Thread: EXEC unless said. Every member calls the same operations in the same order;
- * a different one is ABORTED and names both. Every wait has a bound and names the rank awaited;
- * timeout_ms < 0 is the idle wait between steps, which only interrupt or a lost peer ends. */
+ * Owner: stage. Thread: EXEC; where any_thread, one at a time, the one that the user gives the
+ * group to, as to the reducer of gradients (stage/gradient_reducer.h); a hand-over is ordered by a
+ * queue. Operations of different groups go on at the same time. Interrupt: any.
+ * Every member calls the same operations in the same order; a different one is ABORTED and names
+ * both. Every wait has a bound and names the rank awaited; timeout_ms < 0 is the idle wait between
+ * steps, which only interrupt or a lost peer ends. */
 #ifndef MR_GROUP_GROUP_H
 #define MR_GROUP_GROUP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,6 +22,7 @@ typedef struct mr_group mr_group;
 
 typedef struct mr_group_ops {
     const char *name;
+    bool any_thread; /* may be worked by another thread than EXEC */
     /* out [n] on every member = sum of all members' parts, f32: ((rank 0's part 0 + part 1) + rank
      * 1's part 0) + ...; out may be parts[0]. Members may have different part counts, 0
      * included. */
@@ -27,7 +32,7 @@ typedef struct mr_group_ops {
     mr_status (*broadcast)(mr_group *group, void *data, size_t bytes, size_t root_index,
                            int64_t timeout_ms);
     /* Concatenates in rank order: member i gives bytes[i] bytes (all members know all sizes). all
-     * has room for their sum. */
+     * has room for their sum; mine may lie at its own place in it, or outside. */
     mr_status (*gather)(mr_group *group, const void *mine, const size_t *bytes, void *all,
                         int64_t timeout_ms);
     /* Any thread: every present and later wait returns CANCELLED with this reason. */

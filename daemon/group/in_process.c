@@ -211,6 +211,7 @@ static void end_close(mr_group *group) {
 
 static const mr_group_ops end_ops = {
     .name = "in_process",
+    .any_thread = true,
     .sum = end_sum,
     .broadcast = end_broadcast,
     .gather = end_gather,

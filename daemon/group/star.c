@@ -291,6 +291,7 @@ static void star_close(mr_group *group) {
 
 static const mr_group_ops star_ops = {
     .name = "star",
+    .any_thread = true,
     .sum = star_sum,
     .broadcast = star_broadcast,
     .gather = star_gather,

@@ -2,7 +2,7 @@
 /* star.h: the operations of a group whose first member has a wire to each other member. The first
  * combines strictly in rank order and sends the result to all; a small vector is one frame each
  * way.
- * Owner: group. Thread: EXEC, but interrupt. Internal to this folder. */
+ * Owner: group. Thread: as group.h says. Internal to this folder. */
 #ifndef MR_GROUP_STAR_H
 #define MR_GROUP_STAR_H
 

@@ -2,7 +2,7 @@
 /* wire.h: how one end of a group reaches another: a pipe for each pair of first member and other
  * member. Frames go out with borrowed payload and come in one at a time, on demand. The operations
  * (star.h) are written on it.
- * Owner: group. Thread: EXEC; interrupt and lose: any. Internal to this folder. */
+ * Owner: group. Thread: as group.h says; interrupt and lose: any. Internal to this folder. */
 #ifndef MR_GROUP_WIRE_H
 #define MR_GROUP_WIRE_H
 

@@ -57,6 +57,7 @@ typedef struct mr_job {
     mr_schedule_kind schedule;
     size_t chunks;
     size_t checkpoint_interval; /* activation_checkpoint_interval */
+    size_t zero_stage; /* 1: the optimizer's state is split over the replicas */
     uint64_t checkpointable; /* checkpointable_layers: one bit for each mr_layer_type; 0: all */
     /* batch */
     size_t micro_batch_size; /* B */
@@ -81,6 +82,7 @@ typedef struct mr_job {
     /* data */
     mr_data_format data_format;
     char data_train[MR_PATH_BYTES]; /* "": the submitter feeds by itself */
+    char data_eval[MR_PATH_BYTES];  /* what eval reads; "": data.train */
     bool data_shuffle;
     /* checkpoint */
     char checkpoint_dir[MR_PATH_BYTES]; /* "" for none */
@@ -109,12 +111,26 @@ MR_MUST_CHECK mr_status mr_job_parse(const char *text, size_t bytes, mr_job **ou
                                      mr_job_errors *errors);
 /* NULL is fine. */
 void mr_job_destroy(mr_job *job);
-/* Makes a job one for inference: one replica, one microbatch at a time. */
-void mr_job_become_inference(mr_job *job);
+/* What a job is run for. The numbers are those of the wire (JobMode). */
+typedef enum mr_job_mode {
+    MR_JOB_MODE_TRAIN = 0,
+    MR_JOB_MODE_INFERENCE = 1,  /* forward, logits out */
+    MR_JOB_MODE_EVALUATION = 2, /* forward, loss out, and logits on request */
+    MR_JOB_MODE_COUNT
+} mr_job_mode;
+/* "train", "inference", "evaluation". */
+const char *mr_job_mode_name(mr_job_mode mode);
+/* Are there gradients and an optimizer? The other modes read a checkpoint and run forward alone. */
+static inline bool mr_job_mode_trains(mr_job_mode mode) {
+    return mode == MR_JOB_MODE_TRAIN;
+}
+/* Makes a job one for this mode: without training there is one replica, and in inference one
+ * microbatch at a time. */
+void mr_job_become(mr_job *job, mr_job_mode mode);
 /* May a good job be run by this version? What a plan can be made of is more than what the stages
- * can do. training: it needs a loss and a number of steps. UNIMPLEMENTED: a model axis;
- * INVALID_ARGUMENT: lr_schedule.total_steps or model.loss. */
-MR_MUST_CHECK mr_status mr_job_check_runnable(const mr_job *job, bool training);
+ * can do. Training needs a number of steps, training and evaluation a loss. UNIMPLEMENTED: a model
+ * axis; INVALID_ARGUMENT: lr_schedule.total_steps or model.loss. */
+MR_MUST_CHECK mr_status mr_job_check_runnable(const mr_job *job, mr_job_mode mode);
 
 /* May layer index be computed again in backward, by pipeline.checkpointable_layers? */
 bool mr_job_layer_is_checkpointable(const mr_job *job, size_t index);

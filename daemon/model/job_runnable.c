@@ -3,20 +3,28 @@
  * checks, because such a job can still be validated and planned. */
 #include "daemon/model/job.h"
 
-void mr_job_become_inference(mr_job *job) {
-    job->data = 1;
-    job->micro_batches = 1;
+const char *mr_job_mode_name(mr_job_mode mode) {
+    static const char *const names[MR_JOB_MODE_COUNT] = {"train", "inference", "evaluation"};
+    MR_ASSERT((unsigned)mode < MR_JOB_MODE_COUNT);
+    return names[mode];
 }
 
-mr_status mr_job_check_runnable(const mr_job *job, bool training) {
+void mr_job_become(mr_job *job, mr_job_mode mode) {
+    if (!mr_job_mode_trains(mode))
+        job->data = 1;
+    if (mode == MR_JOB_MODE_INFERENCE)
+        job->micro_batches = 1;
+}
+
+mr_status mr_job_check_runnable(const mr_job *job, mr_job_mode mode) {
     if (job->model > 1)
         return MR_ERROR(UNIMPLEMENTED,
                         "pipeline.topology.model is %zu; this version does not cut layers, 1",
                         job->model);
-    if (training && job->loss == MR_LOSS_NONE)
-        return MR_ERROR(INVALID_ARGUMENT,
-                        "model.loss is none; training needs cross_entropy or mse");
-    if (training && job->total_steps == 0)
+    if (mode != MR_JOB_MODE_INFERENCE && job->loss == MR_LOSS_NONE)
+        return MR_ERROR(INVALID_ARGUMENT, "model.loss is none; %s needs cross_entropy or mse",
+                        mr_job_mode_trains(mode) ? "training" : "evaluation");
+    if (mr_job_mode_trains(mode) && job->total_steps == 0)
         return MR_ERROR(INVALID_ARGUMENT,
                         "lr_schedule.total_steps is missing; it must be the number of steps to "
                         "train, at least 1");

@@ -49,6 +49,8 @@
       "Time of one whole step")                                                                    \
     X(PIPELINE_BUBBLE, GAUGE, "millrace_pipeline_bubble_ratio", "ratio", "job_id",                 \
       "Share of the last step in which devices waited")                                            \
+    X(PIPELINE_PLANNED_BUBBLE, GAUGE, "millrace_pipeline_planned_bubble_ratio", "ratio", "job_id", \
+      "Share of a step in which devices wait by the plan")                                         \
     X(MICROBATCHES, COUNTER, "millrace_microbatches_total", "", "stage,pass",                      \
       "Microbatches computed by pass: forward or backward")                                        \
     X(MICROBATCHES_IN_FLIGHT, GAUGE, "millrace_microbatches_in_flight", "", "stage",               \
@@ -79,6 +81,10 @@
       "Size of the newest committed checkpoint")                                                   \
     X(CHECKPOINT_LAST_SUCCESS, GAUGE, "millrace_checkpoint_last_success_timestamp_seconds",        \
       "seconds", "job_id", "When the newest checkpoint was committed, in Unix time")               \
+    X(CHECKPOINT_INTERVAL, GAUGE, "millrace_checkpoint_interval_steps", "", "job_id",              \
+      "Steps between checkpoints by the job file")                                                 \
+    X(CHECKPOINT_LAST_STEP, GAUGE, "millrace_checkpoint_last_success_step", "", "job_id",          \
+      "Step of the newest committed checkpoint, or of the one that the job continues from")        \
     X(CHECKPOINT_FAILURES, COUNTER, "millrace_checkpoint_failures_total", "", "job_id,reason",     \
       "Saves that were given up")                                                                  \
     X(RPC_SERVER_REQUESTS, COUNTER, "millrace_rpc_server_requests_total", "", "method,code",       \

@@ -25,7 +25,7 @@ static size_t size_max(size_t a, size_t b) {
 
 /* May all layers [first, end) be computed again? */
 static bool run_is_checkpointable(const mr_plan *plan, size_t first, size_t end) {
-    if (plan->inference || plan->job->checkpoint_interval == 0)
+    if (plan->inference)
         return false;
     for (size_t layer = first; layer < end; layer++)
         if (!mr_job_layer_is_checkpointable(plan->job, layer))
@@ -47,9 +47,8 @@ static mr_activation_place areas_take(layout_areas *areas, bool in_slot, size_t 
 }
 
 /* The run of layers [first, end), global indices; out_layers is of the stage's first layer. */
-static void layout_run(const mr_plan *plan, const mr_stage_plan *stage, size_t first, size_t end,
-                       layout_areas *areas, mr_activation_layer *out_layers) {
-    bool keeps = !run_is_checkpointable(plan, first, end);
+static void layout_run(const mr_plan *plan, const mr_stage_plan *stage, bool keeps, size_t first,
+                       size_t end, layout_areas *areas, mr_activation_layer *out_layers) {
     areas->again = 0; /* every run has the shared area for itself */
     for (size_t i = first; i < end; i++) {
         const mr_layer_description *layer = &plan->layers[i];
@@ -71,15 +70,15 @@ static void layout_run(const mr_plan *plan, const mr_stage_plan *stage, size_t f
 }
 
 /* All runs of the stage; returns the bytes of the shared area. */
-static size_t layout_runs(const mr_plan *plan, const mr_stage_plan *stage, size_t *out_slot_bytes,
-                          mr_activation_layer *out_layers) {
-    size_t interval = plan->job->checkpoint_interval;
+static size_t layout_runs(const mr_plan *plan, const mr_stage_plan *stage, size_t interval,
+                          size_t *out_slot_bytes, mr_activation_layer *out_layers) {
     layout_areas areas = {0};
     size_t again = 0;
     for (size_t first = stage->layer_first; first < stage->layer_end;) {
         size_t left = stage->layer_end - first;
         size_t end = first + (interval > 0 && interval < left ? interval : left);
-        layout_run(plan, stage, first, end, &areas, out_layers);
+        bool keeps = interval == 0 || !run_is_checkpointable(plan, first, end);
+        layout_run(plan, stage, keeps, first, end, &areas, out_layers);
         again = size_max(again, areas.again);
         first = end;
     }
@@ -110,13 +109,13 @@ static void layout_shared(const mr_plan *plan, const mr_stage_plan *stage,
     }
 }
 
-void mr_activation_layout_make(const mr_plan *plan, const mr_stage_plan *stage,
+void mr_activation_layout_make(const mr_plan *plan, const mr_stage_plan *stage, size_t interval,
                                mr_activation_layout *out_layout, mr_activation_layer *out_layers) {
     mr_activation_layout layout = {
         .layer_count = stage->layer_end - stage->layer_first,
         .slot_count = size_max(stage->peak_in_flight, 1),
     };
-    size_t again = layout_runs(plan, stage, &layout.slot_bytes, out_layers);
+    size_t again = layout_runs(plan, stage, interval, &layout.slot_bytes, out_layers);
     if (!mr_size_mul(layout.slot_bytes, layout.slot_count, &layout.bytes))
         layout.bytes = SIZE_MAX;
     layout.again = area_take(&layout.bytes, again);

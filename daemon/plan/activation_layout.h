@@ -54,9 +54,10 @@ typedef struct mr_activation_layout {
     size_t bytes; /* of the whole; SIZE_MAX: more than can be counted */
 } mr_activation_layout;
 
-/* Lays out the memory of a stage whose layer_first, layer_end and peak_in_flight are set.
+/* Lays out the memory of a stage whose layer_first, layer_end and peak_in_flight are set, with
+ * activations kept each interval layers (the job's, or what it was set to since).
  * out_layers: layer_end - layer_first of them, or NULL. */
-void mr_activation_layout_make(const mr_plan *plan, const mr_stage_plan *stage,
+void mr_activation_layout_make(const mr_plan *plan, const mr_stage_plan *stage, size_t interval,
                                mr_activation_layout *out_layout, mr_activation_layer *out_layers);
 
 #endif

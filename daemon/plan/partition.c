@@ -41,12 +41,16 @@
 #include "daemon/base/alloc.h"
 #include "daemon/base/limits.h"
 
-void mr_partition_uniform(size_t items, size_t parts, size_t *out_bounds) {
+size_t mr_partition_start(size_t items, size_t parts, size_t part) {
     MR_ASSERT(parts > 0);
-    size_t each = items / parts;
+    MR_ASSERT(part <= parts);
     size_t rest = items % parts;
+    return items / parts * part + (part < rest ? part : rest);
+}
+
+void mr_partition_uniform(size_t items, size_t parts, size_t *out_bounds) {
     for (size_t part = 0; part <= parts; part++)
-        out_bounds[part] = part * each + (part < rest ? part : rest);
+        out_bounds[part] = mr_partition_start(items, parts, part);
 }
 
 /* Counts of edges to the end from one node; none at all when fewest > most. */

@@ -14,6 +14,8 @@
  * first parts get one item and the rest none (reference: deepspeed.md 43, 44). parts: at least 1.
  * out_bounds: parts + 1 values. */
 void mr_partition_uniform(size_t items, size_t parts, size_t *out_bounds);
+/* The same, one bound alone: the first item of part; part may be parts, whose start is the end. */
+size_t mr_partition_start(size_t items, size_t parts, size_t part);
 
 /* The exact optimum: no part empty; among those the smallest possible largest load; among those the
  * smallest range (largest less smallest load); among those the earliest parts take the most items

@@ -17,7 +17,9 @@ typedef struct mr_stage_plan {
     double flops;      /* of one step, forward and backward */
     size_t weights_bytes;
     size_t gradients_bytes;
-    size_t optimizer_bytes;
+    size_t optimizer_bytes;  /* of the replica that holds the most of it */
+    size_t state_bytes;      /* of the layout of one state tensor, which zero_stage 1 splits */
+    size_t zero_saved_bytes; /* what that replica would hold more of with zero_stage 0 */
     size_t activations_bytes;
     size_t peak_in_flight; /* microbatches whose activations are held at once */
 } mr_stage_plan;
@@ -59,6 +61,8 @@ typedef struct mr_plan {
  * Owner frees with mr_plan_destroy before the job. */
 MR_MUST_CHECK mr_status mr_plan_make(const mr_job *job, bool inference, mr_plan **out_plan);
 void mr_plan_destroy(mr_plan *plan);
+/* Bytes of optimizer state on data coordinate replica of a stage. */
+size_t mr_plan_optimizer_bytes(const mr_plan *plan, size_t stage, size_t replica);
 /* The millrace.plan/v1 JSON of DESIGN section 5; owner frees with mr_free. */
 MR_MUST_CHECK mr_status mr_plan_json(const mr_plan *plan, char **out_json);
 

@@ -3,8 +3,12 @@
  * keys may be added, never renamed. Order of keys is the order of the page.
  *
  * layer_files of a rank are the model-state files that it writes in a save: one for each layer with
- * parameters, tied or not, so that each file can be read without the others. Data rank 0 writes
- * them for its replicas, which hold the same weights (reference: deepspeed.md 37, 39).
+ * parameters, tied or not, so that each file can be read without the others. The replicas of a
+ * stage hold the same weights and share the layers out (partition.h; reference: deepspeed.md 38,
+ * 39).
+ *
+ * memory_bytes.optimizer of a stage is that of the replica that holds the most; with zero_stage 1
+ * zero_saved_bytes is what it is spared, and optimizer_bytes of a rank is its own share.
  *
  * Every function that makes a value returns NULL when memory runs out; jansson's *_new functions
  * accept NULL as an error and free what they were given, so one check at the end is enough. */
@@ -15,6 +19,7 @@
 #include "daemon/base/alloc.h"
 #include "daemon/plan/group_plan.h"
 #include "daemon/plan/layer_file.h"
+#include "daemon/plan/partition.h"
 #include "daemon/plan/plan.h"
 
 /* An object or array under construction; good turns false when anything failed. */
@@ -71,6 +76,7 @@ static json_t *json_stage(const mr_plan *plan, size_t index) {
     json_put(&object, "params", json_size(stage->parameters));
     json_put(&object, "flops", json_number(stage->flops));
     json_put(&object, "memory_bytes", json_finish(&memory));
+    json_put(&object, "zero_saved_bytes", json_size(stage->zero_saved_bytes));
     return json_finish(&object);
 }
 
@@ -87,8 +93,11 @@ static json_t *json_schedule(const mr_schedule *schedule) {
 static json_t *json_layer_files(const mr_plan *plan, const mr_stage_plan *stage, size_t data,
                                 size_t model) {
     json_builder files = {json_array(), true};
-    for (size_t layer = stage->layer_first; layer < stage->layer_end; layer++) {
-        if (data > 0 || plan->layers[layer].parameter_count == 0)
+    size_t layers = stage->layer_end - stage->layer_first;
+    size_t first = stage->layer_first + mr_partition_start(layers, plan->job->data, data);
+    size_t end = stage->layer_first + mr_partition_start(layers, plan->job->data, data + 1);
+    for (size_t layer = first; layer < end; layer++) {
+        if (plan->layers[layer].parameter_count == 0)
             continue;
         char name[MR_NAME_BYTES];
         mr_layer_file_name(layer, model, plan->job->model, name);
@@ -108,6 +117,8 @@ static json_t *json_rank(const mr_plan *plan, uint32_t rank, const size_t *coord
     json_put(&object, "model", json_size(coordinates[2]));
     json_put(&object, "layers", json_range(stage->layer_first, stage->layer_end));
     json_put(&object, "layer_files", json_layer_files(plan, stage, coordinates[1], coordinates[2]));
+    json_put(&object, "optimizer_bytes",
+             json_size(mr_plan_optimizer_bytes(plan, coordinates[0], coordinates[1])));
     json_put(&object, "schedule", schedule);
     return json_finish(&object);
 }

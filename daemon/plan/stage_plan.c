@@ -4,7 +4,7 @@
  *                each element of a matrix: the copy that layers compute with
  *   gradients    4 for each element of each use: every use of a tied parameter has an accumulator
  *   optimizer    4 for each state tensor of the optimizer (none to two) and each element that the
- *                stage holds
+ *                stage holds; with zero_stage 1 the bytes of the replica's share (state_share.h)
  *   activations  what activation_layout.h lays out: the very bytes that the stage asks its device
  *                for. What lies in the slots of links and of the feed is not among them
  * A frozen parameter has weights alone; the frozen vectors of layers that train others share one
@@ -14,7 +14,9 @@
 #include "daemon/plan/stage_plan.h"
 
 #include "daemon/base/alloc.h"
+#include "daemon/model/slices.h"
 #include "daemon/plan/activation_layout.h"
+#include "daemon/plan/state_share.h"
 
 enum { STAGE_ELEMENT_BYTES = 4 };
 
@@ -46,7 +48,7 @@ static stage_sum layer_input(const mr_plan *plan, size_t layer) {
 
 static stage_sum stage_activations(const mr_plan *plan, const mr_stage_plan *stage) {
     mr_activation_layout layout;
-    mr_activation_layout_make(plan, stage, &layout, NULL);
+    mr_activation_layout_make(plan, stage, plan->job->checkpoint_interval, &layout, NULL);
     return (stage_sum){.total = layout.bytes, .overflow = layout.bytes == SIZE_MAX};
 }
 
@@ -69,6 +71,7 @@ typedef struct stage_elements {
     stage_sum trained; /* of share: what is not frozen */
     size_t scrap;      /* largest frozen vector beside trained parameters */
     stage_sum compute; /* bytes: copies that layers compute with */
+    mr_slices states;  /* the layout of one state tensor of the optimizer */
 } stage_elements;
 
 static void elements_add_layer(const mr_plan *plan, size_t layer, bool tied_is_there,
@@ -87,10 +90,41 @@ static void elements_add_layer(const mr_plan *plan, size_t layer, bool tied_is_t
         sum_add(&elements->whole, parameter_elements(parameter), 1);
         sum_add(&elements->share, share, 1);
         sum_add(&elements->trained, parameter->frozen ? 0 : share, 1);
+        if (!parameter->frozen)
+            (void)mr_slices_take(&elements->states, MR_DTYPE_F32, share, 1);
         mr_dtype compute = mr_parameter_compute_dtype(parameter, plan->job->precision);
         if (compute == MR_DTYPE_BF16)
             sum_add(&elements->compute, share, mr_dtype_bytes(compute));
     }
+}
+
+static size_t plan_state_count(const mr_plan *plan) {
+    return mr_optimizer_states_of(plan->job->optimizer, plan->job->momentum).count;
+}
+
+static bool plan_splits_state(const mr_plan *plan) {
+    return plan->job->zero_stage > 0 && plan->job->data > 1 && !plan->inference;
+}
+
+/* Bytes that do not overflow, since the whole state's do not. */
+size_t mr_plan_optimizer_bytes(const mr_plan *plan, size_t stage, size_t replica) {
+    const mr_stage_plan *one = &plan->stages[stage];
+    if (!plan_splits_state(plan))
+        return one->optimizer_bytes;
+    mr_state_share share = mr_state_share_of(one->state_bytes, plan->job->data, replica);
+    return plan_state_count(plan) * (share.end - share.first);
+}
+
+/* optimizer: of the whole state. The first replica's share is the largest. */
+static void stage_fill_state(mr_plan *plan, size_t index, size_t optimizer, size_t state_bytes) {
+    mr_stage_plan *stage = &plan->stages[index];
+    stage->state_bytes = plan->inference ? 0 : state_bytes;
+    stage->optimizer_bytes = optimizer;
+    if (!plan_splits_state(plan))
+        return;
+    size_t share = mr_plan_optimizer_bytes(plan, index, 0);
+    stage->optimizer_bytes = share;
+    stage->zero_saved_bytes = optimizer > share ? optimizer - share : 0;
 }
 
 /* repeated[layer]: a layer before it on the same stage has the same tie. */
@@ -107,7 +141,6 @@ static mr_status stage_fill(mr_plan *plan, size_t index, const bool *repeated) {
             flops += description->flops_backward_input + description->flops_backward_weight;
         stage->flops += flops * (double)plan->job->micro_batches;
     }
-    mr_optimizer_states states = mr_optimizer_states_of(plan->job->optimizer, plan->job->momentum);
     stage_sum weights = {0};
     stage_sum gradients = {0};
     stage_sum optimizer = {0};
@@ -116,18 +149,18 @@ static mr_status stage_fill(mr_plan *plan, size_t index, const bool *repeated) {
     sum_add(&gradients, plan->inference ? 0 : elements.uses.total, STAGE_ELEMENT_BYTES);
     sum_add(&gradients, plan->inference ? 0 : elements.scrap, STAGE_ELEMENT_BYTES);
     sum_add(&optimizer, plan->inference ? 0 : elements.trained.total,
-            states.count * STAGE_ELEMENT_BYTES);
+            plan_state_count(plan) * STAGE_ELEMENT_BYTES);
     stage_sum activations = stage_activations(plan, stage);
     if (elements.whole.overflow || elements.share.overflow || elements.uses.overflow ||
-        elements.compute.overflow || weights.overflow || gradients.overflow ||
-        optimizer.overflow || activations.overflow)
+        elements.compute.overflow || elements.states.overflowed || weights.overflow ||
+        gradients.overflow || optimizer.overflow || activations.overflow)
         return MR_ERROR(INVALID_ARGUMENT,
                         "stage %zu, layers %zu to %zu, needs more than %zu bytes of memory", index,
                         stage->layer_first, stage->layer_end - 1, SIZE_MAX);
     stage->parameters = elements.whole.total;
     stage->weights_bytes = weights.total;
     stage->gradients_bytes = gradients.total;
-    stage->optimizer_bytes = optimizer.total;
+    stage_fill_state(plan, index, optimizer.total, elements.states.bytes);
     stage->activations_bytes = activations.total;
     return MR_OK;
 }

@@ -372,10 +372,14 @@ static size_t list_peak(const verifier *v, size_t stage) {
     for (size_t place = 0; place < v->schedules[stage].count; place++) {
         const mr_instruction *at = &v->schedules[stage].instructions[place];
         bool forward = at->opcode == MR_OPCODE_FORWARD;
+        bool takes = forward;
         bool drops = at->opcode == MR_OPCODE_BACKWARD || at->opcode == MR_OPCODE_BACKWARD_WEIGHT;
-        if (!v->shape.training)
+        if (!v->shape.training) {
+            /* An input may come while the output before it is still to be sent. */
+            takes = at->opcode == MR_OPCODE_LOAD || at->opcode == MR_OPCODE_RECEIVE_ACTIVATION;
             drops = at->opcode == MR_OPCODE_SEND_ACTIVATION;
-        if (forward && ++held > peak)
+        }
+        if (takes && ++held > peak)
             peak = held;
         /* In inference nobody asks for the last part's result, or for one without messages. */
         bool kept_by_none =

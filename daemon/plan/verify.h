@@ -26,7 +26,7 @@ typedef struct mr_verify_shape {
  *   on each directed edge and kind, sends and receives come in the same order;
  *   all lists end even if every send blocks until it is received, every receive until it is sent.
  * out_peaks: NULL or stage_count values: the most (microbatch, chunk) pairs held at once, in
- * training from F to B or W, in inference from F to SA or, on the last part, the end of F.
+ * training from F to B or W, in inference from L or RA to SA or, on the last part, to F.
  * INVALID_ARGUMENT names the stage, the place in its list and the instructions.
  * RESOURCE_EXHAUSTED: no memory. O(instructions + stages * microbatches * chunks). */
 MR_MUST_CHECK mr_status mr_verify(const mr_schedule *schedules, const mr_verify_shape *shape,

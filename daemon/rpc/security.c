@@ -32,15 +32,23 @@ static mr_status pem_open_error(const char *path) {
     return MR_ERROR(PERMISSION_DENIED, "%s cannot be read: %s", path, strerror(errno));
 }
 
+/* What the mode of a key may not grant. A key of root's that this process reads through its group
+ * is how a cluster's secret volumes and the service manager's credentials come; nobody in the group
+ * can write it. */
+static mode_t key_mode_refused(const struct stat *file) {
+    return file->st_uid == 0 && geteuid() != 0 ? 037 : 077;
+}
+
 static mr_status pem_check(const char *path, const struct stat *file, bool secret) {
     if (!S_ISREG(file->st_mode))
         return MR_ERROR(INVALID_ARGUMENT, "%s is not a regular file", path);
     if (file->st_size <= 0 || file->st_size > SECURITY_PEM_BYTES_MAX)
         return MR_ERROR(INVALID_ARGUMENT, "%s has %lld bytes; a PEM file has 1 to %d", path,
                         (long long)file->st_size, SECURITY_PEM_BYTES_MAX);
-    if (secret && (file->st_mode & 077) != 0)
+    if (secret && (file->st_mode & key_mode_refused(file)) != 0)
         return MR_ERROR(PERMISSION_DENIED,
-                        "%s has mode %04o; a key must be for its owner alone (0600 or 0400)", path,
+                        "%s has mode %04o; a key must be for its owner alone (0600 or 0400; 0440 "
+                        "where it is root's)", path,
                         (unsigned)(file->st_mode & 07777));
     return MR_OK;
 }

@@ -11,26 +11,26 @@ struct mr_activations {
     mr_activation_layer *layers; /* [layout.layer_count] */
 };
 
-static mr_status activations_fill(mr_activations *activations) {
+static mr_status activations_fill(mr_activations *activations, size_t interval) {
     const mr_stage_plan *stage = mr_assignment_stage(activations->assignment);
     size_t layer_count = stage->layer_end - stage->layer_first;
     activations->layers = mr_alloc_array(layer_count, sizeof(*activations->layers));
     if (activations->layers == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the layout of %zu layers", layer_count);
-    mr_activation_layout_make(activations->assignment->plan, stage, &activations->layout,
-                              activations->layers);
+    mr_activation_layout_make(activations->assignment->plan, stage, interval,
+                              &activations->layout, activations->layers);
     return activations->device->ops->memory_create(
         activations->device, activations->layout.bytes, &activations->memory);
 }
 
 mr_status mr_activations_create(mr_device *device, const mr_assignment *assignment,
-                                mr_activations **out_activations) {
+                                size_t interval, mr_activations **out_activations) {
     mr_activations *activations = mr_alloc(sizeof(*activations));
     if (activations == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for activations");
     activations->device = device;
     activations->assignment = assignment;
-    mr_status status = activations_fill(activations);
+    mr_status status = activations_fill(activations, interval);
     if (!mr_status_is_ok(status)) {
         status =
             mr_status_prefix(status, "activations of %zu slots", activations->layout.slot_count);
@@ -120,6 +120,10 @@ mr_tensor mr_activations_outgoing(const mr_activations *activations, size_t turn
         .data = activations_at(activations, offset),
         .shape = activations_shape(activations, 0),
     };
+}
+
+size_t mr_activations_bytes_predicted(const mr_activations *activations) {
+    return activations->layout.bytes;
 }
 
 size_t mr_activations_bytes(const mr_activations *activations) {

@@ -17,6 +17,7 @@ typedef struct mr_activations mr_activations;
 
 /* RESOURCE_EXHAUSTED names the bytes. assignment is borrowed until destroy. */
 MR_MUST_CHECK mr_status mr_activations_create(mr_device *device, const mr_assignment *assignment,
+                                              size_t interval,
                                               mr_activations **out_activations);
 /* NULL is fine. */
 void mr_activations_destroy(mr_activations *activations);
@@ -42,5 +43,7 @@ mr_tensor mr_activations_gradient(const mr_activations *activations, size_t turn
 mr_tensor mr_activations_outgoing(const mr_activations *activations, size_t turn);
 /* Bytes of the whole memory, as the device gave it. */
 size_t mr_activations_bytes(const mr_activations *activations);
+/* What the layout says that it takes; the device may round it up. */
+size_t mr_activations_bytes_predicted(const mr_activations *activations);
 
 #endif

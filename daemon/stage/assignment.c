@@ -41,8 +41,7 @@ static mr_status assignment_take_peers(mr_assignment *assignment,
 static mr_status assignment_take_plan(mr_assignment *assignment,
                                       const Millrace__V1__Prepare *order) {
     MR_TRY(mr_job_parse(order->job_file, strlen(order->job_file), &assignment->job, NULL));
-    if (assignment->inference)
-        mr_job_become_inference(assignment->job);
+    mr_job_become(assignment->job, assignment->mode);
     MR_TRY(mr_plan_make(assignment->job, assignment->inference, &assignment->plan));
     assignment->rank_count = assignment->plan->topology.world_size;
     if (order->rank >= assignment->rank_count)
@@ -72,7 +71,11 @@ static mr_status assignment_take_paths(mr_assignment *assignment,
 static mr_status assignment_fill(mr_assignment *assignment, const Millrace__V1__Prepare *order) {
     assignment->epoch = order->epoch;
     assignment->rank = order->rank;
-    assignment->inference = order->mode == MILLRACE__V1__JOB_MODE__JOB_MODE_INFERENCE;
+    if ((unsigned)order->mode >= MR_JOB_MODE_COUNT)
+        return MR_ERROR(INVALID_ARGUMENT, "prepare.mode is %d; it must be 0 to %d",
+                        (int)order->mode, MR_JOB_MODE_COUNT - 1);
+    assignment->mode = (mr_job_mode)order->mode;
+    assignment->inference = !mr_job_mode_trains(assignment->mode);
     MR_TRY(assignment_take_text("job_id", order->job_id, assignment->job_id, MR_JOB_ID_BYTES));
     MR_TRY(assignment_take_plan(assignment, order));
     MR_TRY(assignment_take_peers(assignment, order));

@@ -15,7 +15,8 @@ enum { MR_JOB_ID_BYTES = 64, MR_ADDRESS_BYTES = 128 };
 typedef struct mr_assignment {
     char job_id[MR_JOB_ID_BYTES];
     uint64_t epoch;
-    bool inference;
+    mr_job_mode mode;
+    bool inference; /* the mode runs forward alone: there are no gradients */
     uint32_t rank;
     uint32_t stage;
     uint32_t replica; /* data coordinate */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/model/slices.h"
 
 enum { CONNECTIONS_GRADIENT_SLOTS = 2, CONNECTIONS_GROUP_ID_BYTES = 96 };
 
@@ -102,16 +103,28 @@ static size_t largest_parameter_bytes(const mr_assignment *assignment) {
     return largest;
 }
 
-static mr_group_options group_options(const mr_assignment *assignment, const mr_group_plan *group,
-                                      size_t bytes_max, char id[CONNECTIONS_GROUP_ID_BYTES]) {
-    static const char *const kinds[MR_GROUP_KIND_COUNT] = {
-        [MR_GROUP_TIED] = "tied",
-        [MR_GROUP_DATA] = "data",
-        [MR_GROUP_MODEL] = "model",
-        [MR_GROUP_PIPE] = "pipe",
-    };
-    (void)snprintf(id, CONNECTIONS_GROUP_ID_BYTES, "%s/%s/%u", kinds[group->kind], group->key,
-                   group->ranks[0]);
+/* Bytes of the buffer of all of this stage's weights, at most: a tie's count for each use. What
+ * replicas with split state bring together at once. */
+static size_t weights_bytes(const mr_assignment *assignment) {
+    const mr_stage_plan *stage = mr_assignment_stage(assignment);
+    mr_slices slices = {0};
+    for (size_t l = stage->layer_first; l < stage->layer_end; l++) {
+        const mr_layer_description *layer = &assignment->plan->layers[l];
+        for (size_t i = 0; i < layer->parameter_count; i++) {
+            size_t elements = 0;
+            MR_ASSERT(mr_shape_elements(&layer->parameters[i].shape, &elements));
+            (void)mr_slices_take(&slices, MR_DTYPE_F32, elements, 1);
+        }
+    }
+    MR_ASSERT(!slices.overflowed); /* the plan has counted them */
+    return slices.bytes;
+}
+
+/* kind: the first word of the group's id. */
+static mr_group_options group_options(const mr_assignment *assignment, const char *kind,
+                                      const mr_group_plan *group, size_t bytes_max,
+                                      char id[CONNECTIONS_GROUP_ID_BYTES]) {
+    (void)snprintf(id, CONNECTIONS_GROUP_ID_BYTES, "%s/%s/%u", kind, group->key, group->ranks[0]);
     return (mr_group_options){
         .job_id = assignment->job_id,
         .epoch = assignment->epoch,
@@ -177,10 +190,11 @@ typedef struct group_pass {
 } group_pass;
 
 /* In host memory: a first member stands before Prepared, the others join it at Connect. */
-static mr_status group_on_host(const group_pass *pass, const mr_group_plan *group,
-                               size_t bytes_max, mr_group **group_slot) {
+static mr_status group_on_host(const group_pass *pass, const char *kind,
+                               const mr_group_plan *group, size_t bytes_max,
+                               mr_group **group_slot) {
     char key[CONNECTIONS_GROUP_ID_BYTES];
-    mr_group_options options = group_options(pass->assignment, group, bytes_max, key);
+    mr_group_options options = group_options(pass->assignment, kind, group, bytes_max, key);
     const mr_transport *transport = pass->transport;
     bool first = group->ranks[0] == pass->assignment->rank;
     bool listening = pass->ids == NULL;
@@ -196,12 +210,13 @@ static mr_status group_on_host(const group_pass *pass, const mr_group_plan *grou
 }
 
 /* By the fabric: the first member makes the id before Prepared, and all join at Connect. */
-static mr_status group_on_fabric(const group_pass *pass, const mr_group_plan *group,
-                                 size_t bytes_max, mr_group **group_slot) {
+static mr_status group_on_fabric(const group_pass *pass, const char *kind,
+                                 const mr_group_plan *group, size_t bytes_max,
+                                 mr_group **group_slot) {
     char key[CONNECTIONS_GROUP_ID_BYTES];
     const mr_group_id *id = NULL;
     mr_fabric *fabric = pass->transport->fabric;
-    mr_group_options options = group_options(pass->assignment, group, bytes_max, key);
+    mr_group_options options = group_options(pass->assignment, kind, group, bytes_max, key);
     if (pass->ids == NULL && group->ranks[0] == pass->assignment->rank)
         return connections_make_id(pass->connections, pass->transport, key);
     if (pass->ids == NULL)
@@ -215,18 +230,24 @@ static mr_status group_tied(const group_pass *pass, const mr_group_plan *group, 
     size_t bytes = tied_bytes(pass->assignment, group->key);
     slot->plan = group;
     return pass->transport->fabric != NULL && group->rank_count > 1
-               ? group_on_fabric(pass, group, bytes, &slot->group)
-               : group_on_host(pass, group, bytes, &slot->group);
+               ? group_on_fabric(pass, "tied", group, bytes, &slot->group)
+               : group_on_host(pass, "tied", group, bytes, &slot->group);
 }
 
-/* Replicas: losses and records go by the host, gradients with the tensors. */
+/* Replicas: losses, records and what is saved go by the host on EXEC; gradients with the tensors,
+ * in a group of their own, since another thread sums them while EXEC goes on. */
 static mr_status group_data(const group_pass *pass, const mr_group_plan *group) {
-    size_t bytes = largest_parameter_bytes(pass->assignment);
-    bool apart = pass->transport->fabric != NULL && group->rank_count > 1;
-    size_t host_bytes_max =
-        apart || bytes < pass->gather_bytes ? pass->gather_bytes : bytes;
-    MR_TRY(group_on_host(pass, group, host_bytes_max, &pass->connections->data));
-    return apart ? group_on_fabric(pass, group, bytes, &pass->connections->gradients) : MR_OK;
+    mr_connections *connections = pass->connections;
+    const mr_job *job = pass->assignment->job;
+    size_t largest = largest_parameter_bytes(pass->assignment);
+    size_t host = largest < pass->gather_bytes ? pass->gather_bytes : largest;
+    size_t tensors = job->zero_stage > 0 ? weights_bytes(pass->assignment) : largest;
+    MR_TRY(group_on_host(pass, "data", group, host, &connections->data));
+    if (pass->assignment->inference)
+        return MR_OK;
+    return pass->transport->fabric != NULL && group->rank_count > 1
+               ? group_on_fabric(pass, "gradients", group, tensors, &connections->gradients)
+               : group_on_host(pass, "gradients", group, tensors, &connections->gradients);
 }
 
 /* In the plan's order, which is one for all ranks. The pipe group stays on the host: it carries
@@ -238,7 +259,8 @@ static mr_status connections_groups(const group_pass *pass) {
         if (!group_has(group, pass->assignment->rank))
             continue;
         if (group->kind == MR_GROUP_PIPE)
-            MR_TRY(group_on_host(pass, group, pass->gather_bytes, &pass->connections->pipe));
+            MR_TRY(group_on_host(pass, "pipe", group, pass->gather_bytes,
+                                 &pass->connections->pipe));
         else if (group->kind == MR_GROUP_TIED)
             MR_TRY(group_tied(pass, group, tied++));
         else if (group->kind == MR_GROUP_DATA)

@@ -2,7 +2,8 @@
 /* connections.h: the links and groups of one rank for one epoch: made from the plan, in the plan's
  * order. Receiving ends and first members stand before a stage says Prepared, so that nobody knocks
  * at a closed door; sending ends and joins follow at Connect.
- * Owner: stage/executor. Thread: EXEC; interrupt: any, between a successful open and close. */
+ * Owner: stage/executor. Thread: EXEC, and the reducer for the gradients group; interrupt: any,
+ * between a successful open and close. */
 #ifndef MR_STAGE_CONNECTIONS_H
 #define MR_STAGE_CONNECTIONS_H
 
@@ -32,8 +33,8 @@ typedef struct mr_connections {
     mr_link *gradient_in;
     mr_link *gradient_out;
     mr_group *pipe;
-    mr_group *data;      /* NULL with one replica */
-    mr_group *gradients; /* replicas with a fabric: what sums tensors in place of data; else NULL */
+    mr_group *data;      /* losses, records and a save's state; NULL with one replica */
+    mr_group *gradients; /* the same ranks: sums of gradients, weights; NULL with one replica */
     size_t tied_count;
     mr_tied_group *tied;
     mr_group_ids made; /* ids that this rank made in listen, for the coordinator */

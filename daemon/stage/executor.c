@@ -21,13 +21,15 @@ typedef enum boundary_action {
     BOUNDARY_STEP = 1,
     BOUNDARY_SAVE,
     BOUNDARY_PAUSE,
+    BOUNDARY_SET,
     BOUNDARY_FINISH
 } boundary_action;
 
 typedef struct boundary_record {
     uint32_t action;
-    uint32_t reserved;
+    uint32_t wants_logits; /* of an evaluated step */
     uint64_t step;
+    uint64_t interval; /* of SET */
     char tag[MR_NAME_BYTES];
 } boundary_record;
 
@@ -37,6 +39,8 @@ typedef struct boundary_wishes {
     bool pause;
     bool feed_closed;
     bool finished;
+    bool set;
+    uint64_t interval;
     bool save;
     char save_tag[MR_NAME_BYTES];
     uint64_t saved_step; /* the last step-N save; UINT64_MAX: none */
@@ -124,6 +128,10 @@ static bool wishes_take(mr_executor *executor, const mr_executor_event *event) {
         wishes->save = true;
         memcpy(wishes->save_tag, event->tag, sizeof(wishes->save_tag));
         return true;
+    case MR_EXECUTOR_SET:
+        wishes->set = true;
+        wishes->interval = event->interval;
+        return true;
     case MR_EXECUTOR_FEED_CLOSED:
         wishes->feed_closed = true;
         return true;
@@ -149,7 +157,11 @@ static bool wishes_choose(mr_executor *executor, boundary_record *record) {
     bool saves = assignment->checkpoint_dir[0] != 0 && !assignment->inference;
     bool final_due = ended && saves && wishes->saved_step != step && step > 0;
     *record = (boundary_record){.step = step};
-    if (wishes->save) {
+    if (wishes->set) {
+        wishes->set = false;
+        record->action = BOUNDARY_SET;
+        record->interval = wishes->interval;
+    } else if (wishes->save) {
         wishes->save = false;
         record->action = BOUNDARY_SAVE;
         memcpy(record->tag, wishes->save_tag, sizeof(record->tag));
@@ -165,6 +177,7 @@ static bool wishes_choose(mr_executor *executor, boundary_record *record) {
         record->action = BOUNDARY_PAUSE;
     } else if (!wishes->paused && mr_feed_ready(executor->options.feed, step)) {
         record->action = BOUNDARY_STEP;
+        record->wants_logits = mr_feed_wants_logits(executor->options.feed, step);
     }
     return record->action != 0;
 }
@@ -208,14 +221,17 @@ static void executor_save(mr_executor *executor, const boundary_record *record) 
     executor_report(executor, &report);
 }
 
-/* The last stage's logits go to the client through rank 0. */
+/* What the last stage found goes to the client through rank 0. */
 static mr_status executor_report_result(mr_executor *executor, mr_executor_report *report) {
-    const float *logits = mr_session_logits(executor->session, &report->logit_count);
+    const float *logits = mr_session_logits(executor->session, &report->logit_shape);
+    size_t bytes = 0;
+    MR_ASSERT(mr_shape_bytes(&report->logit_shape, &bytes));
     report->kind = MR_EXECUTOR_RESULT;
-    report->logits = mr_alloc_array(report->logit_count, sizeof(float));
-    if (report->logits == NULL)
-        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu logits", report->logit_count);
-    memcpy(report->logits, logits, report->logit_count * sizeof(float));
+    report->logits = logits == NULL ? NULL : mr_alloc(bytes);
+    if (logits != NULL && report->logits == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu bytes of logits", bytes);
+    if (logits != NULL)
+        memcpy(report->logits, logits, bytes);
     executor_report(executor, report);
     return MR_OK;
 }
@@ -240,7 +256,7 @@ static mr_status executor_await_feed(mr_executor *executor) {
     return MR_OK;
 }
 
-static mr_status executor_step(mr_executor *executor) {
+static mr_status executor_step(mr_executor *executor, bool wants_logits) {
     const mr_assignment *assignment = mr_session_assignment(executor->session);
     if (assignment->stage == 0 && assignment->replica > 0)
         MR_TRY(executor_await_feed(executor));
@@ -248,7 +264,7 @@ static mr_status executor_step(mr_executor *executor) {
         .kind = MR_EXECUTOR_STEP_DONE,
         .step = mr_session_next_step(executor->session),
     };
-    MR_TRY(mr_session_step(executor->session, &report.result));
+    MR_TRY(mr_session_step(executor->session, wants_logits, &report.result));
     uint64_t every = assignment->job->checkpoint_every_steps;
     uint64_t done = mr_session_next_step(executor->session);
     executor->wishes.periodic = !assignment->inference && assignment->checkpoint_dir[0] != 0 &&
@@ -261,6 +277,18 @@ static mr_status executor_step(mr_executor *executor) {
     return MR_OK;
 }
 
+static mr_status executor_set(mr_executor *executor, size_t interval) {
+    MR_TRY(mr_session_set_interval(executor->session, interval));
+    mr_executor_report report = {
+        .kind = MR_EXECUTOR_RESIZED,
+        .step = mr_session_next_step(executor->session),
+        .held = mr_session_memory(executor->session),
+        .interval = mr_session_interval(executor->session),
+    };
+    executor_report(executor, &report);
+    return MR_OK;
+}
+
 static mr_status executor_follow(mr_executor *executor, const boundary_record *record,
                                  bool *out_finished) {
     uint64_t step = mr_session_next_step(executor->session);
@@ -269,13 +297,15 @@ static mr_status executor_follow(mr_executor *executor, const boundary_record *r
                         (unsigned long long)record->step, (unsigned long long)step);
     switch ((boundary_action)record->action) {
     case BOUNDARY_STEP:
-        return executor_step(executor);
+        return executor_step(executor, record->wants_logits != 0);
     case BOUNDARY_SAVE:
         executor_save(executor, record);
         return MR_OK;
     case BOUNDARY_PAUSE:
         executor_report_kind(executor, MR_EXECUTOR_PAUSED, MR_OK);
         return MR_OK;
+    case BOUNDARY_SET:
+        return executor_set(executor, record->interval);
     case BOUNDARY_FINISH:
         *out_finished = true;
         executor->wishes.finished = true;
@@ -307,6 +337,7 @@ static void executor_prepare(mr_executor *executor, const mr_assignment *assignm
         .transport = executor->options.transport,
         .feed = executor->options.feed,
         .track = executor->options.track,
+        .reduce_track = executor->options.reduce_track,
         .progress = &executor->progress,
         .stop = &executor->stop,
     };
@@ -327,6 +358,7 @@ static void executor_prepare(mr_executor *executor, const mr_assignment *assignm
         .step = step,
         .ids = mr_session_take_ids(executor->session),
         .held = mr_session_memory(executor->session),
+        .interval = mr_session_interval(executor->session),
     };
     executor_report(executor, &report);
 }
@@ -372,6 +404,7 @@ static void executor_handle(mr_executor *executor, const mr_executor_event *even
         break;
     case MR_EXECUTOR_PAUSE:
     case MR_EXECUTOR_SAVE:
+    case MR_EXECUTOR_SET:
     case MR_EXECUTOR_FEED_READY:
     case MR_EXECUTOR_FEED_CLOSED:
     case MR_EXECUTOR_EXIT:

@@ -18,7 +18,7 @@
 #include "daemon/observe/trace.h"
 #include "daemon/stage/connections.h"
 #include "daemon/stage/feed.h"
-#include "daemon/stage/layer_store.h"
+#include "daemon/stage/layer_save.h"
 
 typedef struct mr_executor mr_executor;
 
@@ -28,6 +28,7 @@ typedef enum mr_executor_event_kind {
     MR_EXECUTOR_RUN,     /* start, or go on after a pause */
     MR_EXECUTOR_PAUSE,   /* rank 0 only: PAUSED from every rank */
     MR_EXECUTOR_SAVE,    /* rank 0 only, with tag ("": step-N): SAVED from every rank */
+    MR_EXECUTOR_SET,     /* rank 0 only: the interval, from the next boundary on */
     MR_EXECUTOR_DROP,    /* end the assignment, in order or not; answered by RELEASED */
     MR_EXECUTOR_FEED_READY,
     MR_EXECUTOR_FEED_CLOSED,
@@ -39,6 +40,7 @@ typedef struct mr_executor_event {
     const mr_assignment *assignment;
     char tag[MR_NAME_BYTES];
     const mr_group_ids *ids; /* CONNECT: borrowed until RELEASED */
+    uint64_t interval;       /* SET: activation_checkpoint_interval */
 } mr_executor_event;
 
 typedef enum mr_executor_report_kind {
@@ -47,10 +49,11 @@ typedef enum mr_executor_report_kind {
     MR_EXECUTOR_STEP_DONE, /* first stages */
     MR_EXECUTOR_SAVED,     /* status: OK, or why not; owns files */
     MR_EXECUTOR_PAUSED,
+    MR_EXECUTOR_RESIZED, /* held and interval have changed */
     MR_EXECUTOR_FINISHED,
     MR_EXECUTOR_FAILED, /* status */
     MR_EXECUTOR_RELEASED,
-    MR_EXECUTOR_RESULT, /* rank 0, inference; owns logits */
+    MR_EXECUTOR_RESULT, /* rank 0, a step without training; owns logits */
 } mr_executor_report_kind;
 
 /* What a finished optimizer step was. */
@@ -63,6 +66,8 @@ typedef struct mr_step_result {
     uint64_t tokens;
     uint64_t allocations; /* heap allocations of EXEC within the step */
     double transport_seconds; /* EXEC's time in link calls that was not waiting for data */
+    double reduce_seconds;    /* the reducer's time in sums over replicas */
+    double reduce_exposed_seconds; /* EXEC's wait for them in RD */
 } mr_step_result;
 
 /* Device memory that a prepared stage really holds, in the words of the plan's memory. */
@@ -71,6 +76,7 @@ typedef struct mr_memory_held {
     size_t gradients;
     size_t optimizer;
     size_t activations;
+    size_t activations_predicted; /* by the plan's layout, for the interval in use */
 } mr_memory_held;
 
 typedef struct mr_executor_report {
@@ -78,11 +84,12 @@ typedef struct mr_executor_report {
     uint64_t step; /* the step that comes next, from 0; STEP_DONE, RESULT: the step done */
     mr_status status;
     mr_step_result result;
-    mr_memory_held held; /* PREPARED */
+    mr_memory_held held; /* PREPARED, RESIZED */
+    size_t interval;     /* activation_checkpoint_interval in use; PREPARED, RESIZED */
     char tag[MR_NAME_BYTES];
-    mr_layer_store_files files;
-    float *logits;
-    size_t logit_count;
+    mr_layer_save_files files;
+    float *logits; /* RESULT: of logit_shape; NULL where they were not wanted */
+    mr_shape logit_shape;
     mr_group_ids ids; /* PREPARED: of groups and edges, made here; owned */
 } mr_executor_report;
 
@@ -99,6 +106,7 @@ typedef struct mr_executor_options {
     mr_transport transport;       /* without a fabric, which EXEC opens */
     mr_feed *feed;         /* borrowed */
     mr_trace_track *track; /* may be NULL */
+    mr_trace_track *reduce_track; /* of the thread that sums gradients; may be NULL */
     mr_loop *loop;
     /* LOOP: one report; what it owns passes to the callee. */
     void (*report)(void *context, mr_executor_report *report);

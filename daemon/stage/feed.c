@@ -232,6 +232,10 @@ bool mr_feed_ready(mr_feed *feed, uint64_t step) {
     return mr_feed_window_ready(feed->window, step);
 }
 
+bool mr_feed_wants_logits(mr_feed *feed, uint64_t step) {
+    return mr_feed_window_wants_logits(feed->window, step);
+}
+
 void mr_feed_done(mr_feed *feed, uint64_t step) {
     mr_feed_window_done(feed->window, step);
 }
@@ -256,31 +260,38 @@ static void feed_result_sent(void *context) {
     mr_free(context);
 }
 
-void mr_feed_send_result(mr_feed *feed, uint64_t step, float *owned_logits, size_t count) {
+void mr_feed_send_result(mr_feed *feed, uint64_t step, double loss, float *owned_logits,
+                         const mr_shape *shape) {
     if (feed->session == NULL) {
         mr_free(owned_logits);
         return;
     }
-    uint64_t dims[1] = {count};
+    uint64_t dims[MR_TENSOR_DIMS_MAX];
+    size_t bytes = 0;
     Millrace__V1__Tensor tensor = MILLRACE__V1__TENSOR__INIT;
     Millrace__V1__Tensor *tensors[1] = {&tensor};
     Millrace__V1__FeedResponse response = MILLRACE__V1__FEED_RESPONSE__INIT;
     char name[] = "logits";
+    for (size_t i = 0; i < shape->dim_count; i++)
+        dims[i] = shape->dims[i];
     tensor.name = name;
     tensor.data_type = MILLRACE__V1__DATA_TYPE__DATA_TYPE_F32;
-    tensor.n_dims = 1;
+    tensor.n_dims = shape->dim_count;
     tensor.dims = dims;
     response.event = MILLRACE__V1__FEED_EVENT__FEED_EVENT_RESULT;
     response.step = step;
-    response.n_tensors = 1;
+    response.loss = loss;
+    response.n_tensors = owned_logits != NULL ? 1 : 0;
     response.tensors = tensors;
+    MR_ASSERT(mr_shape_bytes(shape, &bytes)); /* they lie in memory */
     mr_rpc_raw raw = {
         .data = owned_logits,
-        .bytes = count * sizeof(*owned_logits),
+        .bytes = bytes,
         .sent = feed_result_sent,
         .context = owned_logits,
     };
-    mr_status status = feed_send(feed, &response, &raw); /* sent runs in every outcome */
+    /* sent runs in every outcome */
+    mr_status status = feed_send(feed, &response, owned_logits != NULL ? &raw : NULL);
     if (!mr_status_is_ok(status)) {
         mr_rpc_stream_finish(feed->session->stream, status);
         feed_unbind(feed, feed->session);

@@ -46,13 +46,17 @@ void mr_feed_stop(mr_feed *feed, mr_status status);
 void mr_feed_take(mr_feed *feed, uint64_t step, uint32_t micro_batch, mr_message *out_message);
 /* EXEC: is every microbatch of step here? */
 bool mr_feed_ready(mr_feed *feed, uint64_t step);
+/* EXEC: evaluation: does a microbatch of step, which is here, ask for its logits? */
+bool mr_feed_wants_logits(mr_feed *feed, uint64_t step);
 /* EXEC: step is applied; its slots are free for step + MR_FEED_WINDOW_STEPS. */
 void mr_feed_done(mr_feed *feed, uint64_t step);
 
 /* Acknowledgements to the client, when there is one. */
 void mr_feed_send_applied(mr_feed *feed, uint64_t step, double loss);
 void mr_feed_send_committed(mr_feed *feed, uint64_t step, const char *tag);
-/* owned_logits: count floats, freed with mr_free when sent. */
-void mr_feed_send_result(mr_feed *feed, uint64_t step, float *owned_logits, size_t count);
+/* What a step without training gave. owned_logits: f32 of that shape, freed with mr_free when sent;
+ * NULL for none. */
+void mr_feed_send_result(mr_feed *feed, uint64_t step, double loss, float *owned_logits,
+                         const mr_shape *shape);
 
 #endif

@@ -33,6 +33,10 @@ struct mr_feed_window {
     _Atomic uint64_t next_step;
     atomic_bool *filled;                        /* [MR_FEED_WINDOW_STEPS][micro_batches] */
     atomic_uint arrived[MR_FEED_WINDOW_STEPS]; /* microbatches here, by step */
+    /* Evaluation: a microbatch of the step asks for its logits; and what a step's logits take. */
+    atomic_bool logits_wanted[MR_FEED_WINDOW_STEPS];
+    bool evaluates;
+    size_t logit_bytes;
 };
 
 static void window_expect(mr_feed_window *window, const char *name, mr_shape shape,
@@ -55,7 +59,7 @@ static mr_status window_expect_all(mr_feed_window *window, const mr_assignment *
     mr_shape inputs = mr_job_input_shape(job);
     int64_t vocabulary = inputs.dtype == MR_DTYPE_I32 ? (int64_t)job->layers[0].vocab : 0;
     window_expect(window, "inputs", inputs, vocabulary, 0);
-    if (assignment->inference) {
+    if (assignment->mode == MR_JOB_MODE_INFERENCE) {
         mr_shape position = {.dtype = MR_DTYPE_I32, .dim_count = 1, .dims = {1}};
         window_expect(window, "position", position, (int64_t)job->sequence_length, 0);
     } else if (job->loss != MR_LOSS_NONE) {
@@ -69,6 +73,17 @@ static mr_status window_expect_all(mr_feed_window *window, const mr_assignment *
     return MR_OK;
 }
 
+/* Bytes of all logits of a step, as f32. */
+static size_t window_logit_bytes(const mr_assignment *assignment) {
+    mr_shape output = mr_assignment_boundary(assignment, assignment->job->layer_count);
+    size_t elements = 0;
+    size_t bytes = 0;
+    if (!mr_shape_elements(&output, &elements) ||
+        !mr_size_mul(elements, assignment->job->micro_batches * sizeof(float), &bytes))
+        return SIZE_MAX;
+    return bytes;
+}
+
 static mr_status window_fill(mr_feed_window *window, const mr_assignment *assignment,
                              uint64_t next_step) {
     memcpy(window->job_id, assignment->job_id, sizeof(window->job_id));
@@ -76,6 +91,8 @@ static mr_status window_fill(mr_feed_window *window, const mr_assignment *assign
     window->step_end = assignment->inference ? UINT64_MAX : assignment->job->total_steps;
     window->micro_batches = (uint32_t)assignment->job->micro_batches;
     window->next_step = next_step;
+    window->evaluates = assignment->mode == MR_JOB_MODE_EVALUATION;
+    window->logit_bytes = window_logit_bytes(assignment);
     MR_TRY(window_expect_all(window, assignment));
     size_t slots = (size_t)MR_FEED_WINDOW_STEPS * window->micro_batches;
     size_t bytes;
@@ -141,6 +158,11 @@ static mr_status window_check_place(const mr_feed_window *window,
                         "feed.step is %" PRIu64 "; the window is [%" PRIu64 ", %" PRIu64
                         ") of %" PRIu64 " steps",
                         request->step, next, next + MR_FEED_WINDOW_STEPS, window->step_end);
+    if (request->want_logits && window->evaluates && window->logit_bytes > MR_FEED_LOGITS_BYTES_MAX)
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "feed.want_logits: the logits of a step are %zu bytes; at most %d fit one "
+                        "answer: fewer or smaller microbatches would",
+                        window->logit_bytes, MR_FEED_LOGITS_BYTES_MAX);
     return MR_OK;
 }
 
@@ -204,6 +226,8 @@ mr_status mr_feed_window_offer(mr_feed_window *window, const Millrace__V1__FeedR
     }
     MR_TRY(window_copy(window, request, tail, window_slot_memory(window, slot)));
     atomic_store(&window->filled[slot], true);
+    if (request->want_logits)
+        atomic_store(&window->logits_wanted[request->step % MR_FEED_WINDOW_STEPS], true);
     unsigned arrived =
         atomic_fetch_add(&window->arrived[request->step % MR_FEED_WINDOW_STEPS], 1) + 1;
     *out_offer = arrived == window->micro_batches ? MR_FEED_OFFER_COMPLETED : MR_FEED_OFFER_TAKEN;
@@ -239,10 +263,15 @@ bool mr_feed_window_ready(const mr_feed_window *window, uint64_t step) {
            atomic_load(&window->arrived[step % MR_FEED_WINDOW_STEPS]) == window->micro_batches;
 }
 
+bool mr_feed_window_wants_logits(const mr_feed_window *window, uint64_t step) {
+    return window->evaluates && atomic_load(&window->logits_wanted[step % MR_FEED_WINDOW_STEPS]);
+}
+
 void mr_feed_window_done(mr_feed_window *window, uint64_t step) {
     MR_ASSERT(step == atomic_load(&window->next_step));
     for (uint32_t i = 0; i < window->micro_batches; i++)
         atomic_store(&window->filled[window_slot(window, step, i)], false);
     atomic_store(&window->arrived[step % MR_FEED_WINDOW_STEPS], 0);
+    atomic_store(&window->logits_wanted[step % MR_FEED_WINDOW_STEPS], false);
     atomic_store(&window->next_step, step + 1);
 }

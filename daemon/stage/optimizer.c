@@ -62,11 +62,24 @@ static optimizer_options optimizer_options_make(const mr_job *job, uint64_t step
     };
 }
 
+/* The part of a weight or gradient whose state is here; updates go element by element, so that the
+ * cut changes no bit. */
+static mr_tensor optimizer_part(const mr_stage_parameter *parameter, const mr_tensor *whole) {
+    size_t elements = 0;
+    MR_ASSERT(mr_shape_elements(&whole->shape, &elements));
+    if (parameter->part.count == elements)
+        return *whole;
+    return (mr_tensor){
+        .data = (float *)whole->data + parameter->part.first,
+        .shape = {.dtype = MR_DTYPE_F32, .dim_count = 1, .dims = {parameter->part.count}},
+    };
+}
+
 static void optimizer_step_one(mr_device *device, const mr_job *job, optimizer_options *options,
                                const mr_stage_parameter *parameter) {
     const mr_device_ops *ops = device->ops;
-    const mr_tensor *gradient = &parameter->gradient;
-    mr_tensor weight = parameter->weight;
+    mr_tensor gradient = optimizer_part(parameter, &parameter->gradient);
+    mr_tensor weight = optimizer_part(parameter, &parameter->weight);
     mr_tensor first = parameter->states[0];
     mr_tensor second = parameter->states[1];
     float decay = parameter->description->decay ? (float)job->weight_decay : 0;
@@ -75,16 +88,16 @@ static void optimizer_step_one(mr_device *device, const mr_job *job, optimizer_o
     options->lion.weight_decay = decay;
     switch (job->optimizer) {
     case MR_OPTIMIZER_ADAMW:
-        ops->adamw(device, &options->moments, gradient, &weight, &first, &second);
+        ops->adamw(device, &options->moments, &gradient, &weight, &first, &second);
         return;
     case MR_OPTIMIZER_ADAM:
-        ops->adam(device, &options->moments, gradient, &weight, &first, &second);
+        ops->adam(device, &options->moments, &gradient, &weight, &first, &second);
         return;
     case MR_OPTIMIZER_SGD:
-        ops->sgd(device, &options->sgd, gradient, &weight, first.data == NULL ? NULL : &first);
+        ops->sgd(device, &options->sgd, &gradient, &weight, first.data == NULL ? NULL : &first);
         return;
     case MR_OPTIMIZER_LION:
-        ops->lion(device, &options->lion, gradient, &weight, &first);
+        ops->lion(device, &options->lion, &gradient, &weight, &first);
         return;
     case MR_OPTIMIZER_KIND_COUNT:
         break;
@@ -98,8 +111,9 @@ void mr_optimizer_step(mr_parameters *parameters, uint64_t step, double clip_fac
     MR_ASSERT(step >= 1);
     optimizer_options options = optimizer_options_make(job, step, clip_factor);
     for (size_t i = 0; i < mr_parameters_count(parameters); i++)
-        if (!mr_parameters_at(parameters, i)->description->frozen)
+        if (mr_parameters_at(parameters, i)->part.count > 0)
             optimizer_step_one(mr_parameters_device(parameters), job, &options,
                                mr_parameters_at(parameters, i));
-    mr_parameters_refresh(parameters);
+    if (mr_parameters_state_width(parameters) == 1)
+        mr_parameters_refresh(parameters);
 }

@@ -25,8 +25,10 @@ double mr_optimizer_norm(const double *sums, size_t count);
 /* min(1, clip / (norm + 1e-6)); 1 where clip is 0 (none). Refusing a norm that is not finite is the
  * caller's decision, before this. */
 double mr_optimizer_clip_factor(double norm, double clip);
-/* One optimizer step of every held parameter; step counts from 1. Learning rate from the job's
- * schedule, weight decay only where the description says so. */
+/* One optimizer step of every held parameter, or of the parts whose state is here; step counts from
+ * 1. Learning rate from the job's schedule, weight decay only where the description says so. With
+ * split state the weights' other parts are the caller's to bring, with mr_parameters_refresh after
+ * them. */
 void mr_optimizer_step(mr_parameters *parameters, uint64_t step, double clip_factor);
 
 #endif

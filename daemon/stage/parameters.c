@@ -7,7 +7,8 @@
  *   items[k].gradients   -> uses[...]                       its accumulators, in layer order
  *
  * Everything is counted first and allocated once; offsets within the device memories come from
- * mr_slices, so that every tensor is aligned. */
+ * mr_slices, so that every tensor is aligned. The states have a layout of their own, of which this
+ * replica's share is in memory: offsets in it are those in the layout less the share's first. */
 #include "daemon/stage/parameters.h"
 
 #include <string.h>
@@ -16,6 +17,7 @@
 #include "daemon/base/random.h"
 #include "daemon/model/layer_check.h"
 #include "daemon/model/slices.h"
+#include "daemon/plan/state_share.h"
 
 struct mr_parameters {
     mr_parameters_options options;
@@ -33,6 +35,7 @@ struct mr_parameters {
     mr_device_memory compute; /* of the matrices, in another precision than f32 */
     mr_device_memory gradients;
     mr_device_memory states[MR_OPTIMIZER_STATES_MAX];
+    size_t state_bytes; /* of the layout of the whole state */
     mr_device_memory sums;
 };
 
@@ -164,38 +167,69 @@ static mr_tensor parameters_tensor(const mr_device_memory *memory, size_t offset
     return (mr_tensor){.data = data, .shape = *shape};
 }
 
-/* One slice for each item; of those that are trained, for states. */
-static mr_slices parameters_item_slices(const mr_parameters *p, bool of_states) {
+/* Slices of the items that are trained, in order. */
+static mr_slices parameters_trained_slices(mr_parameters *p) {
     mr_slices slices = {0};
     for (size_t k = 0; k < p->item_count; k++)
-        if (!of_states || !p->items[k].description->frozen)
-            (void)mr_slices_take(&slices, MR_DTYPE_F32,
-                                 parameters_elements(&p->items[k].description->shape), 1);
+        if (!p->items[k].description->frozen)
+            p->items[k].state_offset = mr_slices_take(
+                &slices, MR_DTYPE_F32, parameters_elements(&p->items[k].description->shape), 1);
     return slices;
 }
 
-/* Weights, and states at the same offsets in all of their memories. */
-static mr_status parameters_bind_items(mr_parameters *p) {
-    mr_device *device = p->options.device;
-    mr_optimizer_states states = mr_parameters_states(p);
-    mr_slices weights = parameters_item_slices(p, false);
-    mr_slices trained = parameters_item_slices(p, true);
-    MR_TRY(parameters_memory(device, "weights", &weights, &p->weights));
-    for (size_t i = 0; i < states.count; i++)
-        MR_TRY(parameters_memory(device, states.names[i], &trained, &p->states[i]));
-    weights = (mr_slices){0};
-    trained = (mr_slices){0};
+/* Weights: one slice per item; first those that are trained, so that their layout is the state's,
+ * then the frozen ones. */
+static mr_status parameters_bind_weights(mr_parameters *p) {
+    mr_slices slices = parameters_trained_slices(p);
+    mr_slices frozen = slices;
+    for (size_t k = 0; k < p->item_count; k++)
+        if (p->items[k].description->frozen)
+            (void)mr_slices_take(&slices, MR_DTYPE_F32,
+                                 parameters_elements(&p->items[k].description->shape), 1);
+    MR_TRY(parameters_memory(p->options.device, "weights", &slices, &p->weights));
     for (size_t k = 0; k < p->item_count; k++) {
         mr_stage_parameter *item = &p->items[k];
         const mr_shape *shape = &item->description->shape;
-        size_t elements = parameters_elements(shape);
-        size_t offset = mr_slices_take(&weights, MR_DTYPE_F32, elements, 1);
-        item->weight = parameters_tensor(&p->weights, offset, shape);
+        size_t offset = item->state_offset;
         if (item->description->frozen)
-            continue;
-        offset = mr_slices_take(&trained, MR_DTYPE_F32, elements, 1);
+            offset = mr_slices_take(&frozen, MR_DTYPE_F32, parameters_elements(shape), 1);
+        item->weight = parameters_tensor(&p->weights, offset, shape);
+    }
+    return MR_OK;
+}
+
+static mr_state_share parameters_share(const mr_parameters *p) {
+    return mr_state_share_of(p->state_bytes, mr_parameters_state_width(p), p->options.state_index);
+}
+
+/* The item's state in memory i: all of it, or the part that the share has; no data without any. */
+static mr_tensor parameters_state(const mr_parameters *p, const mr_stage_parameter *item,
+                                  size_t i) {
+    mr_shape shape = item->description->shape;
+    size_t offset = item->state_offset + item->part.first * sizeof(float);
+    if (item->part.count < parameters_elements(&shape))
+        shape = (mr_shape){.dtype = MR_DTYPE_F32, .dim_count = 1, .dims = {item->part.count}};
+    return item->part.count == 0 ? (mr_tensor){.shape = shape}
+                                 : parameters_tensor(&p->states[i],
+                                                     offset - parameters_share(p).first, &shape);
+}
+
+/* States: one slice per item that is trained in the layout, and the share of it in memory. */
+static mr_status parameters_bind_states(mr_parameters *p) {
+    mr_optimizer_states states = mr_parameters_states(p);
+    mr_slices slices = parameters_trained_slices(p);
+    if (slices.overflowed)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "the stage's optimizer state cannot be counted");
+    p->state_bytes = slices.bytes;
+    mr_state_share share = parameters_share(p);
+    slices.bytes = share.end - share.first;
+    for (size_t i = 0; i < states.count; i++)
+        MR_TRY(parameters_memory(p->options.device, states.names[i], &slices, &p->states[i]));
+    for (size_t k = 0; k < p->item_count; k++) {
+        mr_stage_parameter *item = &p->items[k];
+        item->part = mr_parameters_part(p, item, p->options.state_index);
         for (size_t i = 0; i < MR_OPTIMIZER_STATES_MAX; i++)
-            item->states[i] = parameters_tensor(&p->states[i], offset, shape);
+            item->states[i] = parameters_state(p, item, i);
     }
     return MR_OK;
 }
@@ -344,7 +378,8 @@ static mr_status parameters_init(mr_parameters *p) {
     }
     MR_TRY(parameters_allocate(p));
     MR_TRY(parameters_find_items(p));
-    MR_TRY(parameters_bind_items(p));
+    MR_TRY(parameters_bind_weights(p));
+    MR_TRY(parameters_bind_states(p));
     MR_TRY(parameters_bind_compute(p));
     MR_TRY(parameters_bind_gradients(p));
     mr_slices sums = {0};
@@ -359,6 +394,7 @@ mr_status mr_parameters_create(const mr_parameters_options *options,
                                mr_parameters **out_parameters) {
     MR_ASSERT(options->layer_first < options->layer_end);
     MR_ASSERT(options->layer_end <= options->job->layer_count);
+    MR_ASSERT(options->state_index == 0 || options->state_index < options->state_width);
     mr_parameters *p = mr_alloc(sizeof *p);
     if (p == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a stage's parameters");
@@ -491,6 +527,40 @@ mr_optimizer_states mr_parameters_states(const mr_parameters *parameters) {
     if (!parameters->options.training)
         return (mr_optimizer_states){0};
     return mr_optimizer_states_of(job->optimizer, job->momentum);
+}
+
+size_t mr_parameters_state_width(const mr_parameters *parameters) {
+    size_t width = parameters->options.state_width;
+    return width == 0 ? 1 : width;
+}
+
+size_t mr_parameters_state_index(const mr_parameters *parameters) {
+    return parameters->options.state_index;
+}
+
+mr_parameter_part mr_parameters_part(const mr_parameters *parameters,
+                                     const mr_stage_parameter *parameter, size_t index) {
+    mr_state_share share =
+        mr_state_share_of(parameters->state_bytes, mr_parameters_state_width(parameters), index);
+    size_t first = parameter->state_offset;
+    size_t end = first + parameters_elements(&parameter->description->shape) * sizeof(float);
+    size_t from = share.first > first ? share.first : first;
+    size_t to = share.end < end ? share.end : end;
+    if (parameter->description->frozen || from >= to)
+        return (mr_parameter_part){0};
+    return (mr_parameter_part){.first = (from - first) / sizeof(float),
+                               .count = (to - from) / sizeof(float)};
+}
+
+unsigned char *mr_parameters_weights(const mr_parameters *parameters) {
+    return parameters->weights.base;
+}
+
+/* What is trained comes first in the weights' memory and is laid out as the state is. */
+size_t mr_parameters_weights_start(const mr_parameters *parameters, size_t index) {
+    size_t width = mr_parameters_state_width(parameters);
+    return index == width ? parameters->state_bytes
+                          : mr_state_share_of(parameters->state_bytes, width, index).first;
 }
 
 mr_device *mr_parameters_device(const mr_parameters *parameters) {

@@ -18,6 +18,11 @@
  * own gradient accumulator. It is *owned* by the stage that has the tie's first layer: only there
  * does it count towards the norm. A parameter without a tie is owned where it is held; a frozen one
  * is owned nowhere.
+ *
+ * With pipeline.zero_stage 1 each replica of the stage holds only its share of the optimizer's
+ * state (plan/state_share.h), changes that part of the weights, and gets the rest from the others:
+ * the weights' memory begins with what is trained, laid out as the state is, and each replica gives
+ * one contiguous part of that.
  * Owner: stage. Thread: EXEC. No allocation after create.
  * Not here: sums over ranks (stage/executor, group/), the optimizer's arithmetic (optimizer.h),
  * checkpoint files (stage/executor, checkpoint/). */
@@ -41,7 +46,15 @@ typedef struct mr_parameters_options {
     size_t layer_first;
     size_t layer_end;
     bool training; /* false: weights only; gradients and states are absent (data NULL) */
+    size_t state_width; /* replicas that the optimizer's state is split over; 0 and 1: not split */
+    size_t state_index; /* which of them this one is */
 } mr_parameters_options;
+
+/* Elements [first, first + count) of a parameter. */
+typedef struct mr_parameter_part {
+    size_t first;
+    size_t count;
+} mr_parameter_part;
 
 /* One parameter that the stage holds. Tensors are of description->shape in device memory, and f32
  * but for compute. */
@@ -60,7 +73,10 @@ typedef struct mr_stage_parameter {
     mr_tensor compute; /* what layers read; the weight itself where no other type is asked for */
     mr_tensor gradient; /* what the optimizer reads: the first accumulator, which a sum over uses
                            and ranks overwrites */
-    mr_tensor states[MR_OPTIMIZER_STATES_MAX]; /* in mr_parameters_states' order */
+    size_t state_offset;    /* of its slice in the layout of the whole state, in bytes */
+    mr_parameter_part part; /* whose state is here, and which the optimizer changes */
+    mr_tensor states[MR_OPTIMIZER_STATES_MAX]; /* in mr_parameters_states' order; of the parameter's
+                                                  shape, or of [part.count] where it is split */
 } mr_stage_parameter;
 
 /* Makes the memories, all zero, and the layers. INVALID_ARGUMENT: a tied parameter of another shape
@@ -101,6 +117,18 @@ const mr_stage_parameter *mr_parameters_find_tie(const mr_parameters *parameters
 
 /* The state tensors that every parameter has: the optimizer's; none without training. */
 mr_optimizer_states mr_parameters_states(const mr_parameters *parameters);
+/* The replicas that the state is split over, at least 1, and which of them this one is. */
+size_t mr_parameters_state_width(const mr_parameters *parameters);
+size_t mr_parameters_state_index(const mr_parameters *parameters);
+/* The part of a held parameter whose state is with replica index of the width. */
+mr_parameter_part mr_parameters_part(const mr_parameters *parameters,
+                                     const mr_stage_parameter *parameter, size_t index);
+/* The one buffer of all master weights, and where in it the part of replica index of the width
+ * begins, in bytes; index may be the width, whose beginning is the end of what is trained: frozen
+ * weights lie behind. Parts follow each other without a gap. */
+unsigned char *mr_parameters_weights(const mr_parameters *parameters);
+size_t mr_parameters_weights_start(const mr_parameters *parameters, size_t index);
+
 /* The device that holds them, the job they belong to, and whether gradients and states exist. */
 mr_device *mr_parameters_device(const mr_parameters *parameters);
 const mr_job *mr_parameters_job(const mr_parameters *parameters);

@@ -68,6 +68,8 @@ void mr_pass_backward(const mr_pass *pass, const mr_tensor *x, const mr_tensor *
             target = NULL;
         mr_layer_backward_input(layer, &call, &input, &gradient, target);
         mr_layer_backward_weight(layer, &call, &input, &gradient);
+        if (pass->layer_done != NULL)
+            pass->layer_done(pass->done_context, i);
         gradient = input_gradient;
     }
 }

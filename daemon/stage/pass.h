@@ -17,6 +17,10 @@ typedef struct mr_pass {
     const mr_activations *activations;
     uint64_t step;
     uint32_t micro_batch;
+    /* backward: told of each layer (its index within the stage) when nothing more is added to its
+     * gradients in this pass; may be NULL */
+    void (*layer_done)(void *context, size_t layer);
+    void *done_context;
 } mr_pass;
 
 /* Returns the stage's output: a view of the microbatch's slot. */

@@ -70,7 +70,7 @@ void mr_report_step(mr_control *control, mr_report_subject subject,
 }
 
 /* The list of files as messages, in memory freed by the caller; false: no memory. */
-static bool saved_files(const mr_layer_store_files *files, Millrace__V1__SavedFile **out_files,
+static bool saved_files(const mr_layer_save_files *files, Millrace__V1__SavedFile **out_files,
                         Millrace__V1__SavedFile ***out_list) {
     Millrace__V1__SavedFile *messages = mr_alloc_array(files->count, sizeof(*messages));
     Millrace__V1__SavedFile **list = mr_alloc_array(files->count, sizeof(*list));

@@ -4,9 +4,12 @@
 #include <string.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/base/log.h"
 #include "daemon/layers/loss.h"
+#include "daemon/plan/readiness.h"
+#include "daemon/stage/layer_store.h"
 #include "daemon/stage/optimizer.h"
-#include "daemon/stage/session_state.h"
+#include "daemon/stage/session_result.h"
 
 /* Owned parameters of a stage: those without a tie, and tied ones whose tie begins on it; none that
  * is frozen. */
@@ -49,10 +52,15 @@ static mr_status session_size_gather(mr_session *session) {
     size_t replicas = session->assignment->job->data;
     session->replica_bytes = mr_alloc_array(replicas, sizeof(size_t));
     session->replica_losses = mr_alloc_array(replicas, sizeof(double));
-    if (session->replica_bytes == NULL || session->replica_losses == NULL)
+    session->share_bytes = mr_alloc_array(replicas, sizeof(size_t));
+    if (session->replica_bytes == NULL || session->replica_losses == NULL ||
+        session->share_bytes == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu replicas", replicas);
     for (size_t i = 0; i < replicas; i++)
         session->replica_bytes[i] = sizeof(double);
+    for (size_t i = 0; i < mr_parameters_state_width(session->parameters); i++)
+        session->share_bytes[i] = mr_parameters_weights_start(session->parameters, i + 1) -
+                                  mr_parameters_weights_start(session->parameters, i);
     session->gathered = mr_alloc(total);
     session->mine = mr_alloc(session->gather_bytes[session->assignment->stage]);
     if (session->gathered == NULL || session->mine == NULL)
@@ -67,10 +75,11 @@ static size_t session_gather_total(const mr_session *session) {
     return total;
 }
 
-/* Bytes of the largest exchange on the pipe group: norms, a boundary record, or logits. */
+/* Bytes of the largest exchange on the pipe group: norms, a boundary record, a piece of logits. */
 static size_t session_pipe_bytes(const mr_session *session) {
     size_t bytes = session_gather_total(session);
     size_t logits = session->logit_count * sizeof(float);
+    logits = logits < MR_SESSION_LOGIT_PIECE_BYTES ? logits : MR_SESSION_LOGIT_PIECE_BYTES;
     return (bytes > logits ? bytes : logits) + MR_NAME_BYTES + 64;
 }
 
@@ -78,16 +87,14 @@ static size_t session_pipe_bytes(const mr_session *session) {
 static mr_status session_size_loss(mr_session *session) {
     const mr_assignment *assignment = session->assignment;
     mr_shape output = mr_assignment_boundary(assignment, assignment->job->layer_count);
-    if (assignment->inference) {
-        session->logit_count = output.dims[output.dim_count - 1];
-        session->logits = mr_alloc_array(session->logit_count, sizeof(float));
-        if (session->logits == NULL)
-            return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu logits", session->logit_count);
+    if (assignment->inference)
+        MR_TRY(mr_session_result_init(session));
+    if (assignment->mode == MR_JOB_MODE_INFERENCE)
         return MR_OK;
-    }
     mr_shape labels = {0};
     if (assignment->job->loss == MR_LOSS_NONE)
-        return MR_ERROR(INVALID_ARGUMENT, "model.loss is none; training needs a loss");
+        return MR_ERROR(INVALID_ARGUMENT, "model.loss is none; %s needs a loss",
+                        mr_job_mode_name(assignment->mode));
     MR_TRY(mr_job_label_shape(assignment->job, &labels));
     session->step_terms = mr_loss_terms(assignment->job->loss, &output, &labels) *
                           (double)assignment->job->micro_batches * (double)assignment->job->data;
@@ -116,9 +123,13 @@ static mr_status session_build(mr_session *session) {
         .layer_first = stage->layer_first,
         .layer_end = stage->layer_end,
         .training = !assignment->inference,
+        .state_width = mr_session_state_width(assignment),
+        .state_index = mr_session_state_width(assignment) > 1 ? assignment->replica : 0,
     };
     MR_TRY(mr_parameters_create(&options, &session->parameters));
-    MR_TRY(mr_activations_create(device, assignment, &session->activations));
+    session->interval = assignment->job->checkpoint_interval;
+    MR_TRY(
+        mr_activations_create(device, assignment, session->interval, &session->activations));
     MR_TRY(device->ops->memory_create(device, sizeof(double), &session->loss));
     session->slots = mr_alloc_array(mr_activations_slots(session->activations),
                                     sizeof(*session->slots));
@@ -126,7 +137,13 @@ static mr_status session_build(mr_session *session) {
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu microbatches",
                         mr_activations_slots(session->activations));
     MR_TRY(session_size_loss(session));
-    return session_size_gather(session);
+    MR_TRY(session_size_gather(session));
+    session->last_backward =
+        mr_schedule_last_backward(&assignment->plan->schedules[assignment->stage], 0);
+    if (assignment->inference || assignment->job->data == 1)
+        return MR_OK;
+    return mr_gradient_reducer_create(session->parameters, session->options.reduce_track,
+                                      &session->reducer);
 }
 
 static mr_status session_fill(mr_session *session) {
@@ -181,18 +198,22 @@ mr_status mr_session_connect(mr_session *session, const mr_group_ids *ids) {
     for (size_t i = 0; i < session->connections.tied_count; i++)
         MR_TRY(session_broadcast_tie(session, &session->connections.tied[i]));
     mr_parameters_refresh(session->parameters); /* after the load and the broadcasts */
-    return MR_OK;
+    if (session->reducer == NULL)
+        return MR_OK;
+    return mr_gradient_reducer_start(session->reducer, session->connections.gradients);
 }
 
 void mr_session_destroy(mr_session *session) {
     if (session == NULL)
         return;
+    mr_gradient_reducer_destroy(session->reducer); /* it uses all of the rest */
     mr_connections_close(&session->connections);
     if (session->loss.base != NULL)
         session->options.device->ops->memory_destroy(session->options.device, &session->loss);
     mr_activations_destroy(session->activations);
     mr_parameters_destroy(session->parameters);
     mr_free(session->logits);
+    mr_free(session->share_bytes);
     mr_free(session->replica_losses);
     mr_free(session->replica_bytes);
     mr_free(session->mine);
@@ -202,14 +223,16 @@ void mr_session_destroy(mr_session *session) {
     mr_free(session);
 }
 
-/* Replicas hold the same bits; the first one writes them. */
-mr_status mr_session_save(mr_session *session, const char *tag, mr_layer_store_files *out_files) {
-    if (session->assignment->replica > 0) {
-        *out_files = (mr_layer_store_files){0};
-        return MR_OK;
-    }
-    return mr_layer_store_save(session->assignment, session->parameters, tag, session->next_step,
-                               session->options.stop, out_files);
+mr_status mr_session_save(mr_session *session, const char *tag, mr_layer_save_files *out_files) {
+    mr_layer_save_options options = {
+        .assignment = session->assignment,
+        .parameters = session->parameters,
+        .replicas = session->connections.data,
+        .tag = tag,
+        .step = session->next_step,
+        .stop = session->options.stop,
+    };
+    return mr_layer_save(&options, out_files);
 }
 
 mr_status mr_session_agree(mr_session *session, void *record, size_t bytes) {
@@ -230,6 +253,35 @@ uint64_t mr_session_next_step(const mr_session *session) {
     return session->next_step;
 }
 
+static mr_status session_make_activations(mr_session *session, size_t interval) {
+    mr_activations_destroy(session->activations);
+    session->activations = NULL;
+    MR_TRY(mr_activations_create(session->options.device, session->assignment, interval,
+                                 &session->activations));
+    session->interval = interval;
+    return MR_OK;
+}
+
+/* What the last step sent may still be read from the memory that goes. */
+mr_status mr_session_set_interval(mr_session *session, size_t interval) {
+    const mr_connections *connections = &session->connections;
+    size_t before = session->interval;
+    if (connections->activation_out != NULL)
+        MR_TRY(mr_link_wait_sent(connections->activation_out, 0, MR_STEP_WAIT_TIMEOUT_MS));
+    if (connections->gradient_out != NULL)
+        MR_TRY(mr_link_wait_sent(connections->gradient_out, 0, MR_STEP_WAIT_TIMEOUT_MS));
+    mr_status status = session_make_activations(session, interval);
+    if (mr_status_is_ok(status))
+        return MR_OK;
+    MR_LOG(WARN, "activation_checkpoint_interval stays as it was", MR_I("interval", before),
+           MR_I("wanted", interval), MR_S("why", status.text));
+    return session_make_activations(session, before);
+}
+
+size_t mr_session_interval(const mr_session *session) {
+    return session->interval;
+}
+
 mr_memory_held mr_session_memory(const mr_session *session) {
     mr_parameters_bytes parameters = mr_parameters_bytes_held(session->parameters);
     return (mr_memory_held){
@@ -237,12 +289,8 @@ mr_memory_held mr_session_memory(const mr_session *session) {
         .gradients = parameters.gradients,
         .optimizer = parameters.optimizer,
         .activations = mr_activations_bytes(session->activations),
+        .activations_predicted = mr_activations_bytes_predicted(session->activations),
     };
-}
-
-const float *mr_session_logits(const mr_session *session, size_t *out_count) {
-    *out_count = session->logit_count;
-    return session->logits;
 }
 
 void mr_session_interrupt(mr_session *session, const char *reason) {

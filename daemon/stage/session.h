@@ -25,6 +25,7 @@ typedef struct mr_session_options {
     mr_transport transport;
     mr_feed *feed;
     mr_trace_track *track;
+    mr_trace_track *reduce_track; /* of the reducer's thread */
     mr_session_progress *progress;
     _Atomic bool *stop; /* true: give up at the next instruction */
 } mr_session_options;
@@ -41,22 +42,30 @@ mr_group_ids mr_session_take_ids(mr_session *session);
 /* NULL is fine. */
 void mr_session_destroy(mr_session *session);
 
-/* Runs the rank's list for the next step. On success the step counter has moved; inference:
- * out_logits [*out_count] of the last stage on every rank, borrowed until the next step. */
-MR_MUST_CHECK mr_status mr_session_step(mr_session *session, mr_step_result *out_result);
-/* Writes this rank's files under tag. */
+/* Runs the rank's list for the next step. On success the step counter has moved. wants_logits:
+ * an evaluated step's logits are kept, too (inference: always). */
+MR_MUST_CHECK mr_status mr_session_step(mr_session *session, bool wants_logits,
+                                        mr_step_result *out_result);
+/* Writes this rank's files under tag: its share of its stage's layers. On all ranks at once. */
 MR_MUST_CHECK mr_status mr_session_save(mr_session *session, const char *tag,
-                                        mr_layer_store_files *out_files);
+                                        mr_layer_save_files *out_files);
 /* Between steps: the bytes at record, which rank 0 has filled, on every rank of the job: from rank
  * 0 to the first stages of all replicas, and from each of them down its pipeline. */
 MR_MUST_CHECK mr_status mr_session_agree(mr_session *session, void *record, size_t bytes);
 const mr_assignment *mr_session_assignment(const mr_session *session);
 /* The step that comes next, from 0. */
 uint64_t mr_session_next_step(const mr_session *session);
+/* Between steps: keeps activations each interval layers from now on. Bits do not change (law 1).
+ * Where the device has no memory for it the old interval stays, with a line in the log. Errors: as
+ * create, and of the waits for what is still being sent. */
+MR_MUST_CHECK mr_status mr_session_set_interval(mr_session *session, size_t interval);
+/* The interval in use. */
+size_t mr_session_interval(const mr_session *session);
 /* What its parameters and activations take of the device's memory. */
 mr_memory_held mr_session_memory(const mr_session *session);
-/* Inference: logits of the step just done. */
-const float *mr_session_logits(const mr_session *session, size_t *out_count);
+/* Without training: logits of the step just done, on every rank, borrowed until the next step; NULL
+ * where they were not wanted. */
+const float *mr_session_logits(const mr_session *session, mr_shape *out_shape);
 /* Any thread, after connect: ends every wait. */
 void mr_session_interrupt(mr_session *session, const char *reason);
 

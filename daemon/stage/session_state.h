@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* session_state.h: what a session holds, for the two files that work on it: session.c makes and
- * frees it, session_step.c runs a step over it.
- * Owner: stage/executor. Thread: EXEC. Internal to these two files. */
+/* session_state.h: what a session holds, for the files that work on it: session.c makes and frees
+ * it, session_step.c runs a step over it, session_result.c gives back what a step without training
+ * found.
+ * Owner: stage/executor. Thread: EXEC. Internal to these files. */
 #ifndef MR_STAGE_SESSION_STATE_H
 #define MR_STAGE_SESSION_STATE_H
 
+#include "daemon/stage/gradient_reducer.h"
 #include "daemon/stage/session.h"
 
 /* What each rank gives to the gather after a step, before the squares of its owned parameters. */
@@ -22,7 +24,10 @@ struct mr_session {
     const mr_assignment *assignment;
     mr_parameters *parameters;
     mr_activations *activations;
+    size_t interval; /* activation_checkpoint_interval in use */
     mr_connections connections;
+    mr_gradient_reducer *reducer; /* NULL with one replica */
+    size_t last_backward;         /* index in the rank's list; while it runs, layers get ready */
     session_slot *slots; /* [mr_activations_slots] */
     mr_device_memory loss; /* one double: the step's loss sum */
     uint64_t next_step;
@@ -34,19 +39,28 @@ struct mr_session {
     double *mine;
     size_t *replica_bytes;  /* [data]: one double each */
     double *replica_losses; /* [data] */
-    float *logits; /* inference: [logit_count] */
-    size_t logit_count;
+    size_t *share_bytes; /* [data]: of the weights that each replica changes; split state only */
+    float *logits;      /* without training: see session_result.h */
+    size_t logit_count; /* of one step */
+    bool wants_logits;  /* of the step in work */
     /* of the step in work */
     int64_t busy_ns;
     int64_t schedule_start_ns;
     int64_t schedule_end_ns;
     int64_t transport_ns;
+    mr_reduction_time reduction;
     mr_step_result result;
 };
 
 /* Is this the stage of the loss? */
 static inline bool mr_session_is_last(const mr_session *session) {
     return session->assignment->stage + 1 == session->assignment->plan->stage_count;
+}
+
+/* Replicas that the optimizer's state is split over; 1: it is not. */
+static inline size_t mr_session_state_width(const mr_assignment *assignment) {
+    bool splits = assignment->job->zero_stage > 0 && !assignment->inference;
+    return splits ? assignment->job->data : 1;
 }
 
 #endif

@@ -12,11 +12,10 @@
 #include <string.h>
 
 #include "daemon/base/alloc.h"
-#include "daemon/base/bf16.h"
 #include "daemon/base/clock.h"
 #include "daemon/layers/loss.h"
 #include "daemon/stage/optimizer.h"
-#include "daemon/stage/session_state.h"
+#include "daemon/stage/session_result.h"
 
 /* ---- one instruction ---- */
 
@@ -35,35 +34,26 @@ static mr_pass session_pass(const mr_session *session, uint32_t micro_batch) {
     };
 }
 
-/* The tensor of that name in a message; the schedule and the feed guarantee it. */
-static const mr_tensor *message_find(const mr_message *message, const char *name) {
-    for (size_t i = 0; i < message->tensor_count; i++)
-        if (strcmp(message->tensors[i].name, name) == 0)
-            return &message->tensors[i].tensor;
-    return NULL;
+/* The loss of the last stage's output, and its gradient in the output's place. */
+static mr_status session_take_loss(mr_session *session, const session_slot *slot) {
+    const mr_tensor *labels = mr_session_tensor(&slot->input, "labels");
+    mr_tensor gradient = slot->output;
+    if (labels == NULL)
+        return MR_ERROR(INVALID_ARGUMENT, "the microbatch carries no tensor named labels");
+    mr_loss_run(session->options.device, session->assignment->job->loss, &slot->output, labels,
+                session->loss_scale, session->assignment->inference ? NULL : &gradient,
+                session->loss.base);
+    return MR_OK;
 }
 
-/* Inference: the logits of row 0 at the asked position, on the last stage. */
-static mr_status session_take_logits(mr_session *session, const session_slot *slot) {
-    const mr_tensor *position = message_find(&slot->input, "position");
-    const mr_shape *shape = &slot->output.shape;
-    if (position == NULL)
-        return MR_ERROR(INVALID_ARGUMENT, "the microbatch carries no tensor named position");
-    size_t row = (size_t)*(const int32_t *)position->data;
-    MR_ASSERT(shape->dim_count < 2 || row < shape->dims[shape->dim_count - 2]);
-    size_t bytes = session->logit_count * mr_dtype_bytes(shape->dtype);
-    /* Shorter elements go to the end of the buffer and are widened from its start. */
-    unsigned char *host =
-        (unsigned char *)session->logits + session->logit_count * sizeof(float) - bytes;
-    session->options.device->ops->copy_out(session->options.device, host,
-                                           (const unsigned char *)slot->output.data + row * bytes,
-                                           bytes);
-    for (size_t i = 0; shape->dtype == MR_DTYPE_BF16 && i < session->logit_count; i++) {
-        uint16_t logit;
-        memcpy(&logit, host + i * sizeof(logit), sizeof(logit));
-        session->logits[i] = mr_bf16_widen(logit);
-    }
-    return MR_OK;
+/* What the last stage does with its output. */
+static mr_status session_end_forward(mr_session *session, const session_slot *slot,
+                                     uint32_t micro_batch) {
+    if (session->assignment->inference)
+        MR_TRY(mr_session_result_take(session, slot, micro_batch));
+    if (session->assignment->mode == MR_JOB_MODE_INFERENCE)
+        return MR_OK;
+    return session_take_loss(session, slot);
 }
 
 static mr_status session_forward(mr_session *session, uint32_t micro_batch) {
@@ -76,22 +66,25 @@ static mr_status session_forward(mr_session *session, uint32_t micro_batch) {
                                  MR_STEP_WAIT_TIMEOUT_MS));
     int64_t start_ns = mr_clock_now_ns();
     slot->output = mr_pass_forward(&pass, &slot->input.tensors[0].tensor);
-    if (mr_session_is_last(session) && session->assignment->inference)
-        MR_TRY(session_take_logits(session, slot));
-    if (mr_session_is_last(session) && !session->assignment->inference) {
-        const mr_tensor *labels = message_find(&slot->input, "labels");
-        if (labels == NULL)
-            return MR_ERROR(INVALID_ARGUMENT, "the microbatch carries no tensor named labels");
-        mr_loss_run(session->options.device, session->assignment->job->loss, &slot->output, labels,
-                    session->loss_scale, &slot->output, session->loss.base);
-    }
+    if (mr_session_is_last(session))
+        MR_TRY(session_end_forward(session, slot, micro_batch));
     session->busy_ns += mr_clock_now_ns() - start_ns;
     return MR_OK;
 }
 
-static mr_status session_backward(mr_session *session, uint32_t micro_batch) {
+static void session_layer_done(void *context, size_t layer) {
+    mr_session *session = context;
+    mr_gradient_reducer_ready(session->reducer, session->next_step, layer);
+}
+
+/* last: no later instruction adds to the gradients, so that the replicas may sum them. */
+static mr_status session_backward(mr_session *session, uint32_t micro_batch, bool last) {
     session_slot *slot = session_slot_of(session, micro_batch);
     mr_pass pass = session_pass(session, micro_batch);
+    if (last && session->reducer != NULL) {
+        pass.layer_done = session_layer_done;
+        pass.done_context = session;
+    }
     const mr_tensor *dy = mr_session_is_last(session) ? &slot->output
                                                    : &slot->gradient.tensors[0].tensor;
     mr_tensor dx = {0};
@@ -174,20 +167,11 @@ static mr_status session_reduce_tied(mr_session *session) {
     return MR_OK;
 }
 
-/* Gradients of all replicas, each parameter in one piece, summed in rank order. */
+/* Gradients of all replicas: what the reducer has not summed yet. */
 static mr_status session_reduce_data(mr_session *session) {
-    const mr_connections *connections = &session->connections;
-    mr_group *data = connections->gradients != NULL ? connections->gradients : connections->data;
-    for (size_t i = 0; data != NULL && i < mr_parameters_count(session->parameters); i++) {
-        if (mr_parameters_at(session->parameters, i)->description->frozen)
-            continue;
-        const mr_tensor *gradient = &mr_parameters_at(session->parameters, i)->gradient;
-        const float *part = gradient->data;
-        size_t elements = 0;
-        MR_ASSERT(mr_shape_elements(&gradient->shape, &elements));
-        MR_TRY(mr_group_sum(data, &part, 1, gradient->data, elements, MR_STEP_WAIT_TIMEOUT_MS));
-    }
-    return MR_OK;
+    if (session->reducer == NULL)
+        return MR_OK;
+    return mr_gradient_reducer_finish(session->reducer, session->next_step, &session->reduction);
 }
 
 /* The loss sums of all replicas' last stages, added in rank order. */
@@ -237,6 +221,21 @@ static size_t session_read_gathered(mr_session *session, double *out_loss, doubl
     return count;
 }
 
+/* With split state each replica has changed its part of the weights; all get all parts. */
+static mr_status session_share_weights(mr_session *session) {
+    const mr_parameters *parameters = session->parameters;
+    unsigned char *weights = mr_parameters_weights(parameters);
+    size_t mine = mr_parameters_weights_start(parameters, mr_parameters_state_index(parameters));
+    if (mr_parameters_state_width(parameters) == 1 || weights == NULL)
+        return MR_OK;
+    mr_status status = mr_group_gather(session->connections.gradients, weights + mine,
+                                       session->share_bytes, weights, MR_STEP_WAIT_TIMEOUT_MS);
+    if (!mr_status_is_ok(status))
+        return mr_status_prefix(status, "the replicas' new weights");
+    mr_parameters_refresh(session->parameters);
+    return MR_OK;
+}
+
 static mr_status session_optimizer(mr_session *session) {
     double loss = 0;
     double busy_ns = 0;
@@ -253,21 +252,26 @@ static mr_status session_optimizer(mr_session *session) {
                         result->loss, result->gradient_norm);
     mr_optimizer_step(session->parameters, step,
                       mr_optimizer_clip_factor(result->gradient_norm, job->grad_clip));
+    MR_TRY(session_share_weights(session));
     double makespan_ns = (double)(session->schedule_end_ns - session->schedule_start_ns);
     double stages = (double)session->assignment->plan->stage_count;
     result->bubble = makespan_ns > 0 ? fmax(0, 1 - busy_ns / (stages * makespan_ns)) : 0;
     return MR_OK;
 }
 
-static mr_status session_instruction(mr_session *session, const mr_instruction *instruction) {
+/* index: of the instruction in the rank's list. */
+static mr_status session_instruction(mr_session *session, const mr_instruction *instruction,
+                                     size_t index) {
     uint32_t m = instruction->micro_batch;
     uint32_t chunk = instruction->chunk;
     session_slot *slot = session_slot_of(session, m);
     switch (instruction->opcode) {
     case MR_OPCODE_LOAD:
+        MR_TRY(mr_session_result_reuse(session, slot));
         mr_feed_take(session->options.feed, session->next_step, m, &slot->input);
         return MR_OK;
     case MR_OPCODE_RECEIVE_ACTIVATION:
+        MR_TRY(mr_session_result_reuse(session, slot));
         return mr_link_receive(session->connections.activation_in, session->next_step, m, chunk,
                                MR_STEP_WAIT_TIMEOUT_MS, &slot->input);
     case MR_OPCODE_RECEIVE_GRADIENT:
@@ -276,7 +280,7 @@ static mr_status session_instruction(mr_session *session, const mr_instruction *
     case MR_OPCODE_FORWARD:
         return session_forward(session, m);
     case MR_OPCODE_BACKWARD:
-        return session_backward(session, m);
+        return session_backward(session, m, index == session->last_backward);
     case MR_OPCODE_SEND_ACTIVATION:
         return session_send_activation(session, m, chunk);
     case MR_OPCODE_SEND_GRADIENT:
@@ -317,7 +321,7 @@ static mr_status session_run_list(mr_session *session) {
             return MR_ERROR(CANCELLED, "step %" PRIu64 " was abandoned", session->next_step);
         session_progress_set(session, instruction);
         int64_t start_ns = mr_clock_now_ns();
-        mr_status status = session_instruction(session, instruction);
+        mr_status status = session_instruction(session, instruction, i);
         mr_instruction_text(instruction, text);
         if (!mr_status_is_ok(status))
             return mr_status_prefix(status, "step %" PRIu64 ", %s", session->next_step + 1, text);
@@ -327,20 +331,7 @@ static mr_status session_run_list(mr_session *session) {
     return MR_OK;
 }
 
-/* Inference has no backward: inputs are let go, and the last stage's logits go round. */
-static mr_status session_end_inference(mr_session *session) {
-    session_slot *slot = session_slot_of(session, 0);
-    mr_group *pipe = session->connections.pipe;
-    if (session->connections.activation_out != NULL)
-        MR_TRY(mr_link_wait_sent(session->connections.activation_out, 0, MR_STEP_WAIT_TIMEOUT_MS));
-    if (session->connections.activation_in != NULL)
-        mr_link_release(session->connections.activation_in, &slot->input);
-    MR_TRY(session->options.device->ops->check(session->options.device));
-    return mr_group_broadcast(pipe, session->logits, session->logit_count * sizeof(float),
-                              pipe->member_count - 1, MR_STEP_WAIT_TIMEOUT_MS);
-}
-
-mr_status mr_session_step(mr_session *session, mr_step_result *out_result) {
+mr_status mr_session_step(mr_session *session, bool wants_logits, mr_step_result *out_result) {
     mr_device *device = session->options.device;
     const mr_job *job = session->assignment->job;
     uint64_t allocations = mr_alloc_count();
@@ -351,13 +342,17 @@ mr_status mr_session_step(mr_session *session, mr_step_result *out_result) {
     };
     session->busy_ns = 0;
     session->transport_ns = 0;
+    session->reduction = (mr_reduction_time){0};
+    session->wants_logits = wants_logits;
     session->schedule_start_ns = start_ns;
+    if (wants_logits)
+        MR_TRY(mr_session_result_want(session));
     device->ops->zero(device, session->loss.base, sizeof(double));
     if (!session->assignment->inference)
         mr_parameters_zero_gradients(session->parameters);
     MR_TRY(session_run_list(session));
     if (session->assignment->inference)
-        MR_TRY(session_end_inference(session));
+        MR_TRY(mr_session_result_share(session));
     if (session->assignment->stage == 0)
         mr_feed_done(session->options.feed, session->next_step);
     session->next_step++;
@@ -365,6 +360,8 @@ mr_status mr_session_step(mr_session *session, mr_step_result *out_result) {
     session->result.allocations = mr_alloc_count() - allocations;
     session->result.step_seconds = (double)(mr_clock_now_ns() - start_ns) * 1e-9;
     session->result.transport_seconds = (double)session->transport_ns * 1e-9;
+    session->result.reduce_seconds = (double)session->reduction.sum_ns * 1e-9;
+    session->result.reduce_exposed_seconds = (double)session->reduction.exposed_ns * 1e-9;
     *out_result = session->result;
     return MR_OK;
 }

@@ -45,6 +45,7 @@ typedef struct stage_job {
     uint64_t next_step;
     mr_step_result result; /* of the last step, rank 0 */
     mr_memory_held held;   /* zero until EXEC has prepared */
+    size_t interval;       /* activation_checkpoint_interval in use; likewise */
     mr_assignment *assignment; /* borrowed by EXEC until it reports Released */
     mr_group_ids ids;          /* of Connect; likewise */
     mr_status ending;                /* what the client's feed is told */
@@ -62,6 +63,7 @@ typedef struct stage {
     mr_rpc_server *server;
     mr_trace *trace;
     mr_trace_track *track;
+    mr_trace_track *reduce_track;
     mr_status_page *page;
     mr_stage_metrics *metrics;
     mr_status_server *status_server;
@@ -212,6 +214,12 @@ static void stage_forward(stage *self, mr_executor_event_kind kind, const char *
     stage_post(self, &event);
 }
 
+static void stage_set(stage *self, const Millrace__V1__Set *order) {
+    if (self->job.rank == 0)
+        stage_post(self, &(mr_executor_event){.kind = MR_EXECUTOR_SET,
+                                              .interval = order->activation_checkpoint_interval});
+}
+
 /* End of the assignment, by the coordinator's word. A job this stage does not hold is released at
  * once, so that the coordinator never waits for nothing. */
 static void stage_end_order(stage *self, const char *job_id, uint64_t epoch, mr_status ending) {
@@ -229,9 +237,9 @@ static void stage_order_arrived(void *context, const Millrace__V1__StageOrder *o
     stage *self = context;
     switch (order->order_case) {
     case MILLRACE__V1__STAGE_ORDER__ORDER_REGISTERED:
+        stage_state_set(self, STAGE_IDLE); /* before the line that says so */
         MR_LOG(INFO, "attached", MR_S("member", order->registered->member_id),
                MR_S("coordinator", self->options->coordinator));
-        stage_state_set(self, STAGE_IDLE);
         break;
     case MILLRACE__V1__STAGE_ORDER__ORDER_PREPARE:
         stage_prepare(self, order->prepare);
@@ -251,6 +259,10 @@ static void stage_order_arrived(void *context, const Millrace__V1__StageOrder *o
     case MILLRACE__V1__STAGE_ORDER__ORDER_SAVE:
         if (stage_owns_order(self, "save", order->save->job_id, order->save->epoch))
             stage_forward(self, MR_EXECUTOR_SAVE, order->save->tag);
+        break;
+    case MILLRACE__V1__STAGE_ORDER__ORDER_SET:
+        if (stage_owns_order(self, "set", order->set->job_id, order->set->epoch))
+            stage_set(self, order->set);
         break;
     case MILLRACE__V1__STAGE_ORDER__ORDER_COMMITTED:
         if (stage_owns_order(self, "committed", order->committed->job_id, order->committed->epoch))
@@ -291,6 +303,7 @@ static void stage_prepared(stage *self, const mr_executor_report *report) {
     mr_status status = MR_OK;
     self->job.next_step = report->step;
     self->job.held = report->held;
+    self->job.interval = report->interval;
     if (self->job.assignment->stage == 0)
         status = mr_feed_start(self->feed, self->job.assignment, report->step);
     if (mr_status_is_ok(status))
@@ -337,6 +350,13 @@ static void stage_executor_report(void *context, mr_executor_report *report) {
         if (holds)
             mr_report_paused(self->control, stage_subject(self), report->step);
         break;
+    case MR_EXECUTOR_RESIZED:
+        self->job.held = report->held;
+        self->job.interval = report->interval;
+        MR_LOG(INFO, "activation checkpointing", MR_S("job", self->job.id),
+               MR_I("interval", report->interval), MR_I("step", report->step),
+               MR_I("activation_bytes", report->held.activations));
+        break;
     case MR_EXECUTOR_FINISHED:
         if (holds)
             mr_report_finished(self->control, stage_subject(self), report->step);
@@ -351,7 +371,10 @@ static void stage_executor_report(void *context, mr_executor_report *report) {
         stage_released(self);
         break;
     case MR_EXECUTOR_RESULT:
-        mr_feed_send_result(self->feed, report->step, report->logits, report->logit_count);
+        if (holds)
+            self->job.next_step = report->step + 1;
+        mr_feed_send_result(self->feed, report->step, report->result.loss, report->logits,
+                            &report->logit_shape);
         break;
     }
 }
@@ -398,6 +421,7 @@ static void stage_heartbeat(void *context) {
         .progress = progress,
         .result = self->job.result,
         .held = self->job.held,
+        .interval = self->job.interval,
         .assignment = stage_holds_job(self) ? self->job.assignment : NULL,
     };
     mr_stage_status_publish(self->page, &status);
@@ -432,6 +456,7 @@ static mr_status stage_build_status(stage *self) {
     MR_TRY(mr_stage_metrics_create(&self->metrics));
     MR_TRY(mr_trace_create("stage", &self->trace));
     MR_TRY(mr_trace_track_add(self->trace, "exec", STAGE_TRACE_SPANS, &self->track));
+    MR_TRY(mr_trace_track_add(self->trace, "reduce", STAGE_TRACE_SPANS, &self->reduce_track));
     if (self->options->status_listen == NULL)
         return MR_OK;
     mr_status_server_options options = {
@@ -455,6 +480,7 @@ static mr_status stage_build_executor(stage *self) {
                       .credentials = &self->options->credentials},
         .feed = self->feed,
         .track = self->track,
+        .reduce_track = self->reduce_track,
         .loop = self->loop,
         .report = stage_executor_report,
         .context = self,
@@ -565,10 +591,10 @@ mr_status mr_stage_run(const mr_stage_options *options) {
     }
     status = stage_build(self);
     if (mr_status_is_ok(status)) {
+        mr_status_page_started_set(self->page, true); /* before the line that says so */
         MR_LOG(INFO, "stage ready", MR_S("address", mr_rpc_server_address(self->server)),
                MR_S("status_address", self->identity.status_address),
                MR_S("device", options->device.kind), MR_S("coordinator", options->coordinator));
-        mr_status_page_started_set(self->page, true);
         mr_control_attach(self->control);
         mr_loop_run(self->loop);
     }

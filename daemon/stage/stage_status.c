@@ -18,26 +18,29 @@ static json_t *status_memory(size_t weights, size_t gradients, size_t optimizer,
 static json_t *status_job(const mr_stage_status *status) {
     const mr_stage_plan *plan = mr_assignment_stage(status->assignment);
     const mr_memory_held *held = &status->held;
-    return json_pack("{s:s, s:s, s:I, s:i, s:i, s:[I,I], s:I, s:o, s:o, s:I}", "id",
+    return json_pack("{s:s, s:s, s:I, s:i, s:i, s:[I,I], s:I, s:o, s:o, s:I, s:I}", "id",
                      status->job_id, "name", status->assignment->job->name, "epoch",
                      (json_int_t)status->epoch, "rank", (int)status->rank, "stage",
                      (int)status->assignment->stage, "layers", (json_int_t)plan->layer_first,
                      (json_int_t)plan->layer_end, "next_step", (json_int_t)status->next_step,
                      "memory_bytes",
                      status_memory(plan->weights_bytes, plan->gradients_bytes,
-                                   plan->optimizer_bytes, plan->activations_bytes),
+                                   plan->optimizer_bytes, held->activations_predicted),
                      "memory_held_bytes",
                      status_memory(held->weights, held->gradients, held->optimizer,
                                    held->activations),
-                     "peak_in_flight", (json_int_t)plan->peak_in_flight);
+                     "peak_in_flight", (json_int_t)plan->peak_in_flight,
+                     "activation_checkpoint_interval", (json_int_t)status->interval);
 }
 
 static json_t *status_result(const mr_step_result *result) {
-    return json_pack("{s:f, s:f, s:f, s:I, s:f, s:f, s:I, s:f}", "loss", result->loss, "grad_norm",
-                     result->gradient_norm, "lr", result->learning_rate, "tokens",
+    return json_pack("{s:f, s:f, s:f, s:I, s:f, s:f, s:I, s:f, s:f, s:f}", "loss", result->loss,
+                     "grad_norm", result->gradient_norm, "lr", result->learning_rate, "tokens",
                      (json_int_t)result->tokens, "step_seconds", result->step_seconds, "bubble",
                      result->bubble, "allocations", (json_int_t)result->allocations,
-                     "transport_seconds", result->transport_seconds);
+                     "transport_seconds", result->transport_seconds, "reduce_seconds",
+                     result->reduce_seconds, "reduce_exposed_seconds",
+                     result->reduce_exposed_seconds);
 }
 
 void mr_stage_status_publish(mr_status_page *page, const mr_stage_status *status) {

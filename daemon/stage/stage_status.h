@@ -20,6 +20,7 @@ typedef struct mr_stage_status {
     uint64_t next_step;
     mr_executor_progress progress;
     mr_step_result result;           /* of the last step; zero where this rank does not know it */
+    size_t interval; /* activation_checkpoint_interval in use */
     mr_memory_held held;             /* zero until prepared */
     const mr_assignment *assignment; /* NULL when idle */
 } mr_stage_status;

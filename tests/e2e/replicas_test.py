@@ -11,6 +11,7 @@ import signal
 import unittest
 
 from cluster import CORPUS, Cluster, job_text
+from reduction_trace import reductions
 
 TOLERANCE = 1e-5  # relative, over all steps: sums of gradients are taken in another order
 BF16_TOLERANCE = 1e-2  # the same, and a weight may then round to the other neighbour
@@ -72,6 +73,33 @@ class Replicas(unittest.TestCase):
                                                   directory=directory))
             run = cluster.client("generate", path, "--tokens", "5", "--temperature", "0").check()
             self.assertTrue(run.out)
+
+    def test_gradients_are_summed_while_the_pipeline_drains(self):
+        with Cluster(stages=4) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            path = cluster.write("overlap.yaml", text("overlap", 2, 2, 4, steps=12, dim=64,
+                                                      heads=4))
+            plan = cluster.client("-o", "json", "job", "plan", path).check().json()
+            cluster.train(path).check()
+            bounds = plan["bounds"]
+            orders = [["layer %d" % layer for layer in reversed(range(*bounds[s:s + 2]))] +
+                      ["ties"] for s in (0, 1)]
+            seen = []
+            for stage in cluster.stages:
+                steps = reductions(stage)
+                self.assertEqual(sorted(steps), list(range(12)))
+                order = orders[steps[0]["names"] == orders[1]]
+                for step in steps.values():
+                    self.assertEqual(step["names"], order)
+                seen.append(order)
+                # A machine may be so busy that a thread comes late, yet not in every step.
+                self.assertGreaterEqual(max(step["early"] for step in steps.values()), 1)
+                sums = sum(step["sums"] for step in steps.values())
+                exposed = sum(step["exposed"] for step in steps.values())
+                print("%s: sums %d us, waited for %d us: %.2f of them"
+                      % (stage.name, sums, exposed, exposed / sums))
+            self.assertEqual(seen.count(orders[0]), 2)
+            self.assertEqual(seen.count(orders[1]), 2)
 
     def test_a_killed_replica_is_named(self):
         with Cluster(stages=4) as cluster:

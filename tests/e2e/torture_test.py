@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two rounds of torture.py: daemons and clients killed at random, the same bits in the end."""
+"""A few rounds of torture.py: daemons and clients killed at random, the same bits in the end."""
 
 import unittest
 
@@ -11,6 +11,10 @@ class Kills(unittest.TestCase):
         faults = torture(rounds=2, seed=2)
         self.assertEqual(len(faults), 2)
         self.assertTrue(any(faults), "no fault struck: the rounds show nothing")
+
+    def test_replicas_with_split_state_end_with_the_bits_of_whole_state(self):
+        faults = torture(rounds=1, seed=3, replicas=2)
+        self.assertTrue(any(faults), "no fault struck: the round shows nothing")
 
 
 if __name__ == "__main__":

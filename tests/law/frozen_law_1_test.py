@@ -40,13 +40,14 @@ def job(name, layers, stages, directory, optimizer="type: adamw, grad_clip: 1.0"
 name: %s
 model:
   layers:
-%spipeline: {topology: {pipe: %d%s}, partition: uniform}
+%spipeline: {topology: {pipe: %d%s, partition: uniform}
 batch: {micro_batch_size: 2, micro_batches: 4, sequence_length: 16}
 optimizer: {%s, lr: 1e-2}
 lr_schedule: {type: constant, total_steps: %d}
 data: {format: bytes, train: corpus.txt, shuffle: true}
 checkpoint: {dir: %s, every_steps: %d, initial: true}
-""" % (name, layers, stages, more, optimizer, steps, directory, every)
+""" % (name, layers, stages, more if "}" in more else more + "}", optimizer, steps,
+       directory, every)
 
 
 class FrozenLaw1(unittest.TestCase):
@@ -150,6 +151,9 @@ class FrozenLaw1(unittest.TestCase):
                     one, files, _ = self.train(cluster, name + "-p1", layers, 1, more=", data: 2")
                     two, same, _ = self.train(cluster, name + "-p2", layers, 2, more=", data: 2")
                     self.assertEqual((two, same), (one, files))
+                    split, same, _ = self.train(cluster, name + "-zero", layers, 2,
+                                                more=", data: 2}, zero_stage: 1, schedule: gpipe")
+                    self.assertEqual((split, same), (one, files))
 
 
 if __name__ == "__main__":

@@ -223,6 +223,7 @@ static void stage_obey(world *w, const world_mail *order) {
         break;
     case MR_ORDER_REGISTERED:
     case MR_ORDER_COMMITTED:
+    case MR_ORDER_SET:
     case MR_ORDER_COUNT:
         break;
     }
@@ -297,7 +298,7 @@ static void work_step(world *w, world_job *job, world_stage **stages) {
     world_mail mail = stage_mail(stages[0], MR_EVENT_STEP_DONE);
     mail.event.u.step_done = (mr_job_step){.step = job->step, .loss = 2.5, .tokens = 64};
     stage_report(w, stages[0], mail);
-    if (job->inference) {
+    if (!job->trains) {
         if (world_random(w, 20) == 0)
             work_finish(w, job, stages, 1);
         return;
@@ -353,13 +354,15 @@ static mr_job_spec *client_spec(world *w) {
     mr_job_spec *spec = NULL;
     char name[8];
     (void)snprintf(name, sizeof(name), "job%d", (int)world_random(w, 6));
-    mr_status made = mr_job_spec_ended(name, "text", "/", world_random(w, 5) == 0, &spec);
+    bool trains = world_random(w, 5) != 0;
+    mr_status made = mr_job_spec_ended(
+        name, "text", "/", trains ? MR_JOB_MODE_TRAIN : MR_JOB_MODE_EVALUATION, &spec);
     MR_ASSERT(mr_status_is_ok(made));
     spec->rank_count = 1 + (size_t)world_random(w, WORLD_RANKS_MAX);
     spec->ranks = mr_alloc_array(spec->rank_count, sizeof(*spec->ranks));
     for (uint32_t rank = 0; rank < spec->rank_count; rank++)
         spec->ranks[rank] = (mr_spec_rank){.stage = rank, .first = rank == 0};
-    spec->total_steps = spec->inference ? 0 : 3 + world_random(w, 60);
+    spec->total_steps = trains ? 3 + world_random(w, 60) : 0;
     (void)snprintf(spec->schedule_hash, sizeof(spec->schedule_hash), "hash");
     if (world_random(w, 4) != 0)
         (void)snprintf(spec->checkpoint_dir, sizeof(spec->checkpoint_dir), "/ckpt");
@@ -533,7 +536,7 @@ static void act_learn(world *w, const mr_job_record *job) {
         .total = job->spec->total_steps,
         .every = 1 + world_random(w, 9),
         .ranks = job->spec->rank_count,
-        .inference = job->spec->inference,
+        .trains = mr_job_mode_trains(job->spec->mode),
         .last_state = MR_JOB_QUEUED,
     };
     memcpy(known->id, job->facts.id, sizeof(known->id));

@@ -67,7 +67,7 @@ typedef struct world_job {
     uint64_t total;
     uint64_t every;
     size_t ranks;
-    bool inference;
+    bool trains;
     bool feed_told;
     bool done;
     uint64_t killed_member; /* first member that died in it */

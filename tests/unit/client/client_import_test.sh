@@ -125,6 +125,15 @@ wrong "{$micro, \"pipeline\": {\"stages\": 0}}" \
     'pipeline.stages: it is 0; it must be a whole number'
 wrong "{$micro, \"pipeline\": {\"partition\": \"type:a(\"}}" \
     'pipeline.partition: pattern a(: missing closing parenthesis (byte 2)'
+wrong "{$micro, \"zero_optimization\": {\"stage\": 2}}" \
+    'zero_optimization.stage: it is 2; it must be 0, or 1 (optimizer state): gradients are not'
+wrong "{$micro, \"zero_optimization\": {\"stage\": 3}}" \
+    'zero_optimization.stage: it is 3; it must be 0, or 1 (optimizer state): weights are not'
+wrong "{$micro, \"zero_optimization\": {\"stage\": 4}}" \
+    'zero_optimization.stage: it is 4; it must be a whole number, 0 to 3'
+wrong "{$micro, \"zero_optimization\": {\"stage\": \"auto\"}}" \
+    'zero_optimization.stage: it is "auto"'
+wrong "{$micro, \"zero_optimization\": 1}" 'zero_optimization: it is 1; it must be an object'
 wrong "{$micro, \"pipeline\": {\"activation_checkpoint_interval\": \"auto\"}}" \
     'pipeline.activation_checkpoint_interval: it is "auto"'
 

@@ -68,14 +68,14 @@ static void pass(desk *d, int64_t ms, uint64_t silent) {
     }
 }
 
-static mr_job_spec *make_spec(const char *name, size_t ranks, bool inference, const char *dir) {
+static mr_job_spec *make_spec(const char *name, size_t ranks, mr_job_mode mode, const char *dir) {
     mr_job_spec *spec = NULL;
-    assert_int_equal(mr_job_spec_ended(name, "text", "/", inference, &spec).code, MR_CODE_OK);
+    assert_int_equal(mr_job_spec_ended(name, "text", "/", mode, &spec).code, MR_CODE_OK);
     spec->rank_count = ranks;
     spec->ranks = mr_alloc_array(ranks, sizeof(*spec->ranks));
     for (uint32_t rank = 0; rank < ranks; rank++)
         spec->ranks[rank] = (mr_spec_rank){.stage = rank, .first = rank == 0};
-    spec->total_steps = inference ? 0 : 10;
+    spec->total_steps = mr_job_mode_trains(mode) ? 10 : 0;
     (void)snprintf(spec->schedule_hash, sizeof(spec->schedule_hash), "hash");
     (void)snprintf(spec->checkpoint_dir, sizeof(spec->checkpoint_dir), "%s", dir);
     return spec;
@@ -179,10 +179,10 @@ static void assert_says(const mr_job_record *job, mr_job_state state, const char
 }
 
 /* A job of two ranks on members 1 and 2 that runs and is fed. */
-static mr_job_record *run_two(desk *d, bool inference, const char *dir) {
+static mr_job_record *run_two(desk *d, mr_job_mode mode, const char *dir) {
     attach(d, 1);
     attach(d, 2);
-    mr_job_record *job = submit(d, make_spec("job", 2, inference, dir));
+    mr_job_record *job = submit(d, make_spec("job", 2, mode, dir));
     assert_int_equal(orders(d, MR_ORDER_PREPARE), 2);
     prepared(d, job, 1, "hash");
     assert_int_equal(orders(d, MR_ORDER_CONNECT), 0);
@@ -211,8 +211,8 @@ static void pause_two(desk *d, const mr_job_record *job, uint64_t step) {
 static void test_queue_is_first_come_first_served(void **state) {
     desk *d = *state;
     attach(d, 1);
-    mr_job_record *first = submit(d, make_spec("first", 2, false, ""));
-    mr_job_record *second = submit(d, make_spec("second", 1, false, ""));
+    mr_job_record *first = submit(d, make_spec("first", 2, MR_JOB_MODE_TRAIN, ""));
+    mr_job_record *second = submit(d, make_spec("second", 1, MR_JOB_MODE_TRAIN, ""));
     assert_says(first, MR_JOB_QUEUED, "waits for 1 more stage (needs 2, idle 1)");
     assert_says(second, MR_JOB_QUEUED, first->facts.id);
     assert_int_equal(first->queue_position, 1);
@@ -230,7 +230,7 @@ static void test_epoch_is_above_what_the_folder_has_seen(void **state) {
     desk *d = *state;
     attach(d, 1);
     mr_event event = {.kind = MR_EVENT_SUBMIT, .request = ++d->requests};
-    event.u.submit.owned_spec = make_spec("job", 1, false, "/ckpt");
+    event.u.submit.owned_spec = make_spec("job", 1, MR_JOB_MODE_TRAIN, "/ckpt");
     event.u.submit.request_id = "";
     event.u.submit.checkpoint_path = "";
     event.u.submit.epoch_floor = 41;
@@ -242,7 +242,7 @@ static void test_epoch_is_above_what_the_folder_has_seen(void **state) {
 static void test_other_schedule_fails_the_job(void **state) {
     desk *d = *state;
     attach(d, 1);
-    mr_job_record *job = submit(d, make_spec("job", 1, false, ""));
+    mr_job_record *job = submit(d, make_spec("job", 1, MR_JOB_MODE_TRAIN, ""));
     prepared(d, job, 1, "another");
     assert_says(job, MR_JOB_FAILED, "schedule hash");
     assert_int_equal(orders(d, MR_ORDER_ABORT), 1);
@@ -252,7 +252,7 @@ static void test_late_preparation_names_the_late_stage(void **state) {
     desk *d = *state;
     attach(d, 1);
     attach(d, 2);
-    mr_job_record *job = submit(d, make_spec("job", 2, false, ""));
+    mr_job_record *job = submit(d, make_spec("job", 2, MR_JOB_MODE_TRAIN, ""));
     prepared(d, job, 1, "hash");
     pass(d, MR_PREPARE_TIMEOUT_MS, 0);
     assert_int_equal(job->facts.state, MR_JOB_STARTING);
@@ -265,7 +265,7 @@ static void test_late_preparation_names_the_late_stage(void **state) {
 
 static void test_pause_is_answered_when_every_rank_stands(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "");
     request(d, job, MR_EVENT_PAUSE);
     assert_int_equal(orders(d, MR_ORDER_PAUSE), 2);
     assert_null(answer(d));
@@ -283,7 +283,7 @@ static void test_pause_is_answered_when_every_rank_stands(void **state) {
 
 static void test_pause_that_takes_too_long_is_said(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "");
     request(d, job, MR_EVENT_PAUSE);
     pass(d, MR_STEP_WAIT_TIMEOUT_MS, 0);
     assert_int_equal(answer(d)->status.code, MR_CODE_DEADLINE_EXCEEDED);
@@ -292,7 +292,7 @@ static void test_pause_that_takes_too_long_is_said(void **state) {
 
 static void test_pause_before_it_runs_is_refused(void **state) {
     desk *d = *state;
-    mr_job_record *job = submit(d, make_spec("job", 1, false, ""));
+    mr_job_record *job = submit(d, make_spec("job", 1, MR_JOB_MODE_TRAIN, ""));
     request(d, job, MR_EVENT_PAUSE);
     assert_int_equal(answer(d)->status.code, MR_CODE_FAILED_PRECONDITION);
     request(d, job, MR_EVENT_RESUME);
@@ -303,7 +303,7 @@ static void test_pause_before_it_runs_is_refused(void **state) {
 
 static void test_commit_waits_for_every_rank(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "/ckpt");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "/ckpt");
     saved(d, job, 2, "step-000000000005", 5, "layer_01", "");
     saved(d, job, 2, "step-000000000005", 5, "layer_01", "");
     assert_int_equal(count_of(d, MR_ACTION_COMMIT), 0);
@@ -326,9 +326,25 @@ static void test_commit_waits_for_every_rank(void **state) {
     assert_int_equal(count_of(d, MR_ACTION_COMMIT), 0);
 }
 
-static void test_full_disk_fails_the_save_and_not_the_job(void **state) {
+/* Two replicas of one stage share its two layers out. */
+static void test_a_layer_that_nobody_wrote_fails_the_save(void **state) {
     desk *d = *state;
     mr_job_record *job = run_two(d, false, "/ckpt");
+    job->spec->saved_layers = 2;
+    saved(d, job, 1, "step-000000000005", 5, "layer_00-model_states.safetensors", "");
+    saved(d, job, 2, "step-000000000005", 5, "layer_00-model_states.safetensors", "");
+    assert_int_equal(count_of(d, MR_ACTION_COMMIT), 0);
+    assert_int_equal(count_of(d, MR_ACTION_DISCARD), 1);
+    assert_string_equal(job->save_failed_text,
+                        "the ranks wrote weights of 1 layers; the job has 2");
+    saved(d, job, 1, "step-000000000006", 6, "layer_00-model_states.safetensors", "");
+    saved(d, job, 2, "step-000000000006", 6, "layer_01-model_states.safetensors", "");
+    assert_int_equal(count_of(d, MR_ACTION_COMMIT), 1);
+}
+
+static void test_full_disk_fails_the_save_and_not_the_job(void **state) {
+    desk *d = *state;
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "/ckpt");
     saved(d, job, 1, "step-000000000005", 5, "layer_00", "");
     saved(d, job, 2, "step-000000000005", 5, "layer_01", "no space left");
     assert_int_equal(count_of(d, MR_ACTION_COMMIT), 0);
@@ -338,7 +354,7 @@ static void test_full_disk_fails_the_save_and_not_the_job(void **state) {
 
 static void test_two_stages_that_disagree_are_not_committed(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "/ckpt");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "/ckpt");
     saved(d, job, 1, "mine", 5, "layer_00", "");
     saved(d, job, 2, "mine", 6, "layer_01", "");
     assert_int_equal(count_of(d, MR_ACTION_COMMIT), 0);
@@ -347,7 +363,7 @@ static void test_two_stages_that_disagree_are_not_committed(void **state) {
 
 static void test_save_without_a_tag_takes_the_steps_name(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "/ckpt");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "/ckpt");
     request(d, job, MR_EVENT_SAVE);
     assert_int_equal(orders(d, MR_ORDER_SAVE), 2);
     saved(d, job, 1, "step-000000000003", 3, "layer_00", "");
@@ -359,9 +375,30 @@ static void test_save_without_a_tag_takes_the_steps_name(void **state) {
     assert_int_equal(reply->step, 3);
 }
 
+static const mr_action *set(desk *d, const mr_job_record *job, const char *old_file) {
+    mr_event event = {.kind = MR_EVENT_SET, .job = job->facts.id, .request = ++d->requests};
+    event.u.set.owned_spec = make_spec("job", 2, MR_JOB_MODE_TRAIN, "");
+    event.u.set.old_file = old_file;
+    take(d, event);
+    return answer(d);
+}
+
+static void test_setting_goes_to_rank_0_and_is_stored(void **state) {
+    desk *d = *state;
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "");
+    mr_job_record *queued = submit(d, make_spec("queued", 2, MR_JOB_MODE_TRAIN, ""));
+    assert_int_equal(set(d, queued, "text")->reply, MR_REPLY_JOB);
+    assert_int_equal(orders(d, MR_ORDER_SET), 0); /* its start will have it */
+    assert_int_equal(set(d, job, "text")->reply, MR_REPLY_JOB);
+    assert_int_equal(orders(d, MR_ORDER_SET), 1);
+    assert_int_equal(count_of(d, MR_ACTION_STORE), 1);
+    assert_int_equal(set(d, job, "another text")->status.code, MR_CODE_ABORTED);
+    assert_int_equal(orders(d, MR_ORDER_SET), 0);
+}
+
 static void test_save_while_paused_shows_checkpointing(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "/ckpt");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "/ckpt");
     request(d, job, MR_EVENT_PAUSE);
     pause_two(d, job, 4);
     request(d, job, MR_EVENT_SAVE);
@@ -375,7 +412,7 @@ static void test_save_while_paused_shows_checkpointing(void **state) {
 
 static void test_save_that_never_comes_is_given_up(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "/ckpt");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "/ckpt");
     request(d, job, MR_EVENT_SAVE);
     saved(d, job, 1, "step-000000000003", 3, "layer_00", "");
     pass(d, MR_SAVE_TIMEOUT_MS, 0);
@@ -394,7 +431,7 @@ static void finish(desk *d, const mr_job_record *job, uint64_t member, uint64_t 
 
 static void test_success_waits_for_the_last_checkpoint(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "/ckpt");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "/ckpt");
     finish(d, job, 1, 10);
     finish(d, job, 2, 10);
     assert_says(job, MR_JOB_RUNNING, "saving the last step");
@@ -412,7 +449,7 @@ static void test_success_waits_for_the_last_checkpoint(void **state) {
 
 static void test_lost_last_checkpoint_is_a_failure(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "/ckpt");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "/ckpt");
     saved(d, job, 1, "step-000000000010", 10, "layer_00", "no space left");
     saved(d, job, 2, "step-000000000010", 10, "layer_01", "");
     finish(d, job, 1, 10);
@@ -422,7 +459,7 @@ static void test_lost_last_checkpoint_is_a_failure(void **state) {
 
 static void test_inference_ends_with_its_feed(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, true, "/ckpt");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_INFERENCE, "/ckpt");
     finish(d, job, 2, 0); /* only the first rank knows the feed */
     assert_int_equal(job->facts.state, MR_JOB_RUNNING);
     finish(d, job, 1, 0);
@@ -431,7 +468,7 @@ static void test_inference_ends_with_its_feed(void **state) {
 
 static void test_job_that_nobody_feeds_fails(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "");
     mr_event event = about(job, 1, MR_EVENT_FEED_STATE);
     take(d, event); /* closed */
     pass(d, MR_FEED_IDLE_TIMEOUT_MS - MR_TICK_PERIOD_MS, 0);
@@ -442,7 +479,7 @@ static void test_job_that_nobody_feeds_fails(void **state) {
 
 static void test_cancel_frees_the_members(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "");
     uint64_t epoch = job->facts.epoch;
     request(d, job, MR_EVENT_CANCEL);
     assert_int_equal(job->facts.state, MR_JOB_CANCELLED);
@@ -461,7 +498,7 @@ static void test_cancel_frees_the_members(void **state) {
 
 static void test_primary_failure_is_named_before_a_secondary_one(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "");
     failed(d, job, 1, "RG0: neighbour is gone", true);
     assert_int_equal(job->facts.state, MR_JOB_RUNNING);
     failed(d, job, 2, "loss is not finite", false);
@@ -471,7 +508,7 @@ static void test_primary_failure_is_named_before_a_secondary_one(void **state) {
 
 static void test_secondary_failure_alone_is_named_after_a_while(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "");
     failed(d, job, 1, "RG0: neighbour is gone", true);
     pass(d, MR_SECONDARY_WAIT_MS - MR_TICK_PERIOD_MS, 0);
     assert_int_equal(job->facts.state, MR_JOB_RUNNING);
@@ -481,7 +518,7 @@ static void test_secondary_failure_alone_is_named_after_a_while(void **state) {
 
 static void test_silent_stage_is_the_cause_of_what_others_saw(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "");
     pass(d, MR_SECONDARY_WAIT_MS, 2);
     failed(d, job, 1, "RG0: waited for stage 1", true);
     pass(d, MR_HEARTBEAT_TIMEOUT_MS, 2);
@@ -491,7 +528,7 @@ static void test_silent_stage_is_the_cause_of_what_others_saw(void **state) {
 
 static void test_old_epochs_are_deaf(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "/ckpt");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "/ckpt");
     mr_event event = about(job, 2, MR_EVENT_FAILED);
     event.u.failed.text = "late words";
     event.epoch--;
@@ -513,7 +550,7 @@ static void test_stage_at_work_for_a_dead_epoch_is_told_to_stop(void **state) {
 
 static void test_member_that_does_not_let_go_is_lost(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "");
     request(d, job, MR_EVENT_CANCEL);
     take(d, about(job, 1, MR_EVENT_RELEASED));
     pass(d, MR_ABORT_TIMEOUT_MS, 0);
@@ -534,7 +571,7 @@ static void drain(desk *d, const char *member_id) {
 
 static void test_drained_stage_leaves_a_checkpoint(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "/ckpt");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "/ckpt");
     drain(d, "m2");
     assert_int_equal(answer(d)->reply, MR_REPLY_MEMBER);
     assert_int_equal(job->facts.state, MR_JOB_DRAINING);
@@ -556,7 +593,7 @@ static void test_drained_stage_leaves_a_checkpoint(void **state) {
 
 static void test_drain_without_a_folder_fails_at_once(void **state) {
     desk *d = *state;
-    mr_job_record *job = run_two(d, false, "");
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "");
     drain(d, "m1");
     assert_says(job, MR_JOB_FAILED, "was drained; nothing was saved");
 }
@@ -572,12 +609,12 @@ static void stored(desk *d, uint64_t number, mr_status status) {
 
 static void test_nothing_starts_while_the_store_fails(void **state) {
     desk *d = *state;
-    mr_job_record *job = submit(d, make_spec("job", 1, false, ""));
+    mr_job_record *job = submit(d, make_spec("job", 1, MR_JOB_MODE_TRAIN, ""));
     stored(d, job->facts.number, MR_ERROR(RESOURCE_EXHAUSTED, "no space left"));
     attach(d, 1);
     assert_says(job, MR_JOB_QUEUED, "no space left");
     mr_event event = {.kind = MR_EVENT_SUBMIT, .request = ++d->requests};
-    event.u.submit.owned_spec = make_spec("other", 1, false, "");
+    event.u.submit.owned_spec = make_spec("other", 1, MR_JOB_MODE_TRAIN, "");
     event.u.submit.request_id = "";
     event.u.submit.checkpoint_path = "";
     take(d, event);
@@ -595,7 +632,7 @@ static void restore(desk *d, uint64_t number, mr_job_state job_state) {
     (void)snprintf(facts.name, sizeof(facts.name), "job%d", (int)number);
     mr_event event = {.kind = MR_EVENT_RESTORE};
     event.u.restore.facts = &facts;
-    event.u.restore.owned_spec = make_spec(facts.name, 1, false, "");
+    event.u.restore.owned_spec = make_spec(facts.name, 1, MR_JOB_MODE_TRAIN, "");
     take(d, event);
 }
 
@@ -612,7 +649,7 @@ static void test_restored_jobs_keep_their_place_and_burn_their_epochs(void **sta
     attach(d, 1);
     assert_int_equal(queued->facts.state, MR_JOB_STARTING);
     assert_true(queued->facts.epoch > running->facts.epoch);
-    assert_int_equal(submit(d, make_spec("new", 1, false, ""))->facts.number, 4);
+    assert_int_equal(submit(d, make_spec("new", 1, MR_JOB_MODE_TRAIN, ""))->facts.number, 4);
 }
 
 static void test_no_memory_changes_nothing(void **state) {
@@ -620,7 +657,7 @@ static void test_no_memory_changes_nothing(void **state) {
     attach(d, 1);
     for (uint64_t n = 1;; n++) {
         mr_event event = {.kind = MR_EVENT_SUBMIT, .request = 1};
-        event.u.submit.owned_spec = make_spec("job", 1, false, "");
+        event.u.submit.owned_spec = make_spec("job", 1, MR_JOB_MODE_TRAIN, "");
         event.u.submit.request_id = "";
         event.u.submit.checkpoint_path = "";
         mr_alloc_fail_at(n);
@@ -649,9 +686,11 @@ int main(void) {
         TEST(test_pause_that_takes_too_long_is_said),
         TEST(test_pause_before_it_runs_is_refused),
         TEST(test_commit_waits_for_every_rank),
+        TEST(test_a_layer_that_nobody_wrote_fails_the_save),
         TEST(test_full_disk_fails_the_save_and_not_the_job),
         TEST(test_two_stages_that_disagree_are_not_committed),
         TEST(test_save_without_a_tag_takes_the_steps_name),
+        TEST(test_setting_goes_to_rank_0_and_is_stored),
         TEST(test_save_while_paused_shows_checkpointing),
         TEST(test_save_that_never_comes_is_given_up),
         TEST(test_success_waits_for_the_last_checkpoint),

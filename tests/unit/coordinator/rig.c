@@ -323,28 +323,32 @@ void rig_stage_feed(rig_stage *stage, bool open) {
 }
 
 void rig_stage_saved(rig_stage *stage, const char *dir, const char *tag, uint64_t step,
-                     const char *file, const char *error) {
+                     uint32_t layer, const char *error) {
     RIG_REPORT(Saved, MILLRACE__V1__SAVED__INIT, saved, SAVED);
     body.tag = (char *)(uintptr_t)tag;
     body.step = step;
     body.optimizer_steps = step;
     body.error = (char *)(uintptr_t)error;
-    mr_checkpoint_file written = {0};
+    mr_checkpoint_file written[2] = {0};
+    Millrace__V1__SavedFile items[2];
+    Millrace__V1__SavedFile *list[2] = {&items[0], &items[1]};
     const float number = 1;
     const mr_safetensors_tensor tensor = {
         .name = "weight", .dtype = MR_SAFETENSORS_F32, .dims = 1, .shape = {1}, .data = &number};
     char folder[RIG_PATH_BYTES + 256];
     mr_status status = mr_layout_save_path(dir, tag, stage->epoch, step, folder, sizeof(folder));
-    if (mr_status_is_ok(status))
-        status = mr_safetensors_write(folder, file, &tensor, 1, &written);
+    for (uint32_t i = 0; i < 2 && mr_status_is_ok(status); i++) {
+        char file[MR_NAME_BYTES];
+        mr_layout_layer_name(layer + i, 0, 1, MR_LAYER_FILE_MODEL, file);
+        status = mr_safetensors_write(folder, file, &tensor, 1, &written[i]);
+        millrace__v1__saved_file__init(&items[i]);
+        items[i].name = written[i].name;
+        items[i].bytes = written[i].bytes;
+        items[i].sha256 = written[i].sha256;
+    }
     if (!mr_status_is_ok(status))
         fail_msg("%s", status.text);
-    Millrace__V1__SavedFile item = MILLRACE__V1__SAVED_FILE__INIT;
-    item.name = written.name;
-    item.bytes = written.bytes;
-    item.sha256 = written.sha256;
-    Millrace__V1__SavedFile *items[1] = {&item};
-    body.files = items;
-    body.n_files = 1;
+    body.files = list;
+    body.n_files = 2;
     rig_stage_send(stage, &report);
 }

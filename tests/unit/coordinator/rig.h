@@ -75,8 +75,9 @@ void rig_stage_paused(rig_stage *stage, uint64_t step);
 void rig_stage_failed(rig_stage *stage, const char *text, bool secondary);
 void rig_stage_released(rig_stage *stage, uint64_t epoch);
 void rig_stage_feed(rig_stage *stage, bool open);
-/* Writes one small file into the save's folder under DIR and reports it; error: reports that. */
+/* Writes small files for two layers of the job's four, from layer on, into the save's folder under
+ * DIR and reports them; error: reports that. */
 void rig_stage_saved(rig_stage *stage, const char *dir, const char *tag, uint64_t step,
-                     const char *file, const char *error);
+                     uint32_t layer, const char *error);
 
 #endif

@@ -164,10 +164,10 @@ static void test_job_runs_saves_and_succeeds(void **state) {
     rig_stage_step_done(&stages[0], 1, 3.5);
     rig_stage_step_done(&stages[0], 2, 2.5);
     const char *tag = "step-000000000002";
-    rig_stage_saved(&stages[0], dir, tag, 2, "layer_00-model_states.safetensors", "");
+    rig_stage_saved(&stages[0], dir, tag, 2, 0, "");
     rig_stage_finished(&stages[0], 2);
     rig_stage_finished(&stages[1], 2);
-    rig_stage_saved(&stages[1], dir, tag, 2, "layer_01-model_states.safetensors", "");
+    rig_stage_saved(&stages[1], dir, tag, 2, 2, "");
     for (size_t i = 0; i < 2; i++)
         rig_free(rig_stage_expect(&stages[i], MILLRACE__V1__STAGE_ORDER__ORDER_COMMITTED));
     release_two(stages, MILLRACE__V1__STAGE_ORDER__ORDER_RELEASE);
@@ -284,9 +284,7 @@ static void test_pause_resume_and_save_on_request(void **state) {
         assert_string_equal(order->save->tag, "mine");
         assert_string_equal(order->save->path, dir);
         rig_free(order);
-        rig_stage_saved(
-            &stages[i], dir, "mine", 3,
-            i == 0 ? "layer_00-model_states.safetensors" : "layer_01-model_states.safetensors", "");
+        rig_stage_saved(&stages[i], dir, "mine", 3, i == 0 ? 0 : 2, "");
     }
     assert_int_equal(pthread_join(save.thread, NULL), 0);
     if (!mr_status_is_ok(save.status))
@@ -309,7 +307,7 @@ static void test_pause_resume_and_save_on_request(void **state) {
     slow_call_start(&save);
     for (size_t i = 0; i < 2; i++) {
         rig_free(rig_stage_expect(&stages[i], MILLRACE__V1__STAGE_ORDER__ORDER_SAVE));
-        rig_stage_saved(&stages[i], dir, "full", 4, "layer_00-model_states.safetensors",
+        rig_stage_saved(&stages[i], dir, "full", 4, i == 0 ? 0 : 2,
                         i == 0 ? "" : "no space left on device");
     }
     assert_int_equal(pthread_join(save.thread, NULL), 0);

@@ -137,6 +137,8 @@ static void test_wrong_types_are_refused(void **state) {
          "pipeline.layer_weights is 3; it must be a list with one number for each layer"},
         {"partition: parameters", "partition: weights\n  layer_weights: [1, -2]", 15,
          "pipeline.layer_weights[1] is -2; it must be a number of at least 0"},
+        {"chunks: 1", "zero_stage: 2", 16, "pipeline.zero_stage is 2; it must be 0 to 1"},
+        {"chunks: 1", "zero_stage: -1", 16, "pipeline.zero_stage is -1; it must be "},
         {"chunks: 1", "checkpointable_layers: linear", 16,
          "pipeline.checkpointable_layers is linear; it must be a list of at least one layer type"},
         {"chunks: 1", "checkpointable_layers: []", 16,
@@ -444,7 +446,7 @@ static void test_jobs_beyond_this_version_are_planned_but_not_run(void **state) 
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         mr_job *job = job_text_parse(job_text_edit(cases[i].from, cases[i].to));
-        mr_status status = mr_job_check_runnable(job, true);
+        mr_status status = mr_job_check_runnable(job, MR_JOB_MODE_TRAIN);
         assert_int_not_equal(status.code, MR_CODE_OK);
         assert_memory_equal(status.text, cases[i].text, strlen(cases[i].text));
         mr_job_destroy(job);

@@ -309,6 +309,16 @@ static void test_checkpointable_layers_are_types(void **state) {
     mr_job_destroy(job);
 }
 
+static void test_zero_stage_is_none_or_one(void **state) {
+    (void)state;
+    mr_job *job = job_text_parse(job_text_good);
+    assert_int_equal(job->zero_stage, 0);
+    mr_job_destroy(job);
+    job = job_text_parse(job_text_edit("chunks: 1", "zero_stage: 1"));
+    assert_int_equal(job->zero_stage, 1);
+    mr_job_destroy(job);
+}
+
 static void test_short_and_quoted_forms_are_read(void **state) {
     (void)state;
     mr_job *job =
@@ -351,6 +361,7 @@ int main(void) {
         cmocka_unit_test(test_a_pattern_is_kept_to_its_last_byte),
         cmocka_unit_test(test_names_of_layers_are_kept),
         cmocka_unit_test(test_checkpointable_layers_are_types),
+        cmocka_unit_test(test_zero_stage_is_none_or_one),
         cmocka_unit_test(test_short_and_quoted_forms_are_read),
         cmocka_unit_test(test_shipped_example_is_good),
     };

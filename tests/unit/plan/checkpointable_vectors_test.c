@@ -79,7 +79,8 @@ static void check_vector(json_t *vector) {
     mr_job *job = job_from(vector);
     assert_true(mr_status_is_ok(mr_plan_make(job, false, &plan)));
     assert_true(job->layer_count <= LAYERS_MAX);
-    mr_activation_layout_make(plan, &plan->stages[0], &layout, layers);
+    mr_activation_layout_make(plan, &plan->stages[0], plan->job->checkpoint_interval, &layout,
+                              layers);
     size_t run = 0;
     for (size_t i = 0; i < job->layer_count; i = layers[i].run_end, run++) {
         assert_int_equal(layers[i].run_first, i);

@@ -123,13 +123,15 @@ static void test_each_rank_has_its_place_files_and_list(void **state) {
         assert_json(json_array_get(list, 0), rank < 2 ? "\"L0\"" : "\"RA0\"");
         assert_json(json_array_get(list, json_array_size(list) - 1), "\"OP\"");
     }
-    /* Layer 4 has no parameters; data rank 1 holds what data rank 0 writes. */
+    /* Layer 4 has no parameters; the replicas of a stage share its layers out. */
     assert_json(vectors_get(json_array_get(ranks, 0), "layer_files"),
-                "[\"layer_00-model_states.safetensors\",\"layer_01-model_states.safetensors\"]");
-    assert_json(vectors_get(json_array_get(ranks, 1), "layer_files"), "[]");
+                "[\"layer_00-model_states.safetensors\"]");
+    assert_json(vectors_get(json_array_get(ranks, 1), "layer_files"),
+                "[\"layer_01-model_states.safetensors\"]");
     assert_json(vectors_get(json_array_get(ranks, 2), "layer_files"),
-                "[\"layer_02-model_states.safetensors\",\"layer_03-model_states.safetensors\","
-                "\"layer_05-model_states.safetensors\"]");
+                "[\"layer_02-model_states.safetensors\",\"layer_03-model_states.safetensors\"]");
+    assert_json(vectors_get(json_array_get(ranks, 3), "layer_files"),
+                "[\"layer_05-model_states.safetensors\"]");
     json_decref(json);
     mr_plan_destroy(plan);
     mr_job_destroy(job);
@@ -227,6 +229,43 @@ static void test_optimizer_state_is_counted_by_its_kind(void **state) {
     mr_job_destroy(job);
 }
 
+/* Slices of 64 bytes: a parameter of n elements takes 4 n bytes rounded up, of each state. */
+static void test_split_state_is_counted_by_its_shares(void **state) {
+    (void)state;
+    for (size_t data = 1; data <= 5; data++) {
+        mr_job *job = job_make(2, data, "[0, 2, 6]", "1f1b");
+        mr_plan *whole = NULL;
+        mr_plan *split = NULL;
+        assert_true(mr_status_is_ok(mr_plan_make(job, false, &whole)));
+        job->zero_stage = 1;
+        json_t *json = json_of(job, &split);
+        for (size_t stage = 0; stage < 2; stage++) {
+            const mr_stage_plan *one = &split->stages[stage];
+            json_t *shown = json_array_get(vectors_get(json, "stages"), stage);
+            size_t all = 0;
+            for (size_t replica = 0; replica < data; replica++) {
+                size_t share = mr_plan_optimizer_bytes(split, stage, replica);
+                json_t *rank = json_array_get(vectors_get(json, "ranks"), stage * data + replica);
+                assert_int_equal(vectors_size(rank, "optimizer_bytes"), share);
+                assert_in_range(share, one->optimizer_bytes - (data > 1 ? 128 : 0),
+                                one->optimizer_bytes);
+                all += share;
+            }
+            assert_int_equal(whole->stages[stage].zero_saved_bytes, 0);
+            assert_int_equal(one->optimizer_bytes + one->zero_saved_bytes,
+                             whole->stages[stage].optimizer_bytes);
+            assert_int_equal(vectors_size(shown, "zero_saved_bytes"), one->zero_saved_bytes);
+            assert_true(data == 1 ? all == whole->stages[stage].optimizer_bytes
+                                  : all == 2 * one->state_bytes);
+            assert_true((one->zero_saved_bytes > 0) == (data > 1));
+        }
+        json_decref(json);
+        mr_plan_destroy(split);
+        mr_plan_destroy(whole);
+        mr_job_destroy(job);
+    }
+}
+
 static void test_bubbles_follow_schedule_and_costs(void **state) {
     (void)state;
     for (int pipe = 1; pipe <= 3; pipe++) {
@@ -290,7 +329,8 @@ static void test_inference_has_no_gradients(void **state) {
     assert_true(plan->inference);
     assert_int_equal(plan->stages[0].gradients_bytes, 0);
     assert_int_equal(plan->stages[1].optimizer_bytes, 0);
-    assert_int_equal(plan->stages[0].peak_in_flight, 1);
+    assert_int_equal(plan->stages[0].peak_in_flight, 2);
+    assert_int_equal(plan->stages[1].peak_in_flight, 1);
     for (size_t i = 0; i < plan->schedules[0].count; i++)
         assert_true(plan->schedules[0].instructions[i].opcode <= MR_OPCODE_SEND_ACTIVATION);
     mr_plan_destroy(plan);
@@ -355,6 +395,7 @@ int main(void) {
         cmocka_unit_test(test_bf16_adds_copies_of_matrices_and_halves_activations),
         cmocka_unit_test(test_a_tied_parameter_is_held_once_but_summed_per_use),
         cmocka_unit_test(test_optimizer_state_is_counted_by_its_kind),
+        cmocka_unit_test(test_split_state_is_counted_by_its_shares),
         cmocka_unit_test(test_bubbles_follow_schedule_and_costs),
         cmocka_unit_test(test_gpipe_keeps_all_microbatches),
         cmocka_unit_test(test_activation_checkpoints_keep_less),

@@ -24,8 +24,11 @@ static void check_peaks(mr_schedule_kind kind, size_t stages, size_t micro_batch
                  status.text);
     for (size_t stage = 0; stage < stages; stage++) {
         size_t ahead = stages - stage;
+        /* Inference: the first stage and odd ones take an input before the last output is sent. */
+        bool overlaps = ahead > 1 && (stage == 0 || stage % 2 == 1) && micro_batches > 1;
         size_t wanted = kind == MR_SCHEDULE_GPIPE  ? micro_batches
                         : kind == MR_SCHEDULE_1F1B ? (ahead < micro_batches ? ahead : micro_batches)
+                        : overlaps                 ? 2
                                                    : 1;
         assert_int_equal(peaks[stage], wanted);
     }

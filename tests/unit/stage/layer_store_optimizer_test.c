@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/stage/layer_save.h"
 #include "daemon/stage/layer_store.h"
 #include "daemon/stage/optimizer.h"
 #include "tests/unit/stage/stage_model.h"
@@ -49,13 +50,15 @@ static mr_parameters *save(stage_model *m, size_t kind, const char *dir, char *o
     char tag[MR_NAME_BYTES];
     const _Atomic bool stop = false;
     mr_assignment assignment = {.epoch = 1, .job = &m->job};
-    mr_layer_store_files files = {0};
+    mr_layer_save_files files = {0};
     mr_parameters *p = make(m, kind, true);
     stage_fill_gradients(m, p);
     mr_optimizer_step(p, 1, 1);
     mr_layout_step_tag(1, tag);
     (void)snprintf(assignment.checkpoint_dir, sizeof assignment.checkpoint_dir, "%s", dir);
-    ok(mr_layer_store_save(&assignment, p, tag, 1, &stop, &files));
+    mr_layer_save_options options = {
+        .assignment = &assignment, .parameters = p, .tag = tag, .step = 1, .stop = &stop};
+    ok(mr_layer_save(&options, &files));
     assert_int_equal(files.count,
                      mr_parameters_states(p).count > 0 ? 2 * LAYERS : LAYERS);
     mr_manifest manifest = {.job = "kinds",

@@ -83,7 +83,7 @@ static mr_job *pipe_job(const pipe_case *c) {
                           "precision: %s\n",
                           c->model, c->pipe, c->interval, list, M, c->precision);
     ok(mr_job_parse(text, (size_t)length, &job, NULL));
-    ok(mr_job_check_runnable(job, true));
+    ok(mr_job_check_runnable(job, MR_JOB_MODE_TRAIN));
     return job;
 }
 
@@ -99,7 +99,8 @@ static void pipe_stage_make(pipe *p, size_t s) {
     };
     ok(mr_parameters_create(&options, &p->parameters[s]));
     ok(mr_parameters_draw(p->parameters[s]));
-    ok(mr_activations_create(p->device, &p->assignments[s], &p->activations[s]));
+    ok(mr_activations_create(p->device, &p->assignments[s],
+                                 p->assignments[s].job->checkpoint_interval, &p->activations[s]));
 }
 
 /* Inputs and labels are small whole numbers, as integers or as floats by their type. */
