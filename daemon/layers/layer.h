@@ -28,7 +28,7 @@ typedef struct mr_layer {
 typedef struct mr_layer_call {
     mr_device *device;
     bool training; /* dropout acts only in training */
-    uint64_t seed;
+    uint64_t seed;        /* of the layer in this call (mr_job_forward_seed) */
     uint64_t step;        /* from 0 */
     uint64_t micro_batch; /* number in the whole step, over all replicas */
     void *saved;          /* description->saved_bytes, of this microbatch */

@@ -58,6 +58,22 @@ const mr_parameter *mr_layer_description_tied(const mr_layer_description *descri
     return &description->parameters[i];
 }
 
+uint64_t mr_layer_drawn_before(const mr_layer_description *descriptions, size_t layer,
+                               size_t parameter) {
+    uint64_t drawn = 0;
+    for (size_t i = 0; i <= layer; i++) {
+        size_t end = i < layer ? descriptions[i].parameter_count : parameter;
+        for (size_t j = 0; j < end; j++) {
+            const mr_parameter *one = &descriptions[i].parameters[j];
+            size_t elements = 0;
+            MR_ASSERT(mr_shape_elements(&one->shape, &elements)); /* it was described */
+            if (one->init == MR_INIT_NORMAL || one->init == MR_INIT_NORMAL_RESIDUAL)
+                drawn += elements; /* at most MR_PARAMETER_ELEMENTS_MAX in all */
+        }
+    }
+    return drawn;
+}
+
 bool mr_layer_description_trains(const mr_layer_description *description) {
     return description->trainable_elements > 0;
 }

@@ -5,6 +5,8 @@
 #ifndef MR_MODEL_DESCRIPTION_H
 #define MR_MODEL_DESCRIPTION_H
 
+#include <stdint.h>
+
 #include "daemon/base/status.h"
 #include "daemon/model/layer_spec.h"
 #include "daemon/model/shape.h"
@@ -72,6 +74,11 @@ typedef struct mr_layer_description {
 /* The parameter in slot < tied_count of the layer's tie. */
 const mr_parameter *mr_layer_description_tied(const mr_layer_description *description,
                                               size_t slot);
+/* Elements that are drawn at random for the initial weights of all parameters before this one, in
+ * order of layers and parameters; a tied use counts where it stands, though only the first is
+ * drawn. descriptions: of all layers. */
+uint64_t mr_layer_drawn_before(const mr_layer_description *descriptions, size_t layer,
+                               size_t parameter);
 /* Is any parameter trained? */
 bool mr_layer_description_trains(const mr_layer_description *description);
 

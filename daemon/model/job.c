@@ -42,6 +42,7 @@ mr_status mr_job_parse(const char *text, size_t bytes, mr_job **out_job, mr_job_
         errors = &own_errors;
     errors->count = 0;
     MR_TRY_GOTO(status, mr_layer_types_status(), out);
+    MR_TRY_GOTO(status, mr_seed_functions_status(), out);
     if (draft == NULL || job == NULL) {
         status = MR_ERROR(RESOURCE_EXHAUSTED, "no memory to read a job file of %zu bytes", bytes);
         goto out;
@@ -88,6 +89,17 @@ static size_t job_input_width(const mr_job *job) {
 bool mr_job_layer_is_checkpointable(const mr_job *job, size_t index) {
     MR_ASSERT(index < job->layer_count);
     return job->checkpointable == 0 || (job->checkpointable >> job->layers[index].type & 1) != 0;
+}
+
+uint64_t mr_job_build_seed(const mr_job *job, size_t layer) {
+    return job->seed_function == NULL ? job->seed
+                                      : job->seed_function(mr_seed_build(job->seed, layer));
+}
+
+uint64_t mr_job_forward_seed(const mr_job *job, size_t layer, uint64_t call) {
+    return job->seed_function == NULL
+               ? job->seed
+               : job->seed_function(mr_seed_forward(job->seed, call, layer));
 }
 
 mr_shape mr_job_input_shape(const mr_job *job) {

@@ -12,6 +12,7 @@
 #include "daemon/model/layer_pattern.h"
 #include "daemon/model/layer_spec.h"
 #include "daemon/model/optimizer_form.h"
+#include "daemon/model/seed.h"
 
 typedef enum mr_loss { MR_LOSS_CROSS_ENTROPY, MR_LOSS_MSE, MR_LOSS_NONE, MR_LOSS_COUNT } mr_loss;
 typedef enum mr_schedule_kind {
@@ -44,6 +45,7 @@ typedef struct mr_job {
     size_t input[MR_TENSOR_DIMS_MAX - 1];
     mr_loss loss;
     bool seed_layers;
+    mr_seed_function seed_function; /* model.seed_fn; NULL: none */
     /* pipeline */
     size_t pipe;
     size_t data;
@@ -106,7 +108,8 @@ typedef struct mr_job_errors {
 
 /* Reads a job file's text. Owner frees *out_job with mr_job_destroy. errors may be NULL; the status
  * is INVALID_ARGUMENT with the first error ("line 7: pipeline.stages is 0; it must be 1 to
- * 1024"); RESOURCE_EXHAUSTED: no memory; FAILED_PRECONDITION: a registered layer type is wrong. */
+ * 1024"); RESOURCE_EXHAUSTED: no memory; FAILED_PRECONDITION: a registered layer type or
+ * seed function is wrong. */
 MR_MUST_CHECK mr_status mr_job_parse(const char *text, size_t bytes, mr_job **out_job,
                                      mr_job_errors *errors);
 /* NULL is fine. */
@@ -134,6 +137,12 @@ MR_MUST_CHECK mr_status mr_job_check_runnable(const mr_job *job, mr_job_mode mod
 
 /* May layer index be computed again in backward, by pipeline.checkpointable_layers? */
 bool mr_job_layer_is_checkpointable(const mr_job *job, size_t index);
+
+/* What keys a layer's random numbers when it is built, and in a call of its forward and backward
+ * (seed.h): the job's seed, or with model.seed_fn what that makes of the layer's own seed. call:
+ * from 1, see mr_seed_call. */
+uint64_t mr_job_build_seed(const mr_job *job, size_t layer);
+uint64_t mr_job_forward_seed(const mr_job *job, size_t layer, uint64_t call);
 
 /* The shape that enters layer 0 for one microbatch: tokens i32 [B, T], or f32 for a model that
  * starts with another layer than an embedding: [B, model.input...], or else [B, in]. */

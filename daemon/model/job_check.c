@@ -238,6 +238,13 @@ static void check_loss(const mr_job_draft *draft, mr_job_errors *errors) {
                           mr_layer_type_name(last->type));
 }
 
+static void check_seeds(const mr_job_draft *draft, mr_job_errors *errors) {
+    if (draft->job.seed_function != NULL && !draft->job.seed_layers)
+        mr_job_errors_add(errors, line_of(draft, "model.seed_fn"),
+                          "model.seed_fn is given but model.seed_layers is false; it is a function "
+                          "of a layer's seed");
+}
+
 static void check_model(const mr_job_draft *draft, mr_job_errors *errors) {
     mr_shape output;
     if (!good(draft, "model.layers") || !good(draft, "model.input") ||
@@ -356,6 +363,7 @@ void mr_job_check(const mr_job_draft *draft, mr_job_errors *errors) {
     check_topology(draft, errors);
     check_pipeline_settings(draft, errors);
     check_partition(draft, errors);
+    check_seeds(draft, errors);
     check_model(draft, errors);
     check_vocab(draft, errors);
     check_optimizer(draft, errors);

@@ -79,6 +79,8 @@ static bool layers_read(void *target, const mr_yaml_node *node, const char *path
                         mr_job_errors *errors);
 static bool input_read(void *target, const mr_yaml_node *node, const char *path,
                        mr_job_errors *errors);
+static bool seed_function_read(void *target, const mr_yaml_node *node, const char *path,
+                               mr_job_errors *errors);
 static bool checkpointable_read(void *target, const mr_yaml_node *node, const char *path,
                                 mr_job_errors *errors);
 
@@ -121,7 +123,11 @@ static const mr_field job_fields[] = {
      .kind = MR_FIELD_BOOL,
      .fallback = "true",
      JOB(seed_layers),
-     .help = "random numbers depend on the layer's index, not on its stage"},
+     .help = "each layer has random numbers of its own; false: the model's one after the other"},
+    {.path = "model.seed_fn",
+     .kind = MR_FIELD_CUSTOM,
+     .read = seed_function_read,
+     .help = "name of a registered function of a layer's seed; default: none"},
     {.path = "pipeline.stages",
      STAGES,
      .offset = offsetof(mr_job_draft, stages),
@@ -409,6 +415,22 @@ static bool weights_read(void *target, const mr_yaml_node *node, const char *pat
         }
     }
     return true;
+}
+
+/* model.seed_fn: a name that some library of this build has registered. */
+static bool seed_function_read(void *target, const mr_yaml_node *node, const char *path,
+                               mr_job_errors *errors) {
+    mr_job *job = &((mr_job_draft *)target)->job;
+    char text[MR_SCALAR_TEXT_BYTES];
+    char known[MR_STATUS_TEXT_BYTES];
+    if (node->kind == MR_YAML_SCALAR)
+        job->seed_function = mr_seed_function_find(node->text);
+    if (job->seed_function != NULL)
+        return true;
+    mr_job_errors_add(errors, node->line,
+                      "%s is %s; it must be a seed function of this build: %s", path,
+                      mr_scalar_describe(node, text), mr_seed_functions_text(known));
+    return false;
 }
 
 /* model.input: the sizes of a sample, without the batch. */

@@ -437,21 +437,37 @@ void mr_parameters_destroy(mr_parameters *parameters) {
 
 enum { PARAMETERS_DRAW_ELEMENTS = 1 << 16 }; /* drawn on the host at a time */
 
+/* Where the initial weights of an item begin, and in which stream: its layer's own, or the model's
+ * one stream, which goes through the layers in order; a tied one has its place at its first use. */
+static mr_random_key parameters_init_key(const mr_parameters *p, const mr_stage_parameter *item,
+                                         uint64_t *out_first) {
+    const mr_job *job = p->options.job;
+    size_t layer = item->init_layer;
+    size_t parameter = item->init_parameter;
+    *out_first = 0;
+    if (job->seed_layers)
+        return mr_random_key_make(mr_job_build_seed(job, layer), MR_RANDOM_INIT, layer, parameter,
+                                  0);
+    *out_first = mr_layer_drawn_before(p->options.descriptions, layer, parameter);
+    /* No layer has this number, so no stream of a layer is met. */
+    return mr_random_key_make(job->seed, MR_RANDOM_INIT, MR_LAYERS_MAX, 0, 0);
+}
+
 static void parameters_draw_item(mr_parameters *p, const mr_stage_parameter *item, float *host) {
     mr_device *device = p->options.device;
     /* Every holder of a tied parameter draws what its tie's first layer says. */
     const mr_parameter *from =
         &p->options.descriptions[item->init_layer].parameters[item->init_parameter];
     bool constant = from->init == MR_INIT_ZERO || from->init == MR_INIT_ONE;
-    mr_random_key key = mr_random_key_make(p->options.job->seed, MR_RANDOM_INIT, item->init_layer,
-                                           item->init_parameter, 0);
+    uint64_t first = 0;
+    mr_random_key key = parameters_init_key(p, item, &first);
     size_t elements = parameters_elements(&item->weight.shape);
     size_t done = 0;
     while (done < elements) {
         size_t n = elements - done;
         n = n < PARAMETERS_DRAW_ELEMENTS ? n : PARAMETERS_DRAW_ELEMENTS;
         if (!constant)
-            mr_random_normal(&key, done, n, (float)from->init_deviation, host);
+            mr_random_normal(&key, first + done, n, (float)from->init_deviation, host);
         for (size_t i = 0; constant && i < n; i++)
             host[i] = from->init == MR_INIT_ONE ? 1.0f : 0.0f;
         device->ops->copy_in(device, (float *)item->weight.data + done, host, n * sizeof *host);

@@ -89,8 +89,10 @@ MR_MUST_CHECK mr_status mr_parameters_create(const mr_parameters_options *option
 void mr_parameters_destroy(mr_parameters *parameters);
 
 /* Draws the initial weights; optimizer state becomes zero. Element e of parameter p of layer l is a
- * pure function of (job seed, l, p, e), a tied one drawn as its tie's first layer, so every cut of
- * the model into stages starts with the same bits (law 1). RESOURCE_EXHAUSTED: no host memory. */
+ * pure function of (the layer's seed, l, p, e), or with model.seed_layers false of (the job's seed,
+ * its place among all random elements of the model), a tied one drawn as its tie's first layer, so
+ * every cut of the model into stages starts with the same bits (law 1). RESOURCE_EXHAUSTED: no host
+ * memory. */
 MR_MUST_CHECK mr_status mr_parameters_draw(mr_parameters *parameters);
 
 /* Rounds the masters into their compute tensors; after every change of weights, before the next

@@ -6,13 +6,16 @@ static size_t pass_slot(const mr_pass *pass) {
 }
 
 static mr_layer_call pass_call(const mr_pass *pass, size_t layer) {
+    const mr_job *job = pass->assignment->job;
+    uint64_t micro_batch = pass->assignment->replica * job->micro_batches + pass->micro_batch;
+    uint64_t number = mr_seed_call(pass->step, job->data * job->micro_batches, micro_batch);
     return (mr_layer_call){
         .device = pass->device,
         .training = !pass->assignment->inference,
-        .seed = pass->assignment->job->seed,
+        .seed = mr_job_forward_seed(
+            job, mr_parameters_layer(pass->parameters, layer)->index, number),
         .step = pass->step,
-        .micro_batch = pass->assignment->replica * pass->assignment->job->micro_batches +
-                       pass->micro_batch,
+        .micro_batch = micro_batch,
         .saved = mr_activations_saved(pass->activations, pass_slot(pass), layer),
         .retained = mr_activations_retained(pass->activations),
         .scratch = mr_activations_scratch(pass->activations),

@@ -78,6 +78,20 @@ class UserLayer(unittest.TestCase):
             self.assertIn("down.weight", shown)
             self.assertIn("exp_avg.up.weight", shown)
 
+    def test_a_seed_function_keys_the_layers_whatever_the_cut(self):
+        with Cluster(stages=2) as servers:
+            servers.write("corpus.txt", CORPUS)
+            seeded = {"  loss: cross_entropy": "  loss: cross_entropy\n  seed_fn: mixed"}
+            plain = self.train(servers, "plain", stages=1)
+            one = self.train(servers, "mixed-1", stages=1, **seeded)
+            self.assertNotEqual(one[0], plain[0])
+            self.assertEqual(self.train(servers, "mixed-2", stages=2, more=(
+                ", activation_checkpoint_interval: 2"), **seeded), one)
+            ordered = {"  loss: cross_entropy": "  loss: cross_entropy\n  seed_layers: false"}
+            one = self.train(servers, "ordered-1", stages=1, **ordered)
+            self.assertNotEqual(one[0], plain[0])
+            self.assertEqual(self.train(servers, "ordered-2", stages=2, **ordered), one)
+
     def test_its_parameters_are_tied_and_frozen_like_any(self):
         again = "{type: adapter, dim: 64, rank: 16, activation: silu, dropout: 0.1"
         with Cluster(stages=2) as servers:
@@ -88,6 +102,22 @@ class UserLayer(unittest.TestCase):
             self.assertEqual(two, one)
             self.assertEqual(one[1]["layer_02-model_states.safetensors"],
                              one[1]["layer_04-model_states.safetensors"])
+
+    def test_it_shares_a_built_in_layers_parameter_and_the_groups_are_shown(self):
+        with Cluster(stages=2) as servers:
+            servers.write("corpus.txt", CORPUS)
+            line = "    - {type: layernorm, dim: 64}"
+            whole = "{type: adapter, dim: 64, rank: 64, tie: {key: wide, parameters: [up.weight]}}"
+            shared = {line: "    - %s\n    - {type: linear, in: 64, out: 64, "
+                            "tie: {key: wide, parameters: [weight]}}\n%s" % (whole, line)}
+            one = self.train(servers, "shared-1", stages=1, **shared)
+            two = self.train(servers, "shared-2", stages=2, partition="[0, 6, 9]", **shared)
+            self.assertEqual(two, one)
+            job = servers.client("-o", "json", "job", "get", "shared-2").check().json()["job"]
+            tied = {group["key"]: group for group in job["groups"] if group["kind"] == "tied"}
+            self.assertEqual({key: group["ranks"] for key, group in tied.items()},
+                             {"embed": [0, 1], "wide": [0, 1]})
+            self.assertEqual(len({group["id"] for group in job["groups"]}), len(job["groups"]))
 
     def refused(self, client, text, *parts):
         folder = cluster.temporary_folder("refused")
