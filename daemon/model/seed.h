@@ -21,7 +21,9 @@
 /* A user's function of a layer's seed; pure, any thread. */
 typedef uint64_t (*mr_seed_function)(uint64_t seed);
 
+/* What building a layer is seeded with. */
 uint64_t mr_seed_build(uint64_t base, size_t layer);
+/* What a layer is seeded with in a call, from 1. */
 uint64_t mr_seed_forward(uint64_t base, uint64_t call, size_t layer);
 /* The number of a call, from 1: step from 0, micro_batch in the whole step of micro_batches. */
 uint64_t mr_seed_call(uint64_t step, uint64_t micro_batches, uint64_t micro_batch);
