@@ -65,6 +65,7 @@ mr_status mr_describe_conv2d(const mr_describe_input *in, mr_layer_description *
     weight->shape.dims[1] = conv->in;
     weight->shape.dims[2] = conv->kernel;
     weight->shape.dims[3] = conv->kernel;
+    weight->whole = weight->shape;
     if (conv->bias)
         MR_TRY(mr_describe_add(in, out,
                                (mr_describe_parameter){"bias", conv->out, 0, MR_INIT_ZERO,

@@ -30,7 +30,13 @@ typedef enum mr_partition_kind {
     MR_PARTITION_KIND_COUNT
 } mr_partition_kind;
 typedef enum mr_lr_kind { MR_LR_CONSTANT, MR_LR_LINEAR, MR_LR_COSINE, MR_LR_KIND_COUNT } mr_lr_kind;
-typedef enum mr_data_format { MR_DATA_BYTES, MR_DATA_LLMC, MR_DATA_FORMAT_COUNT } mr_data_format;
+typedef enum mr_data_format {
+    MR_DATA_BYTES,
+    MR_DATA_LLMC,
+    MR_DATA_MEGATRON,
+    MR_DATA_NPY,
+    MR_DATA_FORMAT_COUNT
+} mr_data_format;
 
 enum { MR_PATH_BYTES = 1024 };
 
@@ -80,7 +86,7 @@ typedef struct mr_job {
     uint64_t warmup_steps;
     uint64_t total_steps;
     double min_lr;
-    mr_dtype precision; /* F32 or BF16; every layer's spec has it, too */
+    mr_dtype precision; /* F32, BF16 or F16; every layer's spec has it, too */
     /* data */
     mr_data_format data_format;
     char data_train[MR_PATH_BYTES]; /* "": the submitter feeds by itself */
@@ -131,8 +137,8 @@ static inline bool mr_job_mode_trains(mr_job_mode mode) {
  * microbatch at a time. */
 void mr_job_become(mr_job *job, mr_job_mode mode);
 /* May a good job be run by this version? What a plan can be made of is more than what the stages
- * can do. Training needs a number of steps, training and evaluation a loss. UNIMPLEMENTED: a model
- * axis; INVALID_ARGUMENT: lr_schedule.total_steps or model.loss. */
+ * can do. Training needs a number of steps, training and evaluation a loss.
+ * INVALID_ARGUMENT: lr_schedule.total_steps or model.loss. */
 MR_MUST_CHECK mr_status mr_job_check_runnable(const mr_job *job, mr_job_mode mode);
 
 /* May layer index be computed again in backward, by pipeline.checkpointable_layers? */
@@ -152,6 +158,12 @@ mr_shape mr_job_input_shape(const mr_job *job);
 MR_MUST_CHECK mr_status mr_job_label_shape(const mr_job *job, mr_shape *out_shape);
 /* Descriptions of all layers, in order: layer_count of them, written to out (caller's array). */
 MR_MUST_CHECK mr_status mr_job_describe(const mr_job *job, mr_layer_description *out);
+/* The same of the shards that one model rank holds (shard.h); those of the layers themselves where
+ * pipeline.topology.model is 1. INVALID_ARGUMENT: a layer that the model axis cannot cut. */
+MR_MUST_CHECK mr_status mr_job_describe_shards(const mr_job *job, size_t model_rank,
+                                               mr_layer_description *out);
+/* From now on the job's layers are the shards of one model rank: mr_job_describe gives theirs. */
+void mr_job_become_shard(mr_job *job, size_t model_rank);
 /* Learning rate of optimizer step (from 1): warm-up, then constant, linear or cosine. */
 double mr_job_learning_rate(const mr_job *job, uint64_t step);
 /* path if absolute, else base_directory/path. INVALID_ARGUMENT: too long. */

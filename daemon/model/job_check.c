@@ -140,9 +140,11 @@ static bool check_total(const mr_layer_description *d, size_t *parameters, size_
     return *parameters <= MR_PARAMETER_ELEMENTS_MAX && *bytes <= MR_ACTIVATION_BYTES_MAX;
 }
 
-/* Layers fit each other, and the sums of their sizes stay far from overflow. *out_output: what
- * leaves the last layer. One error at most: what follows a misfit cannot be judged. */
-static bool check_chain(const mr_job_draft *draft, mr_shape *out_output, mr_job_errors *errors) {
+/* Layers fit each other, and the sums of their sizes stay far from overflow. model_width: of the
+ * shards to look at; 1: the whole layers. *out_output: what leaves the last layer. One error at
+ * most: what follows a misfit cannot be judged. */
+static bool check_chain(const mr_job_draft *draft, size_t model_width, mr_shape *out_output,
+                        mr_job_errors *errors) {
     const mr_job *job = &draft->job;
     mr_shape shape = mr_job_input_shape(job);
     size_t parameters = 0;
@@ -150,7 +152,9 @@ static bool check_chain(const mr_job_draft *draft, mr_shape *out_output, mr_job_
     for (size_t i = 0; i < job->layer_count; i++) {
         mr_layer_description description;
         const mr_layer_spec *spec = &job->layers[i];
-        mr_status status = mr_layer_describe(spec, &shape, job->block_count, &description);
+        mr_layer_spec shard = *spec;
+        shard.model_width = model_width;
+        mr_status status = mr_layer_describe(&shard, &shape, job->block_count, &description);
         if (!mr_status_is_ok(status)) {
             mr_job_errors_add(errors, spec->line, "layer %zu (%s): %s", i,
                               mr_layer_type_name(spec->type), status.text);
@@ -251,9 +255,18 @@ static void check_model(const mr_job_draft *draft, mr_job_errors *errors) {
         !good(draft, "batch.micro_batch_size") ||
         !good(draft, "batch.sequence_length"))
         return;
-    if (check_first_layer(draft, errors) && check_chain(draft, &output, errors) &&
-        check_ties(draft, errors))
-        check_loss(draft, errors);
+    if (!check_first_layer(draft, errors) || !check_chain(draft, 1, &output, errors) ||
+        !check_ties(draft, errors))
+        return;
+    check_loss(draft, errors);
+    if (!good(draft, "pipeline.topology.model") || draft->job.model < 2 ||
+        !check_chain(draft, draft->job.model, &output, errors))
+        return;
+    if (draft->job.loss == MR_LOSS_MSE && output.cut_from > 0)
+        mr_job_errors_add(errors, draft->job.layers[draft->job.layer_count - 1].line,
+                          "model.loss is mse but the model axis of %zu cuts what the last layer "
+                          "gives; it must end with a linear with parallel: row or none",
+                          draft->job.model);
 }
 
 /* A field of another optimizer than the job's is a mistake, not a wish to ignore. */

@@ -66,8 +66,8 @@ static const mr_field_choice precision_choices[] = {
 static const mr_field_choice data_choices[] = {
     {"bytes", MR_DATA_BYTES, false},
     {"llmc", MR_DATA_LLMC, false},
-    {"megatron", 0, true},
-    {"npy", 0, true},
+    {"megatron", MR_DATA_MEGATRON, false},
+    {"npy", MR_DATA_NPY, false},
     {NULL, 0, false},
 };
 

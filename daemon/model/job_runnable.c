@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* job_runnable.c: what a job file may say but this version does not run yet. Apart from the other
- * checks, because such a job can still be validated and planned. */
+/* job_runnable.c: what a job file may leave out but a run needs. Apart from the other checks,
+ * because such a job can still be validated and planned. */
 #include "daemon/model/job.h"
 
 const char *mr_job_mode_name(mr_job_mode mode) {
@@ -17,10 +17,6 @@ void mr_job_become(mr_job *job, mr_job_mode mode) {
 }
 
 mr_status mr_job_check_runnable(const mr_job *job, mr_job_mode mode) {
-    if (job->model > 1)
-        return MR_ERROR(UNIMPLEMENTED,
-                        "pipeline.topology.model is %zu; this version does not cut layers, 1",
-                        job->model);
     if (mode != MR_JOB_MODE_INFERENCE && job->loss == MR_LOSS_NONE)
         return MR_ERROR(INVALID_ARGUMENT, "model.loss is none; %s needs cross_entropy or mse",
                         mr_job_mode_trains(mode) ? "training" : "evaluation");

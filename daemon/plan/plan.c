@@ -190,6 +190,18 @@ out:
     return status;
 }
 
+static mr_status plan_make_shards(mr_plan *plan) {
+    const mr_job *job = plan->job;
+    plan->shards = plan->layers;
+    if (job->model == 1)
+        return MR_OK;
+    plan->shards = mr_alloc_array(job->layer_count, sizeof(*plan->shards));
+    if (plan->shards == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the shards of %zu layers",
+                        job->layer_count);
+    return mr_job_describe_shards(job, 0, plan->shards);
+}
+
 static mr_status plan_fill(mr_plan *plan) {
     const mr_job *job = plan->job;
     MR_TRY(plan_make_topology(plan));
@@ -203,6 +215,7 @@ static mr_status plan_fill(mr_plan *plan) {
                         job->pipe, job->layer_count);
     plan->stage_count = job->pipe;
     MR_TRY(mr_job_describe(job, plan->layers));
+    MR_TRY(plan_make_shards(plan));
     MR_TRY(plan_make_bounds(plan));
     MR_TRY(plan_make_schedules(plan));
     MR_TRY(mr_stage_plan_fill(plan));
@@ -234,6 +247,8 @@ void mr_plan_destroy(mr_plan *plan) {
     mr_group_plan_free(plan);
     mr_free(plan->schedules);
     mr_free(plan->stages);
+    if (plan->shards != plan->layers)
+        mr_free(plan->shards);
     mr_free(plan->layers);
     mr_free(plan->bounds);
     mr_free(plan);

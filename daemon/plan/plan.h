@@ -46,7 +46,11 @@ typedef struct mr_plan {
     size_t stage_count;
     size_t *bounds; /* stage_count + 1 */
     mr_stage_plan *stages;
-    mr_layer_description *layers; /* job->layer_count */
+    mr_layer_description *layers; /* job->layer_count: of the whole layers */
+    /* Of what one rank holds of each: the shards of model rank 0, which are never smaller than
+     * another's. A stage puts its own rank's there (stage/assignment.c). layers itself where the
+     * model axis has one rank. */
+    mr_layer_description *shards;
     mr_schedule *schedules;       /* one per stage; equal for all data and model ranks of it */
     size_t group_count;
     mr_group_plan *groups; /* in one canonical order: tied by key, data, model, pipe */

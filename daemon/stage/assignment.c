@@ -56,7 +56,11 @@ static mr_status assignment_take_plan(mr_assignment *assignment,
     MR_TRY(mr_topology_coordinates(&assignment->plan->topology, order->rank, coordinates));
     assignment->stage = (uint32_t)coordinates[0]; /* axes are pipe, data, model */
     assignment->replica = (uint32_t)coordinates[1];
-    return MR_OK;
+    assignment->model_rank = (uint32_t)coordinates[2];
+    if (assignment->job->model == 1)
+        return MR_OK;
+    mr_job_become_shard(assignment->job, assignment->model_rank);
+    return mr_job_describe(assignment->job, assignment->plan->shards);
 }
 
 static mr_status assignment_take_paths(mr_assignment *assignment,
@@ -104,13 +108,17 @@ void mr_assignment_destroy(mr_assignment *assignment) {
     mr_free(assignment);
 }
 
+bool mr_assignment_is_fed(const mr_assignment *assignment) {
+    return assignment->stage == 0 && assignment->model_rank == 0;
+}
+
 const mr_stage_plan *mr_assignment_stage(const mr_assignment *assignment) {
     return &assignment->plan->stages[assignment->stage];
 }
 
 mr_shape mr_assignment_boundary(const mr_assignment *assignment, size_t layer) {
     return layer == 0 ? mr_job_input_shape(assignment->job)
-                      : assignment->plan->layers[layer - 1].output;
+                      : assignment->plan->shards[layer - 1].output;
 }
 
 size_t mr_assignment_message_bytes(const mr_assignment *assignment, size_t layer) {

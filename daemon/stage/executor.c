@@ -258,7 +258,7 @@ static mr_status executor_await_feed(mr_executor *executor) {
 
 static mr_status executor_step(mr_executor *executor, bool wants_logits) {
     const mr_assignment *assignment = mr_session_assignment(executor->session);
-    if (assignment->stage == 0 && assignment->replica > 0)
+    if (mr_assignment_is_fed(assignment) && assignment->replica > 0)
         MR_TRY(executor_await_feed(executor));
     mr_executor_report report = {
         .kind = MR_EXECUTOR_STEP_DONE,
@@ -269,7 +269,7 @@ static mr_status executor_step(mr_executor *executor, bool wants_logits) {
     uint64_t done = mr_session_next_step(executor->session);
     executor->wishes.periodic = !assignment->inference && assignment->checkpoint_dir[0] != 0 &&
                                 every > 0 && done % every == 0;
-    if (assignment->stage != 0)
+    if (!mr_assignment_is_fed(assignment))
         return MR_OK;
     if (assignment->inference)
         return executor_report_result(executor, &report);

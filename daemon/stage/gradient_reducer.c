@@ -46,26 +46,42 @@ struct mr_gradient_reducer {
 
 /* ---- the thread ---- */
 
-static mr_status reducer_sum(mr_gradient_reducer *reducer, const mr_stage_parameter *parameter) {
-    const mr_tensor *gradient = &parameter->gradient;
-    const float *part = gradient->data;
+/* From the first gradient's first element to the last one's last. */
+static mr_status reducer_sum(mr_gradient_reducer *reducer, const mr_stage_parameter *first,
+                             const mr_stage_parameter *last) {
+    float *gradients = first->gradient.data;
+    const float *end = last->gradient.data;
+    const float *part = gradients;
     size_t elements = 0;
-    MR_ASSERT(mr_shape_elements(&gradient->shape, &elements));
+    MR_ASSERT(mr_shape_elements(&last->gradient.shape, &elements));
+    MR_ASSERT(end >= gradients);
     atomic_fetch_add(&reducer->sums, 1);
-    return mr_group_sum(reducer->group, &part, 1, gradient->data, elements,
-                        MR_STEP_WAIT_TIMEOUT_MS);
+    return mr_group_sum(reducer->group, &part, 1, gradients,
+                        (size_t)(end - gradients) + elements, MR_STEP_WAIT_TIMEOUT_MS);
+}
+
+/* Is it one of the layer's own, with a gradient? */
+static bool reducer_takes(const mr_gradient_reducer *reducer, size_t layer, size_t index) {
+    const mr_stage_parameter *held = mr_parameters_of_layer(reducer->parameters, layer, index);
+    return held->tie == NULL && held->gradient.data != NULL;
 }
 
 static mr_status reducer_sum_layer(mr_gradient_reducer *reducer, size_t layer) {
     const mr_layer *one = mr_parameters_layer(reducer->parameters, layer);
-    for (size_t i = 0; i < one->description->parameter_count; i++) {
-        const mr_stage_parameter *held =
-            mr_parameters_of_layer(reducer->parameters, layer, i);
-        bool summed = held->tie == NULL && !held->description->frozen;
-        mr_status status = summed ? reducer_sum(reducer, held) : MR_OK;
+    const mr_stage_parameter *first = NULL; /* of a run without ties */
+    size_t count = one->description->parameter_count;
+    for (size_t i = 0; i < count; i++) {
+        if (!reducer_takes(reducer, layer, i))
+            continue;
+        const mr_stage_parameter *held = mr_parameters_of_layer(reducer->parameters, layer, i);
+        first = first == NULL ? held : first;
+        if (i + 1 < count && reducer_takes(reducer, layer, i + 1))
+            continue;
+        mr_status status = reducer_sum(reducer, first, held);
         if (!mr_status_is_ok(status))
-            return mr_status_prefix(status, "the gradient of layer %zu, %s", one->index,
-                                    held->description->name);
+            return mr_status_prefix(status, "gradients of layer %zu, %s to %s", one->index,
+                                    first->description->name, held->description->name);
+        first = NULL;
     }
     return MR_OK;
 }
@@ -73,10 +89,11 @@ static mr_status reducer_sum_layer(mr_gradient_reducer *reducer, size_t layer) {
 static mr_status reducer_sum_ties(mr_gradient_reducer *reducer) {
     for (size_t i = 0; i < mr_parameters_count(reducer->parameters); i++) {
         const mr_stage_parameter *held = mr_parameters_at(reducer->parameters, i);
-        bool summed = held->tie != NULL && !held->description->frozen;
-        mr_status status = summed ? reducer_sum(reducer, held) : MR_OK;
+        if (held->tie == NULL || held->description->frozen || held->gradient.data == NULL)
+            continue;
+        mr_status status = reducer_sum(reducer, held, held);
         if (!mr_status_is_ok(status))
-            return mr_status_prefix(status, "the gradient of tie %s", held->tie);
+            return mr_status_prefix(status, "gradients of tie %s", held->tie);
     }
     return MR_OK;
 }

@@ -7,10 +7,11 @@
  *   EXEC:     B..., ready(2) ready(1) ready(0), SG, RT, finish ----waits---> OP
  *   reducer:               sum 2    sum 1    sum 0        sum ties
  *
- * Order and bits (law 1): parameters are summed in the order of the hand-overs and, in a layer, of
- * its description: one order for all replicas, since their instruction lists are equal. Each
- * parameter is one vector, summed in rank order. A gradient is the reducer's from its hand-over
- * until finish returns.
+ * Order and bits (law 1): layers are summed in the order of the hand-overs, one order for all
+ * replicas, since their instruction lists are equal. Neighbouring untied gradients of a layer lie
+ * one behind the other and are one vector, with the zeros between them; each tied one is another.
+ * Vectors are summed element by element in rank order. A gradient is the reducer's from its
+ * hand-over until finish returns.
  * A group that only EXEC may work (NCCL's, whose streams overlap by themselves) gets no thread:
  * finish does all its sums, in the same order.
  * Owner: stage/session. Thread: EXEC. The group given to start is the reducer's own while a step is
@@ -41,7 +42,7 @@ MR_MUST_CHECK mr_status mr_gradient_reducer_start(mr_gradient_reducer *reducer, 
  * step for each layer. Never blocks, cannot fail: an error of its sum is finish's. */
 void mr_gradient_reducer_ready(mr_gradient_reducer *reducer, uint64_t step, size_t layer);
 /* After the ready calls of all layers and the sums over ties: hands over the tied gradients, and
- * waits for all. The first error, with the layer and parameter, else OK. */
+ * waits for all. The first error, with the layer or tie, else OK. */
 MR_MUST_CHECK mr_status mr_gradient_reducer_finish(mr_gradient_reducer *reducer, uint64_t step,
                                                    mr_reduction_time *out_time);
 /* Interrupts a sum under way, ends the thread, frees. What is left undone stays so. NULL is

@@ -39,7 +39,8 @@ static mr_status store_load_file(const mr_assignment *assignment, const mr_manif
                                  mr_layer_tensors *list) {
     char name[MR_NAME_BYTES];
     mr_safetensors_reader *reader = NULL;
-    mr_layout_layer_name((uint32_t)mr_parameters_layer(parameters, layer)->index, 0, 1, kind, name);
+    mr_layout_layer_name((uint32_t)mr_parameters_layer(parameters, layer)->index,
+                         assignment->model_rank, (uint32_t)assignment->job->model, kind, name);
     mr_layer_tensors_fill(list, parameters, layer, kind);
     if (list->count == 0)
         return MR_OK; /* an optimizer without state */

@@ -68,7 +68,8 @@ typedef struct mr_stage_parameter {
     size_t init_parameter;           /* its index there */
     bool owned;                      /* counts towards the norm on this stage */
     size_t use_count;                /* layers of this stage that use it */
-    mr_tensor *gradients; /* [use_count] accumulators, by layer; no data where frozen */
+    mr_tensor *gradients; /* [use_count] accumulators, ascending by layer; those of a layer lie in
+                             one memory in its parameters' order; no data where frozen */
     mr_tensor weight;  /* the master */
     mr_tensor compute; /* what layers read; the weight itself where no other type is asked for */
     mr_tensor gradient; /* what the optimizer reads: the first accumulator, which a sum over uses
@@ -91,8 +92,9 @@ void mr_parameters_destroy(mr_parameters *parameters);
 /* Draws the initial weights; optimizer state becomes zero. Element e of parameter p of layer l is a
  * pure function of (the layer's seed, l, p, e), or with model.seed_layers false of (the job's seed,
  * its place among all random elements of the model), a tied one drawn as its tie's first layer, so
- * every cut of the model into stages starts with the same bits (law 1). RESOURCE_EXHAUSTED: no host
- * memory. */
+ * every cut of the model into stages starts with the same bits (law 1); e counts in the whole
+ * parameter, so that a rank of the model axis starts with its shard of them. RESOURCE_EXHAUSTED: no
+ * host memory. */
 MR_MUST_CHECK mr_status mr_parameters_draw(mr_parameters *parameters);
 
 /* Rounds the masters into their compute tensors; after every change of weights, before the next

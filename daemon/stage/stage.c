@@ -304,7 +304,7 @@ static void stage_prepared(stage *self, const mr_executor_report *report) {
     self->job.next_step = report->step;
     self->job.held = report->held;
     self->job.interval = report->interval;
-    if (self->job.assignment->stage == 0)
+    if (mr_assignment_is_fed(self->job.assignment))
         status = mr_feed_start(self->feed, self->job.assignment, report->step);
     if (mr_status_is_ok(status))
         mr_report_prepared(self->control, stage_subject(self), self->job.schedule_hash,

@@ -5,7 +5,7 @@
 
 #include "daemon/base/alloc.h"
 #include "daemon/base/arena.h"
-#include "daemon/base/bf16.h"
+#include "daemon/base/half.h"
 #include "daemon/base/clock.h"
 
 /* The three matrices of a product, and the times. */
@@ -25,7 +25,7 @@ static void *rate_matrix(mr_arena *arena, bool bf16, size_t rows, size_t columns
     for (size_t i = 0; i < rows * columns; i++) {
         float value = (float)(random() % 2001 - 1000) * 1e-3f;
         if (bf16)
-            ((uint16_t *)(void *)matrix)[i] = mr_bf16_round(value);
+            ((uint16_t *)(void *)matrix)[i] = mr_half_round(MR_DTYPE_BF16, value);
         else
             matrix[i] = value;
     }

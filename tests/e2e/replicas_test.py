@@ -2,12 +2,14 @@
 """Replicas (the data axis) across real processes. With the same data width every number of stages
 gives the same bits; another width takes the same samples in the same steps, with the same dropout,
 and gives the same losses within rounding (law 7: 2 x 4 microbatches are 1 x 8). A checkpoint does
-not know the width, and a stage of another replica that is killed fails the job by name."""
+not know the width, and a stage of another replica that is killed fails the job by name. Gradients
+are summed while the pipeline drains, and a save that loses a replica commits nothing."""
 
 import json
 import os
 import shutil
 import signal
+import time
 import unittest
 
 from cluster import CORPUS, Cluster, job_text
@@ -17,11 +19,12 @@ TOLERANCE = 1e-5  # relative, over all steps: sums of gradients are taken in ano
 BF16_TOLERANCE = 1e-2  # the same, and a weight may then round to the other neighbour
 
 
-def text(name, pipe, data, micro_batches, **options):
+def text(name, pipe, data, micro_batches, zero=0, **options):
     """A job of pipe x data ranks."""
     return job_text(name=name, stages=1, micro_batches=micro_batches, dropout=0.1,
                     **options).replace(
-                        "{stages: 1,", "{topology: {pipe: %d, data: %d}," % (pipe, data))
+                        "{stages: 1,", "{topology: {pipe: %d, data: %d}, zero_stage: %d,"
+                        % (pipe, data, zero))
 
 
 class Replicas(unittest.TestCase):
@@ -29,6 +32,14 @@ class Replicas(unittest.TestCase):
         path = cluster.write(name + ".yaml", text(name, *arguments, **options))
         steps = cluster.train(path, *(["--resume"] if resume else [])).check().steps()
         return [(s["step"], s["loss"], s["grad_norm"], s["tokens"]) for s in steps]
+
+    def holder(self, cluster, rank):
+        """The stage that has this rank of the job that was assigned last."""
+        for stage in cluster.stages:
+            assigned = [line for line in stage.lines if '"message":"job assigned"' in line]
+            if assigned and json.loads(assigned[-1])["rank"] == rank:
+                return stage
+        raise AssertionError("no stage has rank %d" % rank)
 
     def assert_close(self, got, wanted, tolerance=TOLERANCE):
         self.assertEqual([g[0] for g in got], [w[0] for w in wanted])
@@ -110,12 +121,56 @@ class Replicas(unittest.TestCase):
             for line in process.stdout:
                 if json.loads(line)["step"] == 3:
                     break
-            cluster.stages[3].stop(signal.SIGKILL)
+            self.holder(cluster, 3).stop(signal.SIGKILL)
             _, err = process.communicate(timeout=30)
             self.assertEqual(process.returncode, 8)
             self.assertIn("rank 3", err)
             small = cluster.write("after.yaml", text("after", 1, 2, 2, steps=2))
             self.assertEqual(len(cluster.train(small).check().steps()), 2)
+
+    def test_a_replica_killed_in_the_middle_of_a_save_commits_nothing(self):
+        with Cluster(stages=4) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            options = dict(steps=60, dim=64, heads=4, every=5, zero=1)
+            whole = os.path.join(cluster.folder, "whole")
+            self.losses(cluster, "job", 2, 2, 4, directory=whole, **options)
+            directory = os.path.join(cluster.folder, "checkpoints")
+            path = cluster.write("job.yaml", text("job", 2, 2, 4, directory=directory, **options))
+            process = cluster.client_start("-o", "jsonl", "train", path)
+            for line in process.stdout:
+                if json.loads(line)["step"] == 7:
+                    break
+            cluster.client("job", "pause", "job").check()
+            # All ranks wait for rank 0; the last one sleeps through what it decides.
+            sleeper = self.holder(cluster, 3)
+            sleeper.process.send_signal(signal.SIGSTOP)
+            save = cluster.client_start("checkpoint", "save", "job", "torn")
+            deadline = time.monotonic() + 20
+            while not self.layer_files(directory, "torn"):  # of the first stage's replicas
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.02)
+            sleeper.stop(signal.SIGKILL)
+            _, err = save.communicate(timeout=60)
+            self.assertNotEqual(save.returncode, 0)
+            self.assertIn("rank 3", err)
+            self.assertEqual(process.wait(60), 8)
+            process.communicate()
+            self.assertNotIn("torn", os.listdir(directory))
+            cluster.client("checkpoint", "verify", directory).check()
+            cluster.stages.remove(sleeper)
+            cluster.start_stage().wait_message("attached")
+            cluster.train(path, "--resume").check()
+            last = "step-%012d" % options["steps"]
+            for name in os.listdir(os.path.join(whole, last)):
+                if name.startswith("layer_"):
+                    with open(os.path.join(whole, last, name), "rb") as one:
+                        with open(os.path.join(directory, last, name), "rb") as other:
+                            self.assertEqual(one.read(), other.read(), name)
+
+    def layer_files(self, directory, tag):
+        """Layer files of a save of that tag that is under way."""
+        return [name for folder, _, names in os.walk(directory) for name in names
+                if tag in os.path.basename(folder) and name.startswith("layer_")]
 
 
 if __name__ == "__main__":

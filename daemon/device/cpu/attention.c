@@ -35,6 +35,12 @@ static void attention_narrow(const attention_work *work, const float *from, uint
         work->kernels->narrow(from + t * work->common.D, to + t * stride, work->common.D);
 }
 
+/* Heads of a share are runs of whole planes [T, T], so a plane's words follow each other. */
+static uint64_t attention_dropout_first(const attention_work *work, size_t task) {
+    uint64_t element = (uint64_t)task * work->T * work->T;
+    return work->common.dropout == NULL ? element : mr_dropout_word(work->common.dropout, element);
+}
+
 static void attention_staged_task(void *context, size_t task, int thread) {
     const attention_work *work = context;
     size_t C = work->C;
@@ -52,7 +58,7 @@ static void attention_staged_task(void *context, size_t task, int thread) {
     head.stride = D;
     head.out_stride = D;
     head.lse += task * work->T;
-    head.dropout_first = (uint64_t)task * work->T * work->T;
+    head.dropout_first = attention_dropout_first(work, task);
     head.scratch = work->scratch + (size_t)thread * work->scratch_floats;
     for (size_t i = 0; i < 3; i++)
         attention_widen(work, work->qkv + packed + i * C, 3 * C, part[i]);
@@ -85,7 +91,7 @@ static void attention_task(void *context, size_t task, int thread) {
     head.v += packed;
     head.out += plain;
     head.lse += task * work->T;
-    head.dropout_first = (uint64_t)task * work->T * work->T;
+    head.dropout_first = attention_dropout_first(work, task);
     if (head.dout != NULL) {
         head.dout += plain;
         head.dq += packed;
@@ -125,7 +131,7 @@ static attention_work attention_work_make(const mr_tensor *qkv, size_t heads, bo
                 .dropout = dropout,
             },
     };
-    if (mr_device_cpu_is_bf16(qkv)) {
+    if (mr_device_cpu_is_half(qkv)) {
         work.qkv = mr_device_cpu_halves(qkv);
         work.out = mr_device_cpu_halves(out);
         return work;
@@ -148,7 +154,6 @@ static void attention_run(mr_device_cpu *cpu, attention_work *work, size_t B) {
                                           work->T));
         return;
     }
-    work->kernels = cpu->kernels;
     work->scratch = mr_device_cpu_workspace(cpu, bytes);
     bool staged = work->qkv != NULL;
     if (staged)
@@ -163,7 +168,8 @@ void mr_device_cpu_attention_forward(mr_device *device, const mr_tensor *qkv, si
                                      mr_tensor *lse) {
     mr_device_cpu *cpu = mr_device_cpu_of(device);
     attention_work work = attention_work_make(qkv, heads, causal, dropout, out, lse);
-    work.kernel = cpu->kernels->attention_forward;
+    work.kernels = mr_device_cpu_kernels(cpu, qkv);
+    work.kernel = work.kernels->attention_forward;
     attention_run(cpu, &work, qkv->shape.dims[0]);
 }
 
@@ -175,7 +181,8 @@ void mr_device_cpu_attention_backward(mr_device *device, const mr_tensor *dout,
     attention_work work = attention_work_make(qkv, heads, causal, dropout, out, lse);
     MR_ASSERT(mr_device_cpu_count(dout) == mr_device_cpu_count(out));
     MR_ASSERT(mr_device_cpu_count(dqkv) == mr_device_cpu_count(qkv));
-    work.kernel = cpu->kernels->attention_backward;
+    work.kernels = mr_device_cpu_kernels(cpu, qkv);
+    work.kernel = work.kernels->attention_backward;
     if (work.qkv != NULL) {
         work.dout = mr_device_cpu_halves(dout);
         work.dqkv = mr_device_cpu_halves(dqkv);

@@ -61,13 +61,18 @@ float *mr_device_cpu_floats(const mr_tensor *tensor) {
 }
 
 uint16_t *mr_device_cpu_halves(const mr_tensor *tensor) {
-    MR_ASSERT(tensor->shape.dtype == MR_DTYPE_BF16);
+    MR_ASSERT(mr_device_cpu_is_half(tensor));
     return tensor->data;
 }
 
-bool mr_device_cpu_is_bf16(const mr_tensor *tensor) {
-    MR_ASSERT(tensor->shape.dtype == MR_DTYPE_F32 || tensor->shape.dtype == MR_DTYPE_BF16);
-    return tensor->shape.dtype == MR_DTYPE_BF16;
+bool mr_device_cpu_is_half(const mr_tensor *tensor) {
+    mr_dtype dtype = tensor->shape.dtype;
+    MR_ASSERT(dtype == MR_DTYPE_F32 || dtype == MR_DTYPE_BF16 || dtype == MR_DTYPE_F16);
+    return dtype != MR_DTYPE_F32;
+}
+
+const mr_cpu_kernels *mr_device_cpu_kernels(const mr_device_cpu *cpu, const mr_tensor *tensor) {
+    return tensor->shape.dtype == MR_DTYPE_F16 ? cpu->kernels->f16 : cpu->kernels;
 }
 
 size_t mr_device_cpu_count(const mr_tensor *tensor) {
@@ -162,6 +167,10 @@ static const mr_device_ops cpu_ops = {
     .max_pool_backward = mr_device_cpu_max_pool_backward,
     .transpose = mr_device_cpu_transpose,
     .cross_entropy = mr_device_cpu_cross_entropy,
+    .embedding_forward_share = mr_device_cpu_embedding_forward_share,
+    .embedding_backward_share = mr_device_cpu_embedding_backward_share,
+    .logit_statistics = mr_device_cpu_logit_statistics,
+    .cross_entropy_share = mr_device_cpu_cross_entropy_share,
     .mean_squared_error = mr_device_cpu_mean_squared_error,
     .sum_of_squares = mr_device_cpu_sum_of_squares,
     .accumulate = mr_device_cpu_accumulate,

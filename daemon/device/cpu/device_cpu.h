@@ -17,7 +17,7 @@ typedef struct mr_device_cpu {
     mr_onednn *onednn;
     const mr_cpu_kernels *kernels;
     mr_arena workspace; /* of the operation that runs */
-    mr_arena staging;   /* of its tasks: floats of bf16 tensors, a part for each thread */
+    mr_arena staging;   /* of its tasks: floats of bf16 and f16 tensors, a part for each thread */
     bool bf16_products; /* oneDNN multiplies bf16; else products of it run in f32 */
     mr_processors processors;
     mr_status error; /* the first */
@@ -47,14 +47,18 @@ typedef struct mr_device_cpu_stage {
 mr_device_cpu_stage mr_device_cpu_staging(mr_device_cpu *cpu, size_t floats);
 float *mr_device_cpu_stage_of(const mr_device_cpu_stage *stage, int thread);
 
-/* A tensor's f32 elements, or its bf16 elements; each asserts the type. */
+/* A tensor's f32 elements, or its bf16 or f16 ones; each asserts the type. */
 float *mr_device_cpu_floats(const mr_tensor *tensor);
 uint16_t *mr_device_cpu_halves(const mr_tensor *tensor);
-/* Is it bf16? Asserts that it is f32 otherwise. */
-bool mr_device_cpu_is_bf16(const mr_tensor *tensor);
-/* Whole tensors: to = from, widened or rounded. */
-void mr_device_cpu_widen(mr_device_cpu *cpu, const uint16_t *from, float *to, size_t n);
-void mr_device_cpu_narrow(mr_device_cpu *cpu, const float *from, uint16_t *to, size_t n);
+/* Is it bf16 or f16? Asserts that it is f32 otherwise. */
+bool mr_device_cpu_is_half(const mr_tensor *tensor);
+/* The kernels for an operation on activations of the tensor's type: they differ in conversions. */
+const mr_cpu_kernels *mr_device_cpu_kernels(const mr_device_cpu *cpu, const mr_tensor *tensor);
+/* Whole tensors: to = from, widened or rounded, by the kernels of the narrow type. */
+void mr_device_cpu_widen(mr_device_cpu *cpu, const mr_cpu_kernels *kernels, const uint16_t *from,
+                         float *to, size_t n);
+void mr_device_cpu_narrow(mr_device_cpu *cpu, const mr_cpu_kernels *kernels, const float *from,
+                          uint16_t *to, size_t n);
 /* Elements; of the last dimension; and of all before it. */
 size_t mr_device_cpu_count(const mr_tensor *tensor);
 size_t mr_device_cpu_width(const mr_tensor *tensor);
@@ -74,6 +78,12 @@ void mr_device_cpu_embedding_forward(mr_device *device, const mr_tensor *tokens,
                                      const mr_tensor *wte, const mr_tensor *wpe, mr_tensor *y);
 void mr_device_cpu_embedding_backward(mr_device *device, const mr_tensor *tokens,
                                       const mr_tensor *dy, mr_tensor *dwte, mr_tensor *dwpe);
+void mr_device_cpu_embedding_forward_share(mr_device *device, const mr_tensor *tokens,
+                                           const mr_vocabulary *vocabulary, const mr_tensor *wte,
+                                           const mr_tensor *wpe, mr_tensor *y);
+void mr_device_cpu_embedding_backward_share(mr_device *device, const mr_tensor *tokens,
+                                            const mr_vocabulary *vocabulary, const mr_tensor *dy,
+                                            mr_tensor *dwte, mr_tensor *dwpe);
 void mr_device_cpu_layernorm_forward(mr_device *device, const mr_tensor *x, const mr_tensor *w,
                                      const mr_tensor *b, float eps, mr_tensor *y, mr_tensor *mean,
                                      mr_tensor *rstd);
@@ -117,6 +127,13 @@ void mr_device_cpu_transpose(mr_device *device, const mr_tensor *from, mr_tensor
 void mr_device_cpu_cross_entropy(mr_device *device, const mr_tensor *logits,
                                  const mr_tensor *labels, float scale, mr_tensor *dlogits,
                                  double *loss);
+void mr_device_cpu_logit_statistics(mr_device *device, const mr_tensor *logits,
+                                    const mr_tensor *labels, const mr_vocabulary *vocabulary,
+                                    float *statistics);
+void mr_device_cpu_cross_entropy_share(mr_device *device, const mr_tensor *logits,
+                                       const mr_tensor *labels, const mr_vocabulary *vocabulary,
+                                       const float *statistics, size_t width, float scale,
+                                       mr_tensor *dlogits, double *loss);
 void mr_device_cpu_mean_squared_error(mr_device *device, const mr_tensor *y,
                                       const mr_tensor *target, float scale, mr_tensor *dy,
                                       double *loss);

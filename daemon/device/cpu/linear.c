@@ -5,7 +5,7 @@
  * measured: small enough that every thread gets several, large enough that copying the operands
  * into oneDNN's own layout, once per block, stays below a few percent.
  * bf16 is multiplied as it is where the processor can, C rounded or, for gradients of weights,
- * added in f32. Elsewhere the operands are widened first and C is rounded last, so that the product
+ * added in f32. Elsewhere, and in f16, the operands are widened first and C is rounded last, so that the product
  * is the one of f32: the same to the last bits, slower.
  * A bias gradient is summed in rows of CPU_SUM_ROWS, whose sums are added in order. */
 #include <stdatomic.h>
@@ -24,7 +24,8 @@ enum {
 /* One product, and its blocks: rows and columns of a full one, and a plan for each kind of block:
  * [last row of blocks][last column of blocks]. */
 typedef struct linear_product {
-    mr_onednn_shape shape;
+    mr_onednn_shape shape; /* its bf16 stands for f16, too, until the operands are widened */
+    mr_dtype dtype;        /* of the operands */
     const void *a;
     const void *b;
     const float *bias;
@@ -105,7 +106,7 @@ static void linear_run(mr_device_cpu *cpu, linear_product *product, size_t rows,
                                           shape->m, shape->n, shape->k, failure));
 }
 
-/* The product of bf16 on a processor that has none: in f32 between copies. A, B and C are packed,
+/* The product of a type that the processor does not multiply: in f32 between copies. A, B and C are packed,
  * so their elements count as one row. */
 static void linear_run_wide(mr_device_cpu *cpu, linear_product *product, size_t rows,
                             size_t columns) {
@@ -117,8 +118,10 @@ static void linear_run_wide(mr_device_cpu *cpu, linear_product *product, size_t 
     float *wide = mr_device_cpu_workspace(cpu, (a + b + c) * sizeof(float));
     if (wide == NULL)
         return;
-    mr_device_cpu_widen(cpu, product->a, wide, a);
-    mr_device_cpu_widen(cpu, product->b, wide + a, b);
+    const mr_cpu_kernels *kernels =
+        product->dtype == MR_DTYPE_F16 ? cpu->kernels->f16 : cpu->kernels;
+    mr_device_cpu_widen(cpu, kernels, product->a, wide, a);
+    mr_device_cpu_widen(cpu, kernels, product->b, wide + a, b);
     product->a = wide;
     product->b = wide + a;
     if (shape->bf16_out)
@@ -128,13 +131,14 @@ static void linear_run_wide(mr_device_cpu *cpu, linear_product *product, size_t 
     shape->bf16_out = false;
     linear_run(cpu, product, rows, columns);
     if (round)
-        mr_device_cpu_narrow(cpu, wide + a + b, rounded, c);
+        mr_device_cpu_narrow(cpu, kernels, wide + a + b, rounded, c);
 }
 
-/* Runs a product whose shape says bf16 by what the processor has. */
+/* Runs a product by what the processor has. */
 static void linear_multiply(mr_device_cpu *cpu, linear_product *product, size_t rows,
                             size_t columns) {
-    if (product->shape.bf16 && !cpu->bf16_products)
+    bool multiplies = product->dtype == MR_DTYPE_BF16 && cpu->bf16_products;
+    if (product->shape.bf16 && !multiplies)
         linear_run_wide(cpu, product, rows, columns);
     else
         linear_run(cpu, product, rows, columns);
@@ -148,11 +152,14 @@ void mr_device_cpu_linear_forward(mr_device *device, const mr_tensor *x, const m
     MR_ASSERT(mr_device_cpu_width(w) == IN);
     MR_ASSERT(mr_device_cpu_count(y) == R * OUT);
     MR_ASSERT(bias == NULL || mr_device_cpu_count(bias) == OUT);
-    bool bf16 = mr_device_cpu_is_bf16(x);
-    MR_ASSERT(mr_device_cpu_is_bf16(w) == bf16 && mr_device_cpu_is_bf16(y) == bf16);
+    bool half = mr_device_cpu_is_half(x);
+    MR_ASSERT(w->shape.dtype == x->shape.dtype);
+    MR_ASSERT(y->shape.dtype == x->shape.dtype || y->shape.dtype == MR_DTYPE_F32);
     linear_product product = {
         .shape = {.m = R, .n = OUT, .k = IN, .a_stride = IN, .b_stride = IN, .c_stride = OUT,
-                  .b_transposed = true, .bias = bias != NULL, .bf16 = bf16, .bf16_out = bf16},
+                  .b_transposed = true, .bias = bias != NULL, .bf16 = half,
+                  .bf16_out = mr_device_cpu_is_half(y)},
+        .dtype = x->shape.dtype,
         .a = x->data,
         .b = w->data,
         .bias = bias == NULL ? NULL : mr_device_cpu_floats(bias),
@@ -168,11 +175,13 @@ void mr_device_cpu_linear_backward_input(mr_device *device, const mr_tensor *dy,
     size_t IN = mr_device_cpu_width(w);
     MR_ASSERT(mr_device_cpu_rows(w) == OUT);
     MR_ASSERT(mr_device_cpu_count(dx) == R * IN);
-    bool bf16 = mr_device_cpu_is_bf16(dy);
-    MR_ASSERT(mr_device_cpu_is_bf16(w) == bf16 && mr_device_cpu_is_bf16(dx) == bf16);
+    bool half = mr_device_cpu_is_half(dy);
+    MR_ASSERT(w->shape.dtype == dy->shape.dtype);
+    MR_ASSERT(dx->shape.dtype == dy->shape.dtype || dx->shape.dtype == MR_DTYPE_F32);
     linear_product product = {
         .shape = {.m = R, .n = IN, .k = OUT, .a_stride = OUT, .b_stride = IN, .c_stride = IN,
-                  .bf16 = bf16, .bf16_out = bf16},
+                  .bf16 = half, .bf16_out = mr_device_cpu_is_half(dx)},
+        .dtype = dy->shape.dtype,
         .a = dy->data,
         .b = w->data,
         .c = dx->data,
@@ -222,7 +231,7 @@ static void linear_bias(mr_device_cpu *cpu, const mr_tensor *dy, size_t R, size_
                         float *dbias) {
     size_t tasks = mr_device_cpu_parts(R, CPU_SUM_ROWS);
     linear_sums sums = {
-        .kernels = cpu->kernels,
+        .kernels = mr_device_cpu_kernels(cpu, dy),
         .dy = dy,
         .R = R,
         .OUT = OUT,
@@ -230,7 +239,7 @@ static void linear_bias(mr_device_cpu *cpu, const mr_tensor *dy, size_t R, size_
     };
     if (sums.partial == NULL)
         return;
-    if (mr_device_cpu_is_bf16(dy)) {
+    if (mr_device_cpu_is_half(dy)) {
         sums.stage = mr_device_cpu_staging(cpu, CPU_SUM_ROWS * LINEAR_SUM_COLUMNS);
         if (sums.stage.base == NULL)
             return;
@@ -250,11 +259,12 @@ void mr_device_cpu_linear_backward_weight(mr_device *device, const mr_tensor *dy
     MR_ASSERT(mr_device_cpu_rows(x) == R);
     MR_ASSERT(dw == NULL || mr_device_cpu_count(dw) == OUT * IN);
     MR_ASSERT(dbias == NULL || mr_device_cpu_count(dbias) == OUT);
-    bool bf16 = mr_device_cpu_is_bf16(dy);
-    MR_ASSERT(mr_device_cpu_is_bf16(x) == bf16);
+    bool half = mr_device_cpu_is_half(dy);
+    MR_ASSERT(x->shape.dtype == dy->shape.dtype);
     linear_product product = {
         .shape = {.m = OUT, .n = IN, .k = R, .a_stride = OUT, .b_stride = IN, .c_stride = IN,
-                  .a_transposed = true, .accumulate = true, .bf16 = bf16},
+                  .a_transposed = true, .accumulate = true, .bf16 = half},
+        .dtype = dy->shape.dtype,
         .a = dy->data,
         .b = x->data,
         .c = dw == NULL ? NULL : mr_device_cpu_floats(dw),

@@ -72,7 +72,7 @@ static void loss_entropy_staged_task(void *context, size_t task, int thread) {
  * when bf16 has no room for `floats` of each thread. */
 static bool loss_bind(mr_device_cpu *cpu, loss_work *work, const mr_tensor *x, const mr_tensor *dx,
                       size_t floats) {
-    if (!mr_device_cpu_is_bf16(x)) {
+    if (!mr_device_cpu_is_half(x)) {
         work->x = mr_device_cpu_floats(x);
         work->dx = dx == NULL ? NULL : mr_device_cpu_floats(dx);
         work->entropy.logits = work->x;
@@ -97,7 +97,7 @@ void mr_device_cpu_cross_entropy(mr_device *device, const mr_tensor *logits,
     if (shares == NULL || !loss_labels_are_good(cpu, labels->data, R, V))
         return;
     loss_work work = {
-        .kernels = cpu->kernels,
+        .kernels = mr_device_cpu_kernels(cpu, logits),
         .entropy =
             {
                 .V = V,
@@ -144,7 +144,6 @@ static void loss_chunk_staged_task(void *context, size_t task, int thread) {
 /* Runs over chunks of x; the sum, or false when there is no workspace. */
 static bool loss_chunks(mr_device_cpu *cpu, loss_work *work, double *out_sum) {
     size_t chunks = mr_device_cpu_parts(work->n, CPU_CHUNK);
-    work->kernels = cpu->kernels;
     work->shares = mr_device_cpu_workspace(cpu, chunks * sizeof(double));
     if (work->shares == NULL)
         return false;
@@ -160,6 +159,7 @@ void mr_device_cpu_mean_squared_error(mr_device *device, const mr_tensor *y,
     double sum = 0.0;
     mr_device_cpu *cpu = mr_device_cpu_of(device);
     loss_work work = {
+        .kernels = mr_device_cpu_kernels(cpu, y),
         .target = mr_device_cpu_floats(target),
         .factor = 2.0f * scale,
         .n = mr_device_cpu_count(y),
@@ -172,7 +172,9 @@ void mr_device_cpu_mean_squared_error(mr_device *device, const mr_tensor *y,
 
 void mr_device_cpu_sum_of_squares(mr_device *device, const mr_tensor *x, double *out) {
     double sum = 0.0;
-    loss_work work = {.x = mr_device_cpu_floats(x), .n = mr_device_cpu_count(x)};
-    if (loss_chunks(mr_device_cpu_of(device), &work, &sum))
+    mr_device_cpu *cpu = mr_device_cpu_of(device);
+    loss_work work = {
+        .kernels = cpu->kernels, .x = mr_device_cpu_floats(x), .n = mr_device_cpu_count(x)};
+    if (loss_chunks(cpu, &work, &sum))
         *out = sum;
 }

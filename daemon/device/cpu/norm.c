@@ -65,11 +65,10 @@ static void norm_forward_staged_task(void *context, size_t task, int thread) {
     }
 }
 
-/* work: all but kernels, rows of a task and staging. */
+/* work: all but rows of a task and staging. */
 static void norm_forward_run(mr_device *device, norm_work *work) {
     mr_device_cpu *cpu = mr_device_cpu_of(device);
     bool staged = work->halves.x != NULL;
-    work->kernels = cpu->kernels;
     work->task_rows = mr_device_cpu_task_rows(work->forward.C);
     if (staged)
         work->stage = mr_device_cpu_staging(cpu, 2 * work->forward.C);
@@ -99,8 +98,10 @@ void mr_device_cpu_layernorm_forward(mr_device *device, const mr_tensor *x, cons
     MR_ASSERT(mr_device_cpu_count(w) == C && mr_device_cpu_count(b) == C);
     MR_ASSERT(mr_device_cpu_count(y) == R * C);
     MR_ASSERT(mr_device_cpu_count(mean) == R && mr_device_cpu_count(rstd) == R);
-    norm_work work = {.forward = norm_forward_make(C, eps, w, b, mean, rstd), .R = R};
-    if (mr_device_cpu_is_bf16(x)) {
+    norm_work work = {.kernels = mr_device_cpu_kernels(mr_device_cpu_of(device), x),
+                      .forward = norm_forward_make(C, eps, w, b, mean, rstd),
+                      .R = R};
+    if (mr_device_cpu_is_half(x)) {
         work.halves.x = mr_device_cpu_halves(x);
         work.halves.out = mr_device_cpu_halves(y);
     } else {
@@ -121,9 +122,11 @@ void mr_device_cpu_residual_layernorm_forward(mr_device *device, const mr_tensor
     MR_ASSERT(mr_device_cpu_count(w) == C && mr_device_cpu_count(b) == C);
     MR_ASSERT(mr_device_cpu_count(y) == R * C);
     MR_ASSERT(mr_device_cpu_count(mean) == R && mr_device_cpu_count(rstd) == R);
-    norm_work work = {.forward = norm_forward_make(C, eps, w, b, mean, rstd), .R = R};
+    norm_work work = {.kernels = mr_device_cpu_kernels(mr_device_cpu_of(device), x),
+                      .forward = norm_forward_make(C, eps, w, b, mean, rstd),
+                      .R = R};
     work.forward.dropout = dropout;
-    if (mr_device_cpu_is_bf16(x)) {
+    if (mr_device_cpu_is_half(x)) {
         work.halves.x = mr_device_cpu_halves(x);
         work.halves.branch = mr_device_cpu_halves(branch);
         work.halves.sum = mr_device_cpu_halves(sum);
@@ -181,7 +184,7 @@ void mr_device_cpu_layernorm_backward_input(mr_device *device, const mr_tensor *
     MR_ASSERT(mr_device_cpu_count(mean) == R && mr_device_cpu_count(rstd) == R);
     MR_ASSERT(residual == NULL || mr_device_cpu_count(residual) == R * C);
     norm_work work = {
-        .kernels = cpu->kernels,
+        .kernels = mr_device_cpu_kernels(cpu, x),
         .backward =
             {
                 .C = C,
@@ -192,7 +195,7 @@ void mr_device_cpu_layernorm_backward_input(mr_device *device, const mr_tensor *
         .R = R,
         .task_rows = mr_device_cpu_task_rows(C),
     };
-    bool staged = mr_device_cpu_is_bf16(x);
+    bool staged = mr_device_cpu_is_half(x);
     if (staged) {
         work.halves.dy = mr_device_cpu_halves(dy);
         work.halves.x = mr_device_cpu_halves(x);
@@ -247,7 +250,7 @@ void mr_device_cpu_layernorm_backward_weight(mr_device *device, const mr_tensor 
     MR_ASSERT(mr_device_cpu_count(mean) == R && mr_device_cpu_count(rstd) == R);
     MR_ASSERT(mr_device_cpu_count(dw) == C && mr_device_cpu_count(db) == C);
     norm_work work = {
-        .kernels = cpu->kernels,
+        .kernels = mr_device_cpu_kernels(cpu, x),
         .backward =
             {
                 .C = C,
@@ -260,7 +263,7 @@ void mr_device_cpu_layernorm_backward_weight(mr_device *device, const mr_tensor 
     };
     if (work.partial == NULL)
         return;
-    bool staged = mr_device_cpu_is_bf16(x);
+    bool staged = mr_device_cpu_is_half(x);
     if (staged) {
         work.halves.dy = mr_device_cpu_halves(dy);
         work.halves.x = mr_device_cpu_halves(x);

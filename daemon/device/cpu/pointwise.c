@@ -27,6 +27,19 @@ typedef struct pointwise_work {
 
 enum { POINTWISE_PIECE = 2048 };
 
+/* Elements [at, at + n) of a share, run by run of the whole. */
+static void pointwise_dropout(const pointwise_work *work, size_t at, size_t n, const float *x,
+                              float *y) {
+    uint64_t run = work->dropout->run;
+    for (size_t done = 0; done < n;) {
+        uint64_t left = run == 0 ? n : run - (at + done) % run;
+        size_t count = left < n - done ? (size_t)left : n - done;
+        work->kernels->dropout(x + done, work->dropout, mr_dropout_word(work->dropout, at + done),
+                               y + done, count);
+        done += count;
+    }
+}
+
 /* n elements from number `at` on, in f32. */
 static void pointwise_piece(const pointwise_work *work, size_t at, size_t n, const float *a,
                             const float *b, float *out) {
@@ -39,7 +52,7 @@ static void pointwise_piece(const pointwise_work *work, size_t at, size_t n, con
         kernels->pointwise_backward(work->kind, a, b, out, n);
         break;
     case POINTWISE_DROPOUT:
-        kernels->dropout(a, work->dropout, at, out, n);
+        pointwise_dropout(work, at, n, a, out);
         break;
     case POINTWISE_ADD:
         kernels->add(a, b, work->dropout, at, out, n);
@@ -81,9 +94,9 @@ static void pointwise_staged_task(void *context, size_t task, int thread) {
 
 static void pointwise_run(mr_device *device, pointwise_work *work) {
     mr_device_cpu *cpu = mr_device_cpu_of(device);
-    bool staged = mr_device_cpu_is_bf16(work->a);
-    MR_ASSERT(mr_device_cpu_is_bf16(work->out) == staged);
-    work->kernels = cpu->kernels;
+    bool staged = mr_device_cpu_is_half(work->a);
+    MR_ASSERT(mr_device_cpu_is_half(work->out) == staged);
+    work->kernels = mr_device_cpu_kernels(cpu, work->a);
     if (staged)
         work->stage = mr_device_cpu_staging(cpu, 2 * POINTWISE_PIECE);
     if (!staged || work->stage.base != NULL)
@@ -144,6 +157,7 @@ void mr_device_cpu_add(mr_device *device, const mr_tensor *a, const mr_tensor *b
         .n = mr_device_cpu_count(a),
     };
     MR_ASSERT(mr_device_cpu_count(b) == work.n && mr_device_cpu_count(out) == work.n);
+    MR_ASSERT(dropout == NULL || dropout->run == 0);
     pointwise_run(device, &work);
 }
 
@@ -155,7 +169,7 @@ void mr_device_cpu_accumulate(mr_device *device, mr_tensor *a, const mr_tensor *
         .n = mr_device_cpu_count(a),
     };
     MR_ASSERT(mr_device_cpu_count(b) == work.n);
-    MR_ASSERT(!mr_device_cpu_is_bf16(a) && !mr_device_cpu_is_bf16(b));
+    MR_ASSERT(!mr_device_cpu_is_half(a) && !mr_device_cpu_is_half(b));
     pointwise_run(device, &work);
 }
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* window.c: what slides over the planes of [N, C, H, W]: rows gathered for a product and scattered
  * back, the largest element of each window, and the transposition between planes and rows. Each sum
- * is within one plane and runs in the order of positions, so bits do not depend on threads. bf16 is
- * copied as it is where nothing is added; sums run in f32, and each result is rounded once. */
+ * is within one plane and runs in the order of positions, so bits do not depend on threads.
+ * Two-byte numbers are copied as they are where nothing is added; sums run in f32, each result is
+ * rounded once. */
 #include <math.h>
 #include <string.h>
 
-#include "daemon/base/bf16.h"
+#include "daemon/base/half.h"
 #include "daemon/device/cpu/device_cpu.h"
 
 typedef struct window_work {
@@ -18,11 +19,12 @@ typedef struct window_work {
     size_t OH;
     size_t OW;
     size_t N;
+    mr_dtype dtype;
     size_t bytes; /* of an element */
     const unsigned char *x;
     const unsigned char *dy;   /* rows, or planes of outputs */
     unsigned char *out;        /* rows, planes of outputs, or planes of inputs */
-    mr_device_cpu_stage stage; /* bf16: a plane of floats */
+    mr_device_cpu_stage stage; /* of two-byte types: a plane of floats */
 } window_work;
 
 /* x: [N, C, H, W]. */
@@ -30,7 +32,7 @@ static window_work window_work_make(mr_device_cpu *cpu, const mr_window *window,
                                     const mr_tensor *x) {
     MR_ASSERT(x->shape.dim_count == 4);
     window_work work = {
-        .kernels = cpu->kernels,
+        .kernels = mr_device_cpu_kernels(cpu, x),
         .window = *window,
         .N = x->shape.dims[0],
         .C = x->shape.dims[1],
@@ -38,7 +40,8 @@ static window_work window_work_make(mr_device_cpu *cpu, const mr_window *window,
         .W = x->shape.dims[3],
         .OH = mr_window_positions(window, x->shape.dims[2]),
         .OW = mr_window_positions(window, x->shape.dims[3]),
-        .bytes = mr_device_cpu_is_bf16(x) ? sizeof(uint16_t) : sizeof(float),
+        .bytes = mr_device_cpu_is_half(x) ? sizeof(uint16_t) : sizeof(float),
+        .dtype = x->shape.dtype,
         .x = x->data,
     };
     return work;
@@ -48,7 +51,7 @@ static float window_float(const window_work *work, const unsigned char *from, si
     if (work->bytes == sizeof(uint16_t)) {
         uint16_t half;
         memcpy(&half, from + at * sizeof(half), sizeof(half));
-        return mr_bf16_widen(half);
+        return mr_half_widen(work->dtype, half);
     }
     float value;
     memcpy(&value, from + at * sizeof(value), sizeof(value));
@@ -275,7 +278,7 @@ void mr_device_cpu_transpose(mr_device *device, const mr_tensor *from, mr_tensor
     transpose_work work = {
         .A = from->shape.dims[1],
         .B = from->shape.dims[2],
-        .bytes = mr_device_cpu_is_bf16(from) ? sizeof(uint16_t) : sizeof(float),
+        .bytes = mr_device_cpu_is_half(from) ? sizeof(uint16_t) : sizeof(float),
         .from = from->data,
         .to = to->data,
     };

@@ -6,13 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/base/bf16.h"
+#include "daemon/base/half.h"
 #include "daemon/device/cpu/create.h"
 
 bool bench_open(bench *b, const bench_row *row) {
     mr_device_options options = {.kind = row->kind, .threads = row->threads};
     *b = (bench){.tolerance = row->tolerance};
-    b->dtype = row->dtype == MR_DTYPE_BF16 ? MR_DTYPE_BF16 : MR_DTYPE_F32;
+    b->dtype = row->dtype == MR_DTYPE_NONE ? MR_DTYPE_F32 : row->dtype;
     mr_status status =
         row->instruction_set == NULL
             ? mr_device_create(&options, &b->device)
@@ -63,24 +63,35 @@ size_t bench_bytes(const bench_tensor *t) {
     return t->n * mr_dtype_bytes(t->on.shape.dtype);
 }
 
-/* bf16 lies in the first half of the host's copy while it is moved. */
+bool bench_is_half(mr_dtype dtype) {
+    return dtype == MR_DTYPE_BF16 || dtype == MR_DTYPE_F16;
+}
+
+double bench_tolerance(mr_dtype dtype, double of_f32) {
+    double half = dtype == MR_DTYPE_BF16  ? BENCH_TOLERANCE_BF16
+                  : dtype == MR_DTYPE_F16 ? BENCH_TOLERANCE_F16
+                                          : 0;
+    return half > of_f32 ? half : of_f32;
+}
+
+/* Short elements lie in the first half of the host's copy while it is moved. */
 void bench_fetch(bench *b, bench_tensor *t) {
     b->ops->copy_out(b->device, t->host, t->on.data, bench_bytes(t));
-    for (size_t i = t->n; t->on.shape.dtype == MR_DTYPE_BF16 && i-- > 0;) {
+    for (size_t i = t->n; bench_is_half(t->on.shape.dtype) && i-- > 0;) {
         uint16_t half;
         memcpy(&half, (const unsigned char *)t->host + i * sizeof(half), sizeof(half));
-        t->host[i] = mr_bf16_widen(half);
+        t->host[i] = mr_half_widen(t->on.shape.dtype, half);
     }
 }
 
 void bench_push(bench *b, bench_tensor *t) {
-    bool bf16 = t->on.shape.dtype == MR_DTYPE_BF16;
-    for (size_t i = 0; bf16 && i < t->n; i++) {
-        uint16_t half = mr_bf16_round(t->host[i]);
+    bool short_elements = bench_is_half(t->on.shape.dtype);
+    for (size_t i = 0; short_elements && i < t->n; i++) {
+        uint16_t half = mr_half_round(t->on.shape.dtype, t->host[i]);
         memcpy((unsigned char *)t->host + i * sizeof(half), &half, sizeof(half));
     }
     b->ops->copy_in(b->device, t->on.data, t->host, bench_bytes(t));
-    if (bf16)
+    if (short_elements)
         bench_fetch(b, t);
 }
 
@@ -138,13 +149,13 @@ void bench_expect(bench *b, bench_tensor *t, const double *expected, const char 
     for (size_t i = 0; i < t->n; i++)
         squares += expected[i] * expected[i];
     double typical = sqrt(squares / (double)t->n);
-    double tolerance = b->tolerance;
-    if (t->on.shape.dtype == MR_DTYPE_BF16 && tolerance < BENCH_TOLERANCE_BF16)
-        tolerance = BENCH_TOLERANCE_BF16;
+    double tolerance = bench_tolerance(t->on.shape.dtype, b->tolerance);
+    /* Half of f16's smallest number: below it there is only zero. */
+    double smallest = t->on.shape.dtype == MR_DTYPE_F16 ? 0x1p-25 : 0;
     bench_fetch(b, t);
     for (size_t i = 0; i < t->n; i++) {
         double error = fabs((double)t->host[i] - expected[i]);
-        double bound = tolerance * (typical + fabs(expected[i]));
+        double bound = tolerance * (typical + fabs(expected[i])) + smallest;
         if (!(error <= bound))
             fail_msg("%s[%zu] is %.9g; it must be %.9g within %.3g", what, i, (double)t->host[i],
                      expected[i], bound);

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/base/bf16.h"
+#include "daemon/base/half.h"
 
 static const size_t sizes[] = {1, 3, 17, 65, 1000, 40000};
 enum { SIZES = sizeof(sizes) / sizeof(sizes[0]) };
@@ -76,7 +76,7 @@ static void test_activations_are_accurate_over_their_range(void **state) {
         enum { N = 16001 };
         if (!bench_open(&b, &bench_rows[row]))
             continue;
-        double relative = b.dtype == MR_DTYPE_BF16 ? BENCH_TOLERANCE_BF16 : 2e-6;
+        double relative = bench_tolerance(b.dtype, 2e-6);
         bench_tensor x = bench_poison(&b, N, 0, 0);
         bench_tensor y = bench_poison(&b, N, 0, 0);
         for (size_t i = 0; i < N; i++)
@@ -232,10 +232,12 @@ static void test_accumulated_gradients_match_double_loops(void **state) {
 }
 
 /* Numbers whose rounding is known, among them ties, the largest floats and what is no number. */
-static const struct {
+typedef struct rounding {
     uint32_t from;
-    uint32_t to; /* the bits of the f32 that bf16 stands for */
-} roundings[] = {
+    uint32_t to; /* the bits of the f32 that the short number stands for */
+} rounding;
+enum { ROUNDINGS = 13 };
+static const rounding roundings_bf16[ROUNDINGS] = {
     {0x3f800000, 0x3f800000}, /* 1 */
     {0x3f808000, 0x3f800000}, /* a tie: to the even neighbour below */
     {0x3f818000, 0x3f820000}, /* a tie: to the even neighbour above */
@@ -245,9 +247,23 @@ static const struct {
     {0x7f7f7fff, 0x7f7f0000}, {0x7f800000, 0x7f800000}, {0xff800000, 0xff800000},
     {0x00800000, 0x00800000}, /* the smallest normal number */
 };
-enum { ROUNDINGS = sizeof(roundings) / sizeof(roundings[0]) };
+static const rounding roundings_f16[ROUNDINGS] = {
+    {0x3f800000, 0x3f800000}, /* 1 */
+    {0x3f801000, 0x3f800000}, /* a tie: to the even neighbour below */
+    {0x3f803000, 0x3f804000}, /* a tie: to the even neighbour above */
+    {0x3f801001, 0x3f802000},
+    {0xc77fe000, 0xc77fe000}, /* -65504, the largest */
+    {0x477fefff, 0x477fe000}, /* below 65520: the largest is nearer */
+    {0x477ff000, 0x7f800000}, /* 65520: infinity */
+    {0x80000000, 0x80000000}, {0xff800000, 0xff800000},
+    {0x38800000, 0x38800000}, /* 2^-14, the smallest normal number */
+    {0x387fe000, 0x38800000}, /* a tie just below it: to even */
+    {0x33800000, 0x33800000}, /* 2^-24, the smallest of all */
+    {0x33000000, 0x00000000}, /* half of it: a tie, to zero */
+};
 
 static void cast_case(bench *b, size_t n) {
+    const rounding *roundings = b->dtype == MR_DTYPE_F16 ? roundings_f16 : roundings_bf16;
     bench_tensor x = bench_random_f32(b, 3.0f, n, 0, 0);
     for (size_t i = 0; i < ROUNDINGS && i < n; i++)
         memcpy(&x.host[i], &roundings[i].from, sizeof(float));
@@ -264,9 +280,10 @@ static void cast_case(bench *b, size_t n) {
     bench_fetch(b, &back);
     assert_memory_equal(y.host, back.host, n * sizeof(float)); /* widening is exact */
     for (size_t i = 0; i < n; i++) {
-        float expected = b->dtype == MR_DTYPE_F32 ? x.host[i]
-                                                  : mr_bf16_widen(mr_bf16_round(x.host[i]));
-        if (b->dtype == MR_DTYPE_BF16 && i < ROUNDINGS)
+        float expected = x.host[i];
+        if (b->dtype != MR_DTYPE_F32)
+            expected = mr_half_widen(b->dtype, mr_half_round(b->dtype, x.host[i]));
+        if (b->dtype != MR_DTYPE_F32 && i < ROUNDINGS)
             memcpy(&expected, &roundings[i].to, sizeof(expected));
         if (isnan(x.host[i]))
             assert_true(isnan(y.host[i]));

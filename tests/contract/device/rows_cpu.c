@@ -14,5 +14,11 @@ const bench_row bench_rows[] = {
      .tolerance = 4e-6},
     {.kind = "cpu", .instruction_set = "plain", .threads = 1, .dtype = MR_DTYPE_BF16,
      .tolerance = 4e-6},
+    {.kind = "cpu", .threads = 1, .dtype = MR_DTYPE_F16, .tolerance = 4e-6},
+    {.kind = "cpu", .threads = 2, .dtype = MR_DTYPE_F16, .tolerance = 4e-6},
+    {.kind = "cpu", .instruction_set = "avx2", .threads = 2, .dtype = MR_DTYPE_F16,
+     .tolerance = 4e-6},
+    {.kind = "cpu", .instruction_set = "plain", .threads = 1, .dtype = MR_DTYPE_F16,
+     .tolerance = 4e-6},
 };
 const size_t bench_row_count = sizeof(bench_rows) / sizeof(bench_rows[0]);

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "daemon/base/alloc.h"
-#include "daemon/base/bf16.h"
+#include "daemon/base/half.h"
 #include "daemon/model/describe_own.h"
 
 enum { GUARD_BYTES = 192, GUARD_VALUE = 0xa5 };
@@ -291,7 +291,7 @@ float *fixture_read(const layer_fixture *f, const mr_tensor *tensor) {
     for (size_t i = n; tensor->shape.dtype == MR_DTYPE_BF16 && i-- > 0;) {
         uint16_t half;
         memcpy(&half, (const unsigned char *)host + i * sizeof half, sizeof half);
-        host[i] = mr_bf16_widen(half);
+        host[i] = mr_half_widen(MR_DTYPE_BF16, half);
     }
     return host;
 }
@@ -305,7 +305,7 @@ void fixture_write(const layer_fixture *f, const mr_tensor *tensor, const void *
     uint16_t *halves = mr_alloc_array(n, sizeof *halves);
     assert_non_null(halves);
     for (size_t i = 0; i < n; i++)
-        halves[i] = mr_bf16_round(((const float *)host)[i]);
+        halves[i] = mr_half_round(MR_DTYPE_BF16, ((const float *)host)[i]);
     f->device->ops->copy_in(f->device, tensor->data, halves, fixture_bytes(tensor));
     mr_free(halves);
 }

@@ -16,7 +16,7 @@
 #include <cmocka.h>
 
 #include "daemon/base/alloc.h"
-#include "daemon/base/bf16.h"
+#include "daemon/base/half.h"
 #include "daemon/stage/optimizer.h"
 #include "tests/unit/stage/stage_model.h"
 
@@ -183,7 +183,7 @@ static void check_compute(const stage_model *m, const mr_parameters *p) {
         float *master = stage_read(m, &item->weight);
         float *compute = stage_read(m, &item->compute);
         for (size_t i = 0; i < stage_elements(&item->weight); i++) {
-            float wanted = matrix ? mr_bf16_widen(mr_bf16_round(master[i])) : master[i];
+            float wanted = matrix ? mr_half_widen(MR_DTYPE_BF16, mr_half_round(MR_DTYPE_BF16, master[i])) : master[i];
             assert_true(compute[i] == wanted);
         }
         mr_free(compute);

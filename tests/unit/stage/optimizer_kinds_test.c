@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 #include "daemon/base/alloc.h"
-#include "daemon/base/bf16.h"
+#include "daemon/base/half.h"
 #include "daemon/layers/loss.h"
 #include "daemon/stage/optimizer.h"
 #include "tests/unit/stage/stage_model.h"
@@ -162,7 +162,7 @@ static void test_bf16_copies_follow_every_kind(void **state) {
         float *master = stage_read(&m, &tied->weight);
         float *compute = stage_read(&m, &tied->compute);
         for (size_t e = 0; e < stage_elements(&tied->weight); e++)
-            assert_true(compute[e] == mr_bf16_widen(mr_bf16_round(master[e])));
+            assert_true(compute[e] == mr_half_widen(MR_DTYPE_BF16, mr_half_round(MR_DTYPE_BF16, master[e])));
         mr_free(compute);
         mr_free(master);
         mr_parameters_destroy(p);

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "daemon/base/alloc.h"
-#include "daemon/base/bf16.h"
+#include "daemon/base/half.h"
 
 static void stage_ok(mr_status status) {
     if (!mr_status_is_ok(status))
@@ -157,7 +157,7 @@ float *stage_read(const stage_model *m, const mr_tensor *tensor) {
     for (size_t i = n; tensor->shape.dtype == MR_DTYPE_BF16 && i-- > 0;) {
         uint16_t half;
         memcpy(&half, (const unsigned char *)host + i * sizeof half, sizeof half);
-        host[i] = mr_bf16_widen(half);
+        host[i] = mr_half_widen(MR_DTYPE_BF16, half);
     }
     return host;
 }

@@ -15,7 +15,8 @@ size_t mr_cpu_kernels_all(const mr_cpu_kernels *out_tables[3]) {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
         out_tables[count++] = &cpu_avx512_table;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c"))
         out_tables[count++] = &cpu_avx2_table;
 #endif
     out_tables[count++] = &cpu_plain_table;

@@ -7,8 +7,10 @@
 #include "daemon/device/cpu/kernels/kernels.h"
 #include "daemon/device/cpu/kernels/vector.h"
 
-void MR_KERNEL(widen)(const uint16_t *x, float *y, size_t n);
-void MR_KERNEL(narrow)(const float *x, uint16_t *y, size_t n);
+void MR_KERNEL(widen_bf16)(const uint16_t *x, float *y, size_t n);
+void MR_KERNEL(narrow_bf16)(const float *x, uint16_t *y, size_t n);
+void MR_KERNEL(widen_f16)(const uint16_t *x, float *y, size_t n);
+void MR_KERNEL(narrow_f16)(const float *x, uint16_t *y, size_t n);
 void MR_KERNEL(accumulate)(float *a, const float *b, size_t n);
 void MR_KERNEL(add)(const float *a, const float *b, const mr_dropout *dropout, uint64_t first,
                     float *out, size_t n);
@@ -23,6 +25,8 @@ void MR_KERNEL(norm_backward_weight)(const mr_cpu_norm_backward *norm, size_t fi
                                      float *out);
 void MR_KERNEL(column_sums)(const float *dy, size_t rows, size_t columns, float *out);
 void MR_KERNEL(cross_entropy)(const mr_cpu_cross_entropy *entropy, size_t first, size_t last);
+void MR_KERNEL(logit_sum)(const float *x, size_t n, float *out_max, float *out_sum);
+void MR_KERNEL(logit_gradient)(const float *x, float max, float factor, float *dx, size_t n);
 double MR_KERNEL(squared_error)(const float *y, const float *target, float factor, float *dy,
                                 size_t n);
 double MR_KERNEL(sum_of_squares)(const float *x, size_t n);

@@ -8,31 +8,35 @@
 #include "daemon/device/cpu/kernels/mask.h"
 #include "daemon/device/cpu/kernels/vector.h"
 
-void MR_KERNEL(widen)(const uint16_t *x, float *y, size_t n) {
-    vh part = {0};
-    size_t i = 0;
-    for (; i + V_LANES <= n; i += V_LANES) {
-        memcpy(&part, x + i, sizeof(part));
-        v_store(y + i, v_widen(part));
+/* The two conversions of one type of two bytes. */
+#define ELEMENTWISE_HALF(type)                                                                     \
+    void MR_KERNEL(widen_##type)(const uint16_t *x, float *y, size_t n) {                          \
+        vh part = {0};                                                                             \
+        size_t i = 0;                                                                              \
+        for (; i + V_LANES <= n; i += V_LANES) {                                                   \
+            memcpy(&part, x + i, sizeof(part));                                                    \
+            v_store(y + i, v_widen_##type(part));                                                  \
+        }                                                                                          \
+        if (i < n) {                                                                               \
+            memcpy(&part, x + i, (n - i) * sizeof(*x));                                            \
+            v_store_n(y + i, v_widen_##type(part), n - i);                                         \
+        }                                                                                          \
+    }                                                                                              \
+    void MR_KERNEL(narrow_##type)(const float *x, uint16_t *y, size_t n) {                         \
+        vh part;                                                                                   \
+        size_t i = 0;                                                                              \
+        for (; i + V_LANES <= n; i += V_LANES) {                                                   \
+            part = v_narrow_##type(v_load(x + i));                                                 \
+            memcpy(y + i, &part, sizeof(part));                                                    \
+        }                                                                                          \
+        if (i < n) {                                                                               \
+            part = v_narrow_##type(v_load_n(x + i, n - i));                                        \
+            memcpy(y + i, &part, (n - i) * sizeof(*y));                                            \
+        }                                                                                          \
     }
-    if (i < n) {
-        memcpy(&part, x + i, (n - i) * sizeof(*x));
-        v_store_n(y + i, v_widen(part), n - i);
-    }
-}
-
-void MR_KERNEL(narrow)(const float *x, uint16_t *y, size_t n) {
-    vh part;
-    size_t i = 0;
-    for (; i + V_LANES <= n; i += V_LANES) {
-        part = v_narrow(v_load(x + i));
-        memcpy(y + i, &part, sizeof(part));
-    }
-    if (i < n) {
-        part = v_narrow(v_load_n(x + i, n - i));
-        memcpy(y + i, &part, (n - i) * sizeof(*y));
-    }
-}
+ELEMENTWISE_HALF(bf16)
+ELEMENTWISE_HALF(f16)
+#undef ELEMENTWISE_HALF
 
 void MR_KERNEL(accumulate)(float *a, const float *b, size_t n) {
     size_t i = 0;

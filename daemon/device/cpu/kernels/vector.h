@@ -53,20 +53,66 @@ V_INLINE vf v_load(const float *p) {
 V_INLINE void v_store(float *p, vf x) {
     memcpy(p, &x, sizeof(x));
 }
-/* bf16, V_LANES of them: the upper halves of as many floats' bits. */
+/* V_LANES numbers of two bytes: bf16 are the upper halves of as many floats' bits. */
 typedef uint16_t vh __attribute__((vector_size(V_LANES * 2)));
 
-V_INLINE vf v_widen(vh x) {
+V_INLINE vf v_widen_bf16(vh x) {
     return (vf)(__builtin_convertvector(x, vu) << 16);
 }
 /* To nearest even. Not a number stays so: its upper half is kept and made quiet. */
-V_INLINE vh v_narrow(vf x) {
+V_INLINE vh v_narrow_bf16(vf x) {
     vu bits = (vu)x;
     vu rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     vu quiet = (bits >> 16) | 0x40u;
     vu is_nan = (vu)((bits & 0x7fffffffu) > 0x7f800000u);
     return __builtin_convertvector((quiet & is_nan) | (rounded & ~is_nan), vh);
 }
+/* f16: by the processor where it can, with the same bits. The rest is base/half.c in vectors. */
+#if defined(MR_ISA_AVX512)
+V_INLINE vf v_widen_f16(vh x) {
+    return (vf)_mm512_cvtph_ps((__m256i)x);
+}
+V_INLINE vh v_narrow_f16(vf x) {
+    return (vh)_mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+#elif defined(MR_ISA_AVX2)
+V_INLINE vf v_widen_f16(vh x) {
+    return (vf)_mm256_cvtph_ps((__m128i)x);
+}
+V_INLINE vh v_narrow_f16(vf x) {
+    return (vh)_mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+#else
+V_INLINE vf v_widen_f16(vh x) {
+    vu bits = __builtin_convertvector(x, vu);
+    vu sign = (bits & 0x8000u) << 16;
+    vu exponent = bits & 0x7c00u;
+    vu mantissa = bits & 0x3ffu;
+    vu small = (vu)(__builtin_convertvector(mantissa, vf) * 0x1p-24f);
+    vu normal = ((bits & 0x7fffu) << 13) + (112u << 23);
+    vu beyond = 0x7f800000u | (mantissa << 13) | ((vu)(mantissa != 0u) & 0x400000u);
+    vu is_small = (vu)(exponent == 0u);
+    vu is_beyond = (vu)(exponent == 0x7c00u);
+    return (vf)(sign | (small & is_small) | (beyond & is_beyond) |
+                (normal & ~is_small & ~is_beyond));
+}
+V_INLINE vh v_narrow_f16(vf x) {
+    const vf half = {0.5f, 0.5f, 0.5f, 0.5f};
+    vu bits = (vu)x;
+    vu sign = (bits >> 16) & 0x8000u;
+    vu size = bits & 0x7fffffffu;
+    vu quiet = 0x7e00u | ((size >> 13) & 0x3ffu);
+    vu small = (vu)((vf)size + half) - (vu)half;
+    vu normal = (size + 0xfffu + ((size >> 13) & 1u) - (112u << 23)) >> 13;
+    vu is_nan = (vu)(size > 0x7f800000u);
+    vu is_large = (vu)(size >= 0x477ff000u) & ~is_nan;
+    vu is_small = (vu)(size < 0x38800000u);
+    vu is_normal = ~is_nan & ~is_large & ~is_small;
+    return __builtin_convertvector(sign | (quiet & is_nan) | (0x7c00u & is_large) |
+                                       (small & is_small) | (normal & is_normal),
+                                   vh);
+}
+#endif
 V_INLINE vf v_set(float x) {
     return x - (vf){0};
 }
