@@ -24,6 +24,7 @@ static const mr_layer_functions *const layer_table[MR_LAYER_TYPE_COUNT] = {
     [MR_LAYER_TYPE_SILU] = &mr_layer_pointwise,
     [MR_LAYER_TYPE_DROPOUT] = &mr_layer_dropout,
     [MR_LAYER_TYPE_IDENTITY] = &mr_layer_identity,
+    [MR_LAYER_TYPE_ADD] = &mr_layer_add,
 };
 
 /* Functions of users' types, by name. */

@@ -39,6 +39,10 @@ typedef struct mr_layer_call {
     void *retained;       /* description->retained_bytes */
     void *scratch;        /* description->scratch_bytes */
     mr_reducer *model;    /* of a shard (layer_spec.h): the ranks of the others; else not used */
+    /* Of a layer with take: what the earlier layer put, of the input's shape; there until the
+     * backward is over. backward_input adds its gradient to d_taken, NULL where none is needed. */
+    const mr_tensor *taken;
+    mr_tensor *d_taken;
 } mr_layer_call;
 
 /* Can this build compute the layer? UNIMPLEMENTED names the type or field that it cannot;

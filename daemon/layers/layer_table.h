@@ -49,6 +49,7 @@ extern const mr_layer_functions mr_layer_flatten;
 extern const mr_layer_functions mr_layer_pointwise; /* relu, gelu, silu */
 extern const mr_layer_functions mr_layer_dropout;
 extern const mr_layer_functions mr_layer_identity;
+extern const mr_layer_functions mr_layer_add;
 
 /* backward_weight of a layer without parameters. */
 void mr_layer_no_weight(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,

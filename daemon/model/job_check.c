@@ -2,6 +2,7 @@
 #include "daemon/model/job_check.h"
 
 #include "daemon/base/alloc.h"
+#include "daemon/model/aside.h"
 #include "daemon/model/job_errors.h"
 #include "daemon/model/layer_check.h"
 #include "daemon/model/layer_type.h"
@@ -174,6 +175,26 @@ static bool check_chain(const mr_job_draft *draft, size_t model_width, mr_shape 
     return true;
 }
 
+/* What layers put aside and take. */
+static bool check_asides(const mr_job *job, const mr_layer_description *descriptions,
+                         mr_job_errors *errors) {
+    size_t layer = 0;
+    mr_status status = mr_asides_check(job->layers, descriptions, job->layer_count, &layer);
+    if (!mr_status_is_ok(status))
+        mr_job_errors_add(errors, job->layers[layer].line, "layer %zu (%s): %s", layer,
+                          mr_layer_type_name(job->layers[layer].type), status.text);
+    return mr_status_is_ok(status);
+}
+
+/* Is anything put or taken? */
+static bool has_asides(const mr_job *job) {
+    for (size_t i = 0; i < job->layer_count; i++)
+        if (job->layers[i].put[0] != '\0' || job->layers[i].take[0] != '\0' ||
+            mr_layer_type_row_of(job->layers[i].type)->takes)
+            return true;
+    return false;
+}
+
 /* Every tie's layers against its first; one error names both. */
 static bool check_ties_of(const mr_job *job, const mr_layer_description *descriptions,
                           const mr_tie *ties, size_t tie_count, mr_job_errors *errors) {
@@ -192,21 +213,24 @@ static bool check_ties_of(const mr_job *job, const mr_layer_description *descrip
     return true;
 }
 
-static bool check_ties(const mr_job_draft *draft, mr_job_errors *errors) {
+/* What concerns several layers at once. */
+static bool check_between(const mr_job_draft *draft, mr_job_errors *errors) {
     const mr_job *job = &draft->job;
     mr_tie *ties = NULL;
     size_t tie_count = 0;
     mr_layer_description *descriptions = NULL;
     bool right = false;
     mr_status status = mr_job_ties(job, &ties, &tie_count);
-    if (mr_status_is_ok(status) && tie_count > 0) {
+    bool asides = has_asides(job);
+    if (mr_status_is_ok(status) && (tie_count > 0 || asides)) {
         descriptions = mr_alloc_array(job->layer_count, sizeof(*descriptions));
         status = descriptions == NULL ? MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu layers",
                                                  job->layer_count)
                                       : mr_job_describe(job, descriptions);
     }
     if (mr_status_is_ok(status))
-        right = check_ties_of(job, descriptions, ties, tie_count, errors);
+        right = check_ties_of(job, descriptions, ties, tie_count, errors) &&
+                (!asides || check_asides(job, descriptions, errors));
     else
         mr_job_errors_add(errors, line_of(draft, "model.layers"), "model.layers: %s", status.text);
     mr_free(descriptions);
@@ -256,7 +280,7 @@ static void check_model(const mr_job_draft *draft, mr_job_errors *errors) {
         !good(draft, "batch.sequence_length"))
         return;
     if (!check_first_layer(draft, errors) || !check_chain(draft, 1, &output, errors) ||
-        !check_ties(draft, errors))
+        !check_between(draft, errors))
         return;
     check_loss(draft, errors);
     if (!good(draft, "pipeline.topology.model") || draft->job.model < 2 ||

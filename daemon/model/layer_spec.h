@@ -27,6 +27,7 @@ typedef enum mr_layer_type {
     MR_LAYER_TYPE_SILU,
     MR_LAYER_TYPE_DROPOUT,
     MR_LAYER_TYPE_IDENTITY,
+    MR_LAYER_TYPE_ADD,
     MR_LAYER_TYPE_COUNT
 } mr_layer_type;
 
@@ -46,6 +47,9 @@ typedef enum mr_parallel {
     MR_PARALLEL_COUNT
 } mr_parallel;
 
+/* A tensor's name in a message is a prefix of 6 bytes and this. */
+enum { MR_ASIDE_NAME_BYTES = 25 };
+
 /* Bytes of a type's own keys. */
 enum { MR_LAYER_OWN_BYTES = 128 };
 
@@ -55,6 +59,8 @@ typedef struct mr_layer_spec {
     char tie[MR_NAME_BYTES];  /* key of the tied group; "" for none */
     char tie_names[MR_PARAMETER_NAMES_BYTES]; /* its parameters that are shared, in the tie's order;
                                                  "": those that the type shares by itself */
+    char put[MR_ASIDE_NAME_BYTES];  /* name that its output is put aside by; "" for none */
+    char take[MR_ASIDE_NAME_BYTES]; /* name of what it reads besides its input; "" for none */
     bool frozen; /* no parameter is trained; not part of the model's identity */
     char frozen_names[MR_PARAMETER_NAMES_BYTES]; /* these are not trained; nor is this */
     size_t line;              /* in the job file, for errors; not part of the model's identity */

@@ -57,6 +57,7 @@ static const mr_layer_type_row built_in[MR_LAYER_TYPE_COUNT] = {
     [MR_LAYER_TYPE_SILU] = {.name = "silu", .describe = mr_describe_pointwise},
     [MR_LAYER_TYPE_DROPOUT] = {.name = "dropout", .describe = mr_describe_pointwise},
     [MR_LAYER_TYPE_IDENTITY] = {.name = "identity", .describe = mr_describe_pointwise},
+    [MR_LAYER_TYPE_ADD] = {.name = "add", .describe = mr_describe_pointwise, .takes = true},
 };
 
 /* What was registered, and the first thing that was wrong. */
@@ -120,7 +121,8 @@ static size_t field_bytes(const mr_field *field) {
 }
 
 static mr_status row_check_field(const mr_layer_type_row *row, const mr_field *field) {
-    static const char *const taken[] = {"type", "repeat", "name", "tie", "frozen"};
+    static const char *const taken[] = {"type", "repeat", "name", "tie",
+                                        "frozen", "put", "take"};
     size_t bytes = field_bytes(field);
     if (!name_is_good(field->path))
         return MR_ERROR(FAILED_PRECONDITION, "layer type %s has a key without a good name",

@@ -30,7 +30,7 @@ typedef struct mr_layer_type_row {
     const char *name; /* letters, digits and '_'; at most 31 */
     /* The type's own keys. Their offsets count from the start of own_bytes bytes that every layer
      * of the type has for itself, zeroed before reading: mr_layer_spec_own. Keys that all layers
-     * have (type, repeat, name, tie, frozen) are not repeated here. Kinds: all but
+     * have (type, repeat, name, tie, frozen, put, take) are not repeated here. Kinds: all but
      * MR_FIELD_CUSTOM and MR_FIELD_PAIR. */
     const mr_field *fields;
     size_t field_count;
@@ -44,6 +44,7 @@ typedef struct mr_layer_type_row {
      * model.input; 0: unknown. Without it: unknown. */
     size_t (*input_width)(const mr_layer_spec *spec);
     bool scores; /* its output may be logits: cross_entropy may follow */
+    bool takes;  /* needs take: what an earlier layer put aside, of its input's shape */
     bool later;  /* known and described, but no version computes it */
 } mr_layer_type_row;
 

@@ -99,6 +99,12 @@ static size_t layer_line(const mr_layer_spec *layers, size_t layer,
     if (spec->tie[0] != '\0')
         used += (size_t)snprintf(out_text + used, LAYER_LINE_BYTES - used, " tie=%zu",
                                  tie_first(layers, layer));
+    /* Names may be changed; who takes whose output may not. */
+    size_t put = layer;
+    while (spec->take[0] != '\0' && put > 0 && strcmp(layers[put].put, spec->take) != 0)
+        put--;
+    if (spec->take[0] != '\0')
+        used += (size_t)snprintf(out_text + used, LAYER_LINE_BYTES - used, " take=%zu", put);
     if (spec->tie_names[0] != '\0')
         used += (size_t)snprintf(out_text + used, LAYER_LINE_BYTES - used, " tied=%s",
                                  spec->tie_names);

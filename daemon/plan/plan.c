@@ -215,6 +215,7 @@ static mr_status plan_fill(mr_plan *plan) {
                         job->pipe, job->layer_count);
     plan->stage_count = job->pipe;
     MR_TRY(mr_job_describe(job, plan->layers));
+    plan->aside_count = mr_asides_of(job->layers, job->layer_count, plan->asides);
     MR_TRY(plan_make_shards(plan));
     MR_TRY(plan_make_bounds(plan));
     MR_TRY(plan_make_schedules(plan));

@@ -19,6 +19,13 @@ typedef struct mr_pass {
     mr_reducer *model; /* NULL with a model axis of one rank */
     uint64_t step;
     uint32_t micro_batch;
+    /* What layers of earlier stages put aside (model/aside.h), as it came with the input, and for a
+     * backward its gradients as they came from later stages: by the plan's index, without data
+     * where none came. May be NULL where nothing crosses. turn: which buffers backward uses for
+     * those that go to the previous stage. */
+    const mr_tensor *asides;
+    const mr_tensor *aside_gradients;
+    size_t turn;
     /* backward: told of each layer (its index within the stage) when nothing more is added to its
      * gradients in this pass; may be NULL */
     void (*layer_done)(void *context, size_t layer);

@@ -15,6 +15,7 @@
 #include "daemon/base/clock.h"
 #include "daemon/stage/optimizer.h"
 #include "daemon/stage/session_model.h"
+#include "daemon/stage/session_asides.h"
 #include "daemon/stage/session_result.h"
 
 /* ---- one instruction ---- */
@@ -63,6 +64,8 @@ static mr_status session_forward(mr_session *session, uint32_t micro_batch) {
         MR_TRY(mr_link_wait_sent(session->connections.activation_out,
                                  mr_activations_slots(session->activations) - 1,
                                  MR_STEP_WAIT_TIMEOUT_MS));
+    mr_session_asides_find(session, &slot->input, session->asides);
+    pass.asides = session->asides;
     int64_t start_ns = mr_clock_now_ns();
     slot->output = mr_pass_forward(&pass, &slot->input.tensors[0].tensor);
     MR_TRY(mr_model_axis_check(session->model.axis));
@@ -94,6 +97,11 @@ static mr_status session_backward(mr_session *session, uint32_t micro_batch, boo
                                  MR_ACTIVATION_GRADIENT_BUFFERS - 1, MR_STEP_WAIT_TIMEOUT_MS));
         dx = mr_activations_outgoing(session->activations, session->gradients_sent);
     }
+    mr_session_asides_find(session, &slot->input, session->asides);
+    mr_session_asides_find(session, &slot->gradient, session->aside_gradients);
+    pass.asides = session->asides;
+    pass.aside_gradients = session->aside_gradients;
+    pass.turn = session->gradients_sent;
     int64_t start_ns = mr_clock_now_ns();
     mr_pass_backward(&pass, &slot->input.tensors[0].tensor, dy, dx.data != NULL ? &dx : NULL);
     MR_TRY(mr_model_axis_check(session->model.axis));
@@ -114,6 +122,7 @@ static mr_status session_send_activation(mr_session *session, uint32_t micro_bat
     message.slot = NULL;
     (void)snprintf(message.tensors[0].name, MR_TENSOR_NAME_BYTES, "activation");
     message.tensors[0].tensor = slot->output;
+    mr_session_asides_forward(session, micro_batch, &message);
     int64_t start_ns = mr_clock_now_ns();
     mr_status status = mr_link_send(session->connections.activation_out, &message);
     session->transport_ns += mr_clock_now_ns() - start_ns;
@@ -130,6 +139,7 @@ static mr_status session_send_gradient(mr_session *session, uint32_t micro_batch
     (void)snprintf(message.tensors[0].name, MR_TENSOR_NAME_BYTES, "gradient");
     message.tensors[0].tensor =
         mr_activations_outgoing(session->activations, session->gradients_sent);
+    mr_session_asides_backward(session, session->gradients_sent, &message);
     session->gradients_sent++;
     int64_t start_ns = mr_clock_now_ns();
     mr_status status = mr_link_send(session->connections.gradient_out, &message);

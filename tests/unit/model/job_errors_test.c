@@ -51,7 +51,7 @@ static void test_wrong_keys_are_refused(void **state) {
          "heads?"},
         {"{type: layernorm, dim: 64}", "{type: layernorm, dim: 64, heads: 8}", 8,
          "model.layers[2].heads is not a key of a layer of type layernorm; known: type, repeat, "
-         "name, tie, frozen, dim, eps"},
+         "name, tie, put, take, frozen, dim, eps"},
         {"dim: 64, heads: 8", "dim: 64, heads: 8, dim: 64", 7,
          "model.layers[1].dim is given twice; the first is on line 7"},
     };
@@ -71,7 +71,7 @@ static void test_missing_keys_are_named(void **state) {
          "checkpoint.dir is missing; checkpoint.every_steps needs a folder"},
         {"type: layernorm, ", "", 8,
          "model.layers[2].type is missing; it must be embedding, transformer_block, layernorm, "
-         "lm_head, linear, conv2d, maxpool2d, flatten, relu, gelu, silu, dropout or identity"},
+         "lm_head, linear, conv2d, maxpool2d, flatten, relu, gelu, silu, dropout, identity or add"},
         {", heads: 8", "", 7,
          "model.layers[1].heads is missing; it must be a whole number, 1 to 16777216"},
         {"vocab: 256, ", "", 6, "model.layers[0].vocab is missing"},
@@ -190,6 +190,29 @@ static void test_values_out_of_bounds_are_refused(void **state) {
     memset(name + 6, 'n', MR_NAME_BYTES);
     job_text_refuse(job_text_edit("name: tiny-gpt", name), 2,
                     "name is nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn...; it must be 1 to 63");
+}
+
+static void test_what_is_put_aside_must_be_taken_as_it_is(void **state) {
+    static const mistake mistakes[] = {
+        {"{type: layernorm, dim: 64}", "{type: layernorm, dim: 64, put: a}", 8,
+         "layer 7 (layernorm): put a is taken by no later layer"},
+        {"{type: layernorm, dim: 64}", "{type: add, take: a}", 8,
+         "layer 7 (add): take is a; it must be what an earlier layer puts"},
+        {"{type: layernorm, dim: 64}", "{type: add}", 8,
+         "layer 7 (add): take is missing; it must be what an earlier layer puts"},
+        {"{type: layernorm, dim: 64}", "{type: layernorm, dim: 64, take: a}", 8,
+         "layer 7 (layernorm): take is given, but a layer of type layernorm takes nothing"},
+        {"dim: 64, heads: 8", "dim: 64, heads: 8, put: a", 7,
+         "layer 2 (transformer_block): put a is already put by layer 1"},
+        {"{type: layernorm, dim: 64}",
+         "{type: linear, in: 64, out: 32, put: a}\n    - {type: linear, in: 32, out: 64}\n"
+         "    - {type: add, take: a}",
+         10, "layer 9 (add): take a is f32 [4, 32, 32], but the input is f32 [4, 32, 64]"},
+        {"{type: layernorm, dim: 64}", "{type: layernorm, dim: 64, put: -a}", 8,
+         "model.layers[2].put is -a"},
+    };
+    (void)state;
+    CHECK(mistakes);
 }
 
 static void test_words_of_later_versions_list_what_exists(void **state) {
@@ -458,6 +481,7 @@ int main(void) {
         cmocka_unit_test(test_missing_keys_are_named),
         cmocka_unit_test(test_wrong_types_are_refused),
         cmocka_unit_test(test_values_out_of_bounds_are_refused),
+        cmocka_unit_test(test_what_is_put_aside_must_be_taken_as_it_is),
         cmocka_unit_test(test_words_of_later_versions_list_what_exists),
         cmocka_unit_test(test_fields_of_another_optimizer_are_refused),
         cmocka_unit_test(test_patterns_that_cannot_cut_are_refused),

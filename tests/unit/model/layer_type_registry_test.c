@@ -80,7 +80,7 @@ static void test_its_keys_are_read_into_its_own_struct(void **state) {
     job_text_refuse(job_text_edit(NORM, "{type: shift}"), 8, "model.layers[2].dim is missing");
     job_text_refuse(job_text_edit(NORM, "{type: shift, dim: 64, heads: 2}"), 8,
                     "model.layers[2].heads is not a key of a layer of type shift; known: type, "
-                    "repeat, name, tie, frozen, dim, by, label, often");
+                    "repeat, name, tie, put, take, frozen, dim, by, label, often");
     job_text_refuse(job_text_edit(NORM, "{type: shift, dim: 63}"), 8,
                     "layer 7 (shift): dim is 63 but the input is f32 [4, 32, 64]; it must be 64");
 }
