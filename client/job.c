@@ -7,6 +7,7 @@
 #include "client/job_run.h"
 #include "client/job_view.h"
 #include "client/nouns.h"
+#include "client/profile_file.h"
 #include "client/progress.h"
 #include "client/repeat.h"
 #include "client/roster.h"
@@ -17,8 +18,12 @@ mr_status mr_command_job_submit(mr_client *client) {
     const mr_invocation *invocation = client->invocation;
     mr_job_file file = {0};
     Millrace__V1__Job *job = NULL;
+    mr_profile_file profile = {0};
     mr_status status = mr_job_file_read(invocation->arguments[0], &file, NULL);
+    if (mr_status_is_ok(status))
+        status = mr_profile_file_read(&file, mr_invocation_text(invocation, "profile"), &profile);
     mr_job_run_submit submit = {
+        .profile = profile.text,
         .file = &file,
         .resume = mr_invocation_given(invocation, "resume")
                       ? mr_invocation_text(invocation, "resume")
@@ -26,6 +31,7 @@ mr_status mr_command_job_submit(mr_client *client) {
     };
     if (mr_status_is_ok(status))
         status = mr_job_submit(client, &submit, &job);
+    mr_profile_file_deinit(&profile);
     mr_job_file_deinit(&file);
     MR_TRY(status);
     if (client->output == MR_OUTPUT_TABLE) {

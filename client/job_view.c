@@ -51,6 +51,20 @@ static void cell_bubble(const json_t *item, char *out, size_t bytes) {
         snprintf(out, bytes, "-");
 }
 
+/* Measured beside predicted. */
+static void cell_step_time(const json_t *item, char *out, size_t bytes) {
+    double measured = json_real_value(json_object_get(item, "step_seconds"));
+    double predicted = json_real_value(json_object_get(item, "predicted_step_seconds"));
+    if (measured > 0 && predicted > 0)
+        snprintf(out, bytes, "%.4f s (%.4f s predicted)", measured, predicted);
+    else if (measured > 0)
+        snprintf(out, bytes, "%.4f s", measured);
+    else if (predicted > 0)
+        snprintf(out, bytes, "%.4f s predicted", predicted);
+    else
+        snprintf(out, bytes, "-");
+}
+
 static void cell_queue(const json_t *item, char *out, size_t bytes) {
     if (view_integer(item, "queue_position") > 0)
         snprintf(out, bytes, "%" JSON_INTEGER_FORMAT, view_integer(item, "queue_position"));
@@ -126,6 +140,7 @@ static const mr_column job_item_columns[] = {
     {"loss", NULL, cell_loss},
     {"tokens/s", NULL, cell_rate},
     {"bubble", NULL, cell_bubble},
+    {"step time", NULL, cell_step_time},
     {"checkpoint", "checkpoint_tag", NULL},
     {"created", NULL, cell_created},
     {"started", NULL, cell_started},
@@ -219,6 +234,11 @@ static json_t *view_job_groups(const Millrace__V1__Job *job) {
     return groups;
 }
 
+/* Null where it is not known. */
+static json_t *view_positive(double value) {
+    return value > 0 ? mr_render_real(value) : json_null();
+}
+
 json_t *mr_job_view_job(const Millrace__V1__Job *job, bool text) {
     const char *mode = (unsigned)job->mode < MR_JOB_MODE_COUNT
                            ? mr_job_mode_name((mr_job_mode)job->mode)
@@ -244,6 +264,14 @@ json_t *mr_job_view_job(const Millrace__V1__Job *job, bool text) {
         item = NULL;
     }
     json_decref(rest);
+    if (item != NULL) {
+        bool predicted = job->predicted_step_seconds > 0;
+        (void)json_object_set_new(item, "step_seconds", view_positive(job->step_seconds));
+        (void)json_object_set_new(item, "predicted_step_seconds",
+                                  view_positive(job->predicted_step_seconds));
+        (void)json_object_set_new(item, "predicted_bubble",
+                                  predicted ? mr_render_real(job->predicted_bubble) : json_null());
+    }
     if (item != NULL && text)
         (void)json_object_set_new(item, "job_file", mr_render_string(job->job_file));
     return item;

@@ -21,7 +21,7 @@
 #define TOP_ENTER "\033[?1049h\033[?25l"
 #define TOP_LEAVE "\033[?25h\033[?1049l"
 #define TOP_HOME "\033[H"
-#define TOP_LINE_END "\033[K\r\n"
+#define TOP_LINE_END "\033[K\n"
 #define TOP_REST "\033[J"
 
 enum { TOP_LINE_BYTES = 512, TOP_BAR = 10 };

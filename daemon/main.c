@@ -7,6 +7,7 @@
 #include "daemon/base/log.h"
 #include "daemon/base/version.h"
 #include "daemon/coordinator/coordinator.h"
+#include "daemon/node/node.h"
 #include "daemon/options.h"
 #include "daemon/stage/stage.h"
 
@@ -42,6 +43,10 @@ static mr_status run_role(const mr_options *options) {
         mr_log_role_set("coordinator");
         return mr_coordinator_run(&options->coordinator);
     }
+    if (options->role == MR_ROLE_NODE) {
+        mr_log_role_set("node");
+        return mr_node_run(&options->node);
+    }
     mr_log_role_set("stage");
     return mr_stage_run(&options->stage);
 }
@@ -55,7 +60,7 @@ static void ignore_write_signals(void) {
 
 int main(int argument_count, char **arguments) {
     ignore_write_signals();
-    mr_options options;
+    static mr_options options; /* its paths are too large for a stack */
     mr_status status = mr_options_parse(argument_count, arguments, &options);
     if (!mr_status_is_ok(status)) {
         (void)fprintf(stderr, "millraced: %s\n", status.text);

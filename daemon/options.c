@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "daemon/base/limits.h"
 #include "daemon/base/version.h"
 #include "daemon/options.def.h"
 
@@ -12,7 +14,7 @@ enum { OPTIONS_COUNT_MAX = 4096 };
 
 typedef enum option_type { OPTION_TEXT, OPTION_COUNT, OPTION_FLAG, OPTION_LEVEL } option_type;
 
-enum { ROLE_C = 1, ROLE_S = 2, ROLE_B = 3 };
+enum { ROLE_C = 1, ROLE_S = 2, ROLE_N = 4, ROLE_SN = 6, ROLE_ALL = 7 };
 
 typedef enum option_id {
 #define OPTION_ENUM(id, name, roles, type, preset, value, help) OPTION_ID_##id,
@@ -42,13 +44,16 @@ static const char *const level_names[MR_LOG_COUNT] = {"debug", "info", "warn", "
 static void help_print(void) {
     (void)printf("millraced %s: trains models too large for one device as a pipeline of daemons\n\n"
                  "usage: millraced coordinator [options]\n"
-                 "       millraced stage [options]\n\n",
+                 "       millraced stage [options]\n"
+                 "       millraced node [options]      a stage for each device of this machine\n\n",
                  MR_VERSION);
     for (size_t i = 0; i < OPTION_ID_COUNT; i++) {
         const option_row *row = &option_rows[i];
-        const char *role = row->roles == ROLE_C ? "coordinator: "
-                           : row->roles == ROLE_S ? "stage: "
-                                                  : "";
+        const char *role = row->roles == ROLE_C   ? "coordinator: "
+                           : row->roles == ROLE_S  ? "stage: "
+                           : row->roles == ROLE_N  ? "node: "
+                           : row->roles == ROLE_SN ? "stage, node: "
+                                                   : "";
         char left[64];
         (void)snprintf(left, sizeof(left), "--%s %s", row->name,
                        row->value_name != NULL ? row->value_name : "");
@@ -69,7 +74,9 @@ static mr_status option_find(const char *argument, unsigned role, const char **o
             continue;
         if ((row->roles & role) == 0)
             return MR_ERROR(INVALID_ARGUMENT, "--%s is no option of a %s", row->name,
-                            role == ROLE_C ? "coordinator" : "stage");
+                            role == ROLE_C   ? "coordinator"
+                            : role == ROLE_S ? "stage"
+                                             : "node");
         *out_value = equals == NULL ? NULL : equals + 1;
         *out_id = (option_id)i;
         return MR_OK;
@@ -126,13 +133,47 @@ static const char *value_or(const char *value, const char *otherwise) {
     return value != NULL ? value : otherwise;
 }
 
-static void options_fill(const char *const values[OPTION_ID_COUNT], mr_options *options) {
-    mr_rpc_credentials credentials = {
-        .ca_file = values[OPTION_ID_TLS_CA],
-        .certificate_file = values[OPTION_ID_TLS_CERT],
-        .key_file = values[OPTION_ID_TLS_KEY],
+/* The file of a folder, where it is there and holds more than an empty line, which is how a service
+ * manager stands in for a credential that does not exist; NULL where not. */
+static const char *tls_file(const char *folder, const char *name,
+                            char path[MR_OPTIONS_PATH_BYTES]) {
+    struct stat file;
+    if (folder == NULL)
+        return NULL;
+    (void)snprintf(path, MR_OPTIONS_PATH_BYTES, "%s/%s", folder, name);
+    return stat(path, &file) == 0 && file.st_size > 1 ? path : NULL;
+}
+
+static mr_rpc_credentials options_credentials(const char *const values[OPTION_ID_COUNT],
+                                              mr_options_tls *tls) {
+    const char *folder = values[OPTION_ID_TLS_DIR];
+    return (mr_rpc_credentials){
+        .ca_file = value_or(values[OPTION_ID_TLS_CA], tls_file(folder, "ca.crt", tls->ca)),
+        .certificate_file =
+            value_or(values[OPTION_ID_TLS_CERT], tls_file(folder, "tls.crt", tls->certificate)),
+        .key_file = value_or(values[OPTION_ID_TLS_KEY], tls_file(folder, "tls.key", tls->key)),
         .insecure = values[OPTION_ID_INSECURE] != NULL,
     };
+}
+
+static mr_node_options options_node(const char *const values[OPTION_ID_COUNT],
+                                    const mr_rpc_credentials *credentials) {
+    return (mr_node_options){
+        .devices = values[OPTION_ID_DEVICES],
+        .threads = (unsigned)strtoul(values[OPTION_ID_THREADS], NULL, 10),
+        .pin = values[OPTION_ID_PIN] != NULL,
+        .coordinator = values[OPTION_ID_COORDINATOR],
+        .listen = value_or(values[OPTION_ID_LISTEN], "127.0.0.1:0"),
+        .advertise = values[OPTION_ID_ADVERTISE],
+        .status_listen = value_or(values[OPTION_ID_STATUS], "127.0.0.1:9790"),
+        .drain_seconds = (unsigned)strtoul(values[OPTION_ID_DRAIN], NULL, 10),
+        .log_level = values[OPTION_ID_LOG_LEVEL],
+        .credentials = *credentials,
+    };
+}
+
+static void options_fill(const char *const values[OPTION_ID_COUNT], mr_options *options) {
+    mr_rpc_credentials credentials = options_credentials(values, &options->tls);
     for (int i = 0; i < MR_LOG_COUNT; i++)
         if (strcmp(values[OPTION_ID_LOG_LEVEL], level_names[i]) == 0)
             options->log_level = (mr_log_level)i;
@@ -153,36 +194,55 @@ static void options_fill(const char *const values[OPTION_ID_COUNT], mr_options *
                    .pin = values[OPTION_ID_PIN] != NULL},
         .credentials = credentials,
     };
+    options->node = options_node(values, &credentials);
+}
+
+static const struct {
+    const char *name;
+    mr_role role;
+    unsigned roles;
+} role_rows[] = {
+    {"coordinator", MR_ROLE_COORDINATOR, ROLE_C},
+    {"stage", MR_ROLE_STAGE, ROLE_S},
+    {"node", MR_ROLE_NODE, ROLE_N},
+};
+
+static mr_status role_find(const char *name, mr_role *out_role, unsigned *out_roles) {
+    for (size_t i = 0; i < sizeof(role_rows) / sizeof(role_rows[0]); i++)
+        if (strcmp(name, role_rows[i].name) == 0) {
+            *out_role = role_rows[i].role;
+            *out_roles = role_rows[i].roles;
+            return MR_OK;
+        }
+    return MR_ERROR(INVALID_ARGUMENT, "%s is no role; it must be coordinator, stage or node", name);
 }
 
 mr_status mr_options_parse(int argument_count, char **arguments, mr_options *out_options) {
     const char *values[OPTION_ID_COUNT];
-    mr_options options = {.role = MR_ROLE_NONE};
+    mr_role role = MR_ROLE_NONE;
+    unsigned roles = 0;
+    *out_options = (mr_options){.role = MR_ROLE_NONE};
     if (argument_count < 2)
-        return MR_ERROR(INVALID_ARGUMENT, "which role? millraced coordinator or millraced stage");
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "which role? millraced coordinator, millraced stage or millraced node");
     for (int i = 1; i < argument_count; i++)
         if (strcmp(arguments[i], "--help") == 0 || strcmp(arguments[i], "-h") == 0) {
             help_print();
-            *out_options = options;
             return MR_OK;
         }
     if (strcmp(arguments[1], "--version") == 0) {
         (void)printf("millraced %s %s\n", MR_VERSION, MR_COMMIT);
-        *out_options = options;
         return MR_OK;
     }
-    if (strcmp(arguments[1], "coordinator") == 0)
-        options.role = MR_ROLE_COORDINATOR;
-    else if (strcmp(arguments[1], "stage") == 0)
-        options.role = MR_ROLE_STAGE;
-    else
-        return MR_ERROR(INVALID_ARGUMENT, "%s is no role; it must be coordinator or stage",
-                        arguments[1]);
+    MR_TRY(role_find(arguments[1], &role, &roles));
     for (size_t i = 0; i < OPTION_ID_COUNT; i++)
         values[i] = option_rows[i].preset;
-    MR_TRY(options_read(argument_count, arguments,
-                        options.role == MR_ROLE_COORDINATOR ? ROLE_C : ROLE_S, values));
-    options_fill(values, &options);
-    *out_options = options;
+    MR_TRY(options_read(argument_count, arguments, roles, values));
+    unsigned long drain = strtoul(values[OPTION_ID_DRAIN], NULL, 10);
+    if (drain < 1 || drain > MR_NODE_DRAIN_SECONDS_MAX)
+        return MR_ERROR(INVALID_ARGUMENT, "--drain is %lu; it must be from 1 to %d seconds", drain,
+                        MR_NODE_DRAIN_SECONDS_MAX);
+    options_fill(values, out_options);
+    out_options->role = role;
     return MR_OK;
 }

@@ -7,19 +7,37 @@
 
 #include "daemon/base/log.h"
 #include "daemon/coordinator/coordinator.h"
+#include "daemon/node/node.h"
 #include "daemon/stage/stage.h"
 
-typedef enum mr_role { MR_ROLE_NONE, MR_ROLE_COORDINATOR, MR_ROLE_STAGE } mr_role;
+typedef enum mr_role {
+    MR_ROLE_NONE,
+    MR_ROLE_COORDINATOR,
+    MR_ROLE_STAGE,
+    MR_ROLE_NODE
+} mr_role;
+
+enum { MR_OPTIONS_PATH_BYTES = 4096 };
+
+/* The files of --tls-dir, by name. */
+typedef struct mr_options_tls {
+    char ca[MR_OPTIONS_PATH_BYTES];
+    char certificate[MR_OPTIONS_PATH_BYTES];
+    char key[MR_OPTIONS_PATH_BYTES];
+} mr_options_tls;
 
 typedef struct mr_options {
     mr_role role; /* NONE: --help or --version was printed */
     mr_log_level log_level;
     mr_coordinator_options coordinator;
     mr_stage_options stage;
+    mr_node_options node;
+    mr_options_tls tls;
 } mr_options;
 
-/* Reads "ROLE --option VALUE ...". Texts are borrowed from the arguments. INVALID_ARGUMENT names
- * the option, what was given and what would be right. */
+/* Reads "ROLE --option VALUE ...". Texts are borrowed from the arguments and from out_options
+ * itself, which must not be copied. INVALID_ARGUMENT names the option, what was given and what
+ * would be right. */
 MR_MUST_CHECK mr_status mr_options_parse(int argument_count, char **arguments,
                                          mr_options *out_options);
 

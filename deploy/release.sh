@@ -5,7 +5,7 @@
 # they need goes into lib/, but for the C library's own and CUDA's, which the target has. Programs
 # find lib/ by their own run path ($ORIGIN/../lib, millrace.bzl), so the folder may lie anywhere.
 #   millrace/bin/{millrace,millraced}  millrace/lib/*.so*  millrace/tests/gpu/{run,contract}
-#   millrace/{README.md,LICENSE,examples/}
+#   millrace/{README.md,LICENSE,examples/}  millrace/deploy/{install,uninstall,RUNBOOK.md,systemd/}
 set -euo pipefail
 
 out=$1
@@ -14,7 +14,7 @@ root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 top=$root/millrace
 shopt -s nullglob
-mkdir -p "$top/bin" "$top/lib" "$top/tests/gpu" "$top/examples"
+mkdir -p "$top/bin" "$top/lib" "$top/tests/gpu" "$top/examples" "$top/deploy/systemd"
 
 for file in "$@"; do
     case $file in
@@ -23,11 +23,14 @@ for file in "$@"; do
     */millrace | */millraced) target=bin ;;
     *tests/gpu/*) target=tests/gpu ;;
     */examples/*) target=examples ;;
+    *deploy/systemd/*) target=deploy/systemd ;;
+    deploy/*) target=deploy ;;
     *) target=. ;;
     esac
     cp -L --no-preserve=mode "$file" "$top/$target/"
 done
 rmdir "$top/tests/gpu" "$top/tests" 2>/dev/null || true # a build without CUDA has no tests/gpu
+chmod 755 "$top/deploy/install" "$top/deploy/uninstall"
 find "$top/bin" "$top/tests" -type f -exec chmod 755 {} + 2>/dev/null || true
 
 # What a program needs, as the loader resolves it here: "name => path".

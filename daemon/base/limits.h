@@ -24,6 +24,7 @@ enum {
     MR_PLAN_INSTRUCTIONS_MAX = 8 << 20, /* instructions of all stages of one pipeline */
     MR_PLAN_GROUPS_MAX = 1 << 16,      /* groups of one plan, of all kinds together */
     MR_GROUP_IDS_MAX = 1 << 14,        /* communicators of one epoch, see plan/group_ids.h */
+    MR_PROFILE_BYTES_MAX = 2 << 20,    /* a profile as text */
     /* tensors and messages */
     MR_TENSOR_DIMS_MAX = 6,
     MR_MESSAGE_TENSORS_MAX = 16, /* tensors in one link message */
@@ -72,6 +73,9 @@ enum {
     MR_STATUS_CONNECTIONS_MAX = 64,
     MR_STATUS_CONNECTION_BYTES_MAX = 16 << 10, /* a request's line and headers, and the answer's */
     MR_STATUS_PAGE_BYTES_MAX = 4 << 20,
+    /* node */
+    MR_NODE_STAGES_MAX = 64,          /* of one node */
+    MR_NODE_DRAIN_SECONDS_MAX = 3600, /* an option's bound */
     /* queues */
     MR_QUEUE_LOOP_MAX = 4096, /* events waiting for LOOP */
 };
@@ -84,6 +88,8 @@ enum {
 enum {
     MR_CONNECT_TIMEOUT_MS = 10000,
     MR_PREPARE_TIMEOUT_MS = 120000,  /* building and loading a stage's layers */
+    MR_PROFILE_AIM_MS = 8000,        /* what a stage spends on timing a job's layers, if it can */
+    MR_PROFILE_TIMEOUT_MS = 120000,  /* a stage that cannot time them all in this gives up */
     MR_STEP_WAIT_TIMEOUT_MS = 60000, /* one wait for a neighbour inside a step */
     MR_HEARTBEAT_PERIOD_MS = 500,
     MR_HEARTBEAT_TIMEOUT_MS = 5000, /* a silent member is lost */
@@ -93,6 +99,14 @@ enum {
     MR_STATUS_LIVE_TIMEOUT_MS = 10000, /* a loop silent for longer is not alive */
     MR_STATUS_IDLE_TIMEOUT_MS = 5000,  /* a silent connection to the status port is closed */
     MR_SHUTDOWN_TIMEOUT_MS = 4000,   /* from SIGTERM to exit, with room below five seconds */
+    MR_NOTIFY_SEND_TIMEOUT_MS = 500, /* for a service manager that does not read */
+    MR_EXECUTOR_STUCK_MS = 2 * MR_STEP_WAIT_TIMEOUT_MS, /* one instruction, or letting go */
+    MR_NODE_PROBE_TIMEOUT_MS = 20000, /* asking the driver how many cards there are */
+    MR_NODE_START_TIMEOUT_MS = MR_PREPARE_TIMEOUT_MS + 10000, /* a stage's process, to READY */
+    MR_NODE_SILENCE_MS = 30000,       /* a stage without a sign of life is killed */
+    MR_NODE_BACKOFF_FIRST_MS = 500,
+    MR_NODE_BACKOFF_LAST_MS = 60000,
+    MR_NODE_STABLE_MS = 60000, /* ready for so long, a stage's earlier failures are forgotten */
 };
 
 static_assert(MR_ASIDES_CROSSING_MAX + 4 <= MR_MESSAGE_TENSORS_MAX,
@@ -105,6 +119,13 @@ static_assert(MR_HEARTBEAT_PERIOD_MS * 4 <= MR_HEARTBEAT_TIMEOUT_MS,
               "one late heartbeat does not lose a member");
 static_assert(MR_HEARTBEAT_TIMEOUT_MS + MR_ABORT_TIMEOUT_MS < 10000,
               "a killed stage fails its job within ten seconds");
+
+static_assert(MR_JOB_FILE_BYTES_MAX + MR_PROFILE_BYTES_MAX <= MR_RPC_CONTROL_BYTES_MAX / 4 * 3,
+              "a job file and its profile fit one request, with room for the rest of it");
+static_assert(MR_PROFILE_AIM_MS * 4 <= MR_PROFILE_TIMEOUT_MS,
+              "profiling has room when the machine is busy");
+static_assert(MR_EXECUTOR_STUCK_MS > MR_STEP_WAIT_TIMEOUT_MS + MR_ABORT_TIMEOUT_MS,
+              "a wait that reaches its own bound is not taken for a stuck thread");
 
 static_assert(MR_CHECKPOINT_FILES_MAX * 200 <= MR_MANIFEST_BYTES_MAX,
               "a manifest of the most files fits its own limit");

@@ -21,11 +21,21 @@ typedef struct loop_signal {
     struct loop_signal *next;
 } loop_signal;
 
+/* A watched descriptor; likewise. */
+typedef struct loop_readable {
+    uv_poll_t handle;
+    mr_loop_readable_fn fn;
+    void *context;
+    int fd;
+    struct loop_readable *next;
+} loop_readable;
+
 struct mr_loop {
     uv_loop_t uv;
     uv_async_t wake;
     mr_queue *posts;
     loop_signal *signals;
+    loop_readable *readables;
     _Atomic bool stopping;
 };
 
@@ -89,6 +99,11 @@ void mr_loop_destroy(mr_loop *loop) {
         loop_signal *next = loop->signals->next;
         mr_free(loop->signals);
         loop->signals = next;
+    }
+    while (loop->readables != NULL) {
+        loop_readable *next = loop->readables->next;
+        mr_free(loop->readables);
+        loop->readables = next;
     }
     mr_queue_destroy(loop->posts);
     mr_free(loop);
@@ -159,5 +174,30 @@ mr_status mr_loop_signal_watch(mr_loop *loop, int signal_number, mr_loop_signal_
     if (error != 0)
         return MR_ERROR(INTERNAL, "signal %d cannot be watched: %s", signal_number,
                         uv_strerror(error));
+    return MR_OK;
+}
+
+static void readable_arrived(uv_poll_t *handle, int error, int events) {
+    loop_readable *watch = handle->data;
+    if (error == 0 && (events & UV_READABLE) != 0)
+        watch->fn(watch->context, watch->fd);
+}
+
+mr_status mr_loop_readable_watch(mr_loop *loop, int fd, mr_loop_readable_fn fn, void *context) {
+    loop_readable *watch = mr_alloc(sizeof(*watch));
+    if (watch == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to watch a descriptor");
+    int error = uv_poll_init(&loop->uv, &watch->handle, fd);
+    if (error != 0) {
+        mr_free(watch);
+        return MR_ERROR(INTERNAL, "descriptor %d cannot be watched: %s", fd, uv_strerror(error));
+    }
+    watch->fn = fn;
+    watch->context = context;
+    watch->fd = fd;
+    watch->handle.data = watch;
+    watch->next = loop->readables;
+    loop->readables = watch;
+    (void)uv_poll_start(&watch->handle, UV_READABLE, readable_arrived); /* it was just made */
     return MR_OK;
 }

@@ -15,6 +15,7 @@ typedef struct mr_loop_timer mr_loop_timer;
 /* Work or a tick, run on LOOP. context is the caller's; a post owns it from the push on. */
 typedef void (*mr_loop_fn)(void *context);
 typedef void (*mr_loop_signal_fn)(void *context, int signal_number);
+typedef void (*mr_loop_readable_fn)(void *context, int fd);
 
 /* Any thread. RESOURCE_EXHAUSTED: no memory; INTERNAL: libuv gives no loop. Owner destroys it. */
 MR_MUST_CHECK mr_status mr_loop_create(mr_loop **out_loop);
@@ -36,5 +37,9 @@ void mr_loop_timer_stop(mr_loop_timer *timer);
 /* Calls fn on LOOP for each arrival of the signal. */
 MR_MUST_CHECK mr_status mr_loop_signal_watch(mr_loop *loop, int signal_number, mr_loop_signal_fn fn,
                                              void *context);
+/* Calls fn on LOOP while fd has bytes to read, until the loop is destroyed. The descriptor is the
+ * caller's, who closes it after that. */
+MR_MUST_CHECK mr_status mr_loop_readable_watch(mr_loop *loop, int fd, mr_loop_readable_fn fn,
+                                               void *context);
 
 #endif

@@ -48,6 +48,26 @@ static void watcher_repeat(void *context, uint64_t job_number) {
         mr_services_notify(coordinator, job, NULL);
 }
 
+/* For the service manager: "1 jobs active, 0 queued; 4 members, 2 idle". */
+static void coordinator_describe(const mr_coordinator *coordinator,
+                                 char text[MR_NOTIFY_STATUS_BYTES]) {
+    const mr_jobs *jobs = &coordinator->state.jobs;
+    const mr_registry *registry = &coordinator->state.registry;
+    size_t waiting = 0;
+    size_t active = 0;
+    size_t idle = 0;
+    for (size_t i = 0; i < jobs->count; i++) {
+        mr_job_state state = jobs->records[i]->facts.state;
+        waiting += state == MR_JOB_QUEUED;
+        active += state != MR_JOB_QUEUED && !mr_job_state_is_final(state);
+    }
+    for (size_t i = 0; i < registry->count; i++)
+        idle += registry->members[i]->state == MR_MEMBER_IDLE;
+    (void)snprintf(text, MR_NOTIFY_STATUS_BYTES,
+                   "%zu jobs active, %zu queued; %zu members, %zu idle", active, waiting,
+                   registry->count, idle);
+}
+
 static void coordinator_tick(void *context) {
     mr_coordinator *coordinator = context;
     int64_t now_ms = mr_clock_now_ms();
@@ -58,6 +78,9 @@ static void coordinator_tick(void *context) {
                MR_I("waited_ms", MR_OUTBOX_WAIT_MS));
     mr_watchers_tick(coordinator->watchers, now_ms, watcher_repeat, coordinator);
     mr_status_board_tick(coordinator, now_ms);
+    char text[MR_NOTIFY_STATUS_BYTES];
+    coordinator_describe(coordinator, text);
+    mr_notify_tick(&coordinator->notify, now_ms, true, text);
 }
 
 static void coordinator_signalled(void *context, int signal_number) {
@@ -70,14 +93,30 @@ static void coordinator_signalled(void *context, int signal_number) {
 
 /* What a QUEUED job needs to run is in its job file; of one that has ended only the texts are
  * needed. */
+static mr_status restored_ended(const mr_store_job *job, mr_job_spec **out_spec) {
+    mr_job_spec *spec = NULL;
+    MR_TRY(mr_job_spec_ended(job->facts.name, job->job_file, job->base_directory,
+                             job->facts.mode, &spec));
+    mr_status status = mr_job_spec_keep_profile(spec, job->profile);
+    if (mr_status_is_ok(status))
+        *out_spec = spec;
+    else
+        mr_job_spec_destroy(spec);
+    return status;
+}
+
 static mr_status restored_spec(const mr_store_job *job, mr_job_spec **out_spec,
                                uint64_t *out_epoch_floor) {
     const mr_job_facts *facts = &job->facts;
     if (mr_job_state_is_final(facts->state))
-        return mr_job_spec_ended(facts->name, job->job_file, job->base_directory, facts->mode,
-                                 out_spec);
-    mr_status status =
-        mr_job_spec_make(job->job_file, job->base_directory, facts->mode, out_spec);
+        return restored_ended(job, out_spec);
+    const mr_spec_source source = {
+        .job_file = job->job_file,
+        .base_directory = job->base_directory,
+        .mode = facts->mode,
+        .profile = job->profile,
+    };
+    mr_status status = mr_job_spec_read(&source, out_spec);
     if (mr_status_is_ok(status) && (*out_spec)->checkpoint_dir[0] != '\0') {
         mr_status seen = mr_catalog_epoch((*out_spec)->checkpoint_dir, out_epoch_floor);
         (void)seen; /* a folder that cannot be read will fail the job when it starts */
@@ -105,8 +144,7 @@ static mr_status restored_add(void *context, const mr_store_job *job) {
     item->facts = job->facts;
     item->status = restored_spec(job, &item->spec, &item->epoch_floor);
     if (!mr_status_is_ok(item->status))
-        MR_TRY(mr_job_spec_ended(job->facts.name, job->job_file, job->base_directory,
-                                 job->facts.mode, &item->spec));
+        MR_TRY(restored_ended(job, &item->spec));
     restored->count++;
     return MR_OK;
 }
@@ -114,6 +152,7 @@ static mr_status restored_add(void *context, const mr_store_job *job) {
 static mr_status coordinator_open(mr_coordinator *coordinator,
                                   const mr_coordinator_options *options) {
     coordinator->started_ms = mr_clock_wall_ms();
+    mr_notify_extend(MR_PREPARE_TIMEOUT_MS); /* the jobs of long years are read */
     MR_TRY(mr_store_open(options->state_dir, &coordinator->store));
     MR_TRY(mr_loop_create(&coordinator->loop));
     MR_TRY(mr_outbox_create(&coordinator->outbox));
@@ -238,6 +277,7 @@ void mr_coordinator_destroy(mr_coordinator *coordinator) {
     if (coordinator == NULL)
         return;
     coordinator->stopping = true;
+    mr_notify_stopping(MR_SHUTDOWN_TIMEOUT_MS);
     if (coordinator->page != NULL)
         mr_status_page_ready_set(coordinator->page, false, "stopping");
     mr_loop_timer_stop(coordinator->ticks);
@@ -273,6 +313,9 @@ static mr_status coordinator_run(const mr_coordinator_options *options) {
                MR_S("status_address", mr_coordinator_status_address(coordinator)),
                MR_I("term", mr_store_term(coordinator->store)),
                MR_I("jobs", coordinator->state.jobs.count));
+        char text[MR_NOTIFY_STATUS_BYTES];
+        coordinator_describe(coordinator, text);
+        mr_notify_ready(&coordinator->notify, text);
         mr_coordinator_serve(coordinator);
     }
     mr_coordinator_destroy(coordinator);

@@ -8,6 +8,7 @@
 #define MR_COORDINATOR_RUNTIME_H
 
 #include "daemon/base/loop.h"
+#include "daemon/base/notify.h"
 #include "daemon/coordinator/coordinator.h"
 #include "daemon/coordinator/decide.h"
 #include "daemon/coordinator/disk.h"
@@ -26,6 +27,7 @@ typedef struct mr_request mr_request;       /* request.h */
 struct mr_coordinator {
     mr_loop *loop;
     mr_loop_timer *ticks;
+    mr_notify notify;
     mr_store *store; /* store_disk's while it runs */
     mr_disk *store_disk;
     mr_disk *file_disk;
@@ -85,6 +87,11 @@ void mr_services_notify(mr_coordinator *coordinator, const mr_job_record *job,
 void mr_checkpoints_commit(mr_coordinator *coordinator, const mr_action *action);
 void mr_checkpoints_discard(mr_coordinator *coordinator, const mr_action *action);
 void mr_checkpoints_sweep(mr_coordinator *coordinator, const mr_action *action);
+
+/* ---- cuts ------------------------------------------------------------------------------------ */
+
+/* Cuts a job by the times of its members on DISK; how it went comes back as an event. */
+void mr_cuts_begin(mr_coordinator *coordinator, const mr_action *action);
 
 /* ---- what is shown --------------------------------------------------------------------------- */
 

@@ -112,6 +112,18 @@ static void check_pattern(const mr_job_draft *draft, mr_job_errors *errors) {
                           status.text);
 }
 
+static void check_profile(const mr_job_draft *draft, mr_job_errors *errors) {
+    bool profile = draft->job.partition == MR_PARTITION_PROFILE;
+    if (given(draft, "pipeline.profile") && !profile)
+        mr_job_errors_add(errors, line_of(draft, "pipeline.profile"),
+                          "pipeline.profile is given but pipeline.partition is not profile");
+    if (profile && good(draft, "pipeline.topology.model") && draft->job.model > 1)
+        mr_job_errors_add(errors, line_of(draft, "pipeline.partition"),
+                          "pipeline.partition is profile and pipeline.topology.model is %zu; "
+                          "whole layers are timed, so it must be 1",
+                          draft->job.model);
+}
+
 static void check_partition(const mr_job_draft *draft, mr_job_errors *errors) {
     bool bounds = draft->job.partition == MR_PARTITION_BOUNDS;
     bool weights = draft->job.partition == MR_PARTITION_WEIGHTS;
@@ -120,6 +132,7 @@ static void check_partition(const mr_job_draft *draft, mr_job_errors *errors) {
     if (given(draft, "pipeline.layer_weights") && !weights)
         mr_job_errors_add(errors, line_of(draft, "pipeline.layer_weights"),
                           "pipeline.layer_weights is given but pipeline.partition is not weights");
+    check_profile(draft, errors);
     if (!good(draft, "model.layers"))
         return;
     if (bounds && pipe_is_good(draft))

@@ -91,6 +91,14 @@
       "Calls answered by method and status code")                                                  \
     X(RPC_SERVER_DURATION, HISTOGRAM, "millrace_rpc_server_duration_seconds", "seconds", "method", \
       "Time from a call's arrival to its status")                                                  \
+    X(NODE_STAGES, GAUGE, "millrace_node_stages", "", "state",                                     \
+      "Stage processes of this node by state")                                                     \
+    X(NODE_STAGE_READY, GAUGE, "millrace_node_stage_ready", "", "device",                          \
+      "1 where the stage of this device serves")                                                   \
+    X(NODE_STAGE_STARTS, COUNTER, "millrace_node_stage_starts_total", "", "device",                \
+      "Stage processes that were started for this device")                                         \
+    X(NODE_STAGE_KILLS, COUNTER, "millrace_node_stage_kills_total", "", "device,reason",           \
+      "Stage processes that were killed by reason: late or silent")                                \
     X(METRICS_DROPPED, COUNTER, "millrace_metrics_dropped_series_total", "", "",                   \
       "Series refused because the table of series is full")                                        \
     X(PROCESS_CPU, COUNTER, "process_cpu_seconds_total", "seconds", "",                            \

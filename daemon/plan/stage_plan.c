@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Memory of one rank of a stage, in bytes, from descriptions alone (law 6):
- *   weights      4 for each element that the stage holds, a tied parameter once; in bf16 and f16 2 more for
- *                each element of a matrix: the copy that layers compute with
+ *   weights      4 for each element that the stage holds, a tied parameter once; in bf16 and f16 2
+ *                more for each element of a matrix: the copy that layers compute with
  *   gradients    4 for each element of each use: every use of a tied parameter has an accumulator
  *   optimizer    4 for each state tensor of the optimizer (none to two) and each element that the
  *                stage holds; with zero_stage 1 the bytes of the replica's share (state_share.h)
@@ -127,6 +127,7 @@ static mr_status stage_fill(mr_plan *plan, size_t index, const bool *repeated) {
     mr_stage_plan *stage = &plan->stages[index];
     stage->layer_first = plan->bounds[index];
     stage->layer_end = plan->bounds[index + 1];
+    stage->flops = 0;
     stage_elements elements = {0};
     for (size_t layer = stage->layer_first; layer < stage->layer_end; layer++) {
         const mr_layer_description *description = &plan->layers[layer];

@@ -38,10 +38,24 @@ static mr_status assignment_take_peers(mr_assignment *assignment,
     return MR_OK;
 }
 
+/* The cut of a profiled job. */
+static mr_status assignment_take_bounds(mr_job *job, const Millrace__V1__Prepare *order) {
+    size_t *bounds = mr_alloc_array(order->n_bounds, sizeof(*bounds));
+    if (bounds == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu bounds", order->n_bounds);
+    for (size_t i = 0; i < order->n_bounds; i++)
+        bounds[i] = order->bounds[i];
+    mr_status status = mr_job_set_bounds(job, bounds, order->n_bounds);
+    mr_free(bounds);
+    return status;
+}
+
 static mr_status assignment_take_plan(mr_assignment *assignment,
                                       const Millrace__V1__Prepare *order) {
     MR_TRY(mr_job_parse(order->job_file, strlen(order->job_file), &assignment->job, NULL));
     mr_job_become(assignment->job, assignment->mode);
+    if (order->n_bounds > 0)
+        MR_TRY(assignment_take_bounds(assignment->job, order));
     MR_TRY(mr_plan_make(assignment->job, assignment->inference, &assignment->plan));
     assignment->rank_count = assignment->plan->topology.world_size;
     if (order->rank >= assignment->rank_count)

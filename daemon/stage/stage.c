@@ -10,8 +10,10 @@
 #include <unistd.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/base/clock.h"
 #include "daemon/base/log.h"
 #include "daemon/base/loop.h"
+#include "daemon/base/notify.h"
 #include "daemon/base/version.h"
 #include "daemon/observe/status_server.h"
 #include "daemon/rpc/runtime.h"
@@ -26,13 +28,14 @@ enum { STAGE_INSTANCE_BYTES = 33, STAGE_TRACE_SPANS = 16384, STAGE_REASON_BYTES 
 typedef enum stage_state {
     STAGE_DETACHED,
     STAGE_IDLE,
+    STAGE_PROFILING, /* until EXEC has timed the job's layers */
     STAGE_PREPARING, /* from Prepare to Run */
     STAGE_RUNNING,
     STAGE_DROPPING, /* until EXEC has let go of everything */
 } stage_state;
 
-static const char *const stage_state_names[] = {"detached", "idle", "preparing", "running",
-                                                "dropping"};
+static const char *const stage_state_names[] = {"detached",  "idle",    "profiling",
+                                                "preparing", "running", "dropping"};
 
 /* What LOOP knows of the job this stage holds. The assignment itself is EXEC's. */
 typedef struct stage_job {
@@ -48,12 +51,15 @@ typedef struct stage_job {
     size_t interval;       /* activation_checkpoint_interval in use; likewise */
     mr_assignment *assignment; /* borrowed by EXEC until it reports Released */
     mr_group_ids ids;          /* of Connect; likewise */
+    mr_profiler_order *profiled; /* borrowed by EXEC while PROFILING; without an assignment */
     mr_status ending;                /* what the client's feed is told */
 } stage_job;
 
 typedef struct stage {
     const mr_stage_options *options;
     stage_state state;
+    int64_t state_since_ms;
+    mr_notify notify;
     stage_job job;
     char instance[STAGE_INSTANCE_BYTES];
     mr_loop *loop;
@@ -78,7 +84,8 @@ static mr_report_subject stage_subject(const stage *self) {
 }
 
 static bool stage_holds_job(const stage *self) {
-    return self->state == STAGE_PREPARING || self->state == STAGE_RUNNING;
+    return self->state == STAGE_PROFILING || self->state == STAGE_PREPARING ||
+           self->state == STAGE_RUNNING;
 }
 
 static void stage_ready_publish(stage *self) {
@@ -92,6 +99,7 @@ static void stage_ready_publish(stage *self) {
 
 static void stage_state_set(stage *self, stage_state state) {
     self->state = state;
+    self->state_since_ms = mr_clock_now_ms();
     stage_ready_publish(self);
 }
 
@@ -122,6 +130,7 @@ static void stage_released(stage *self) {
     MR_LOG(INFO, "job released", MR_S("job", self->job.id), MR_I("epoch", self->job.epoch));
     mr_stage_metrics_release(self->metrics);
     mr_assignment_destroy(self->job.assignment);
+    mr_profiler_order_destroy(self->job.profiled);
     mr_group_ids_deinit(&self->job.ids);
     self->job = (stage_job){0};
     bool attached = mr_control_attached(self->control);
@@ -132,10 +141,32 @@ static void stage_released(stage *self) {
 
 /* ---- orders ---- */
 
-static void stage_refuse(stage *self, const Millrace__V1__Prepare *order, mr_status status) {
-    MR_LOG(WARN, "assignment refused", MR_S("job", order->job_id), MR_S("why", status.text));
-    mr_report_failed(self->control,
-                     (mr_report_subject){.job_id = order->job_id, .epoch = order->epoch}, status);
+static void stage_refuse(stage *self, mr_report_subject subject, mr_status status) {
+    MR_LOG(WARN, "assignment refused", MR_S("job", subject.job_id), MR_S("why", status.text));
+    mr_report_failed(self->control, subject, status);
+}
+
+static mr_status stage_busy(const stage *self) {
+    return MR_ERROR(FAILED_PRECONDITION, "this stage is %s with job %s",
+                    stage_state_names[self->state], self->job.id);
+}
+
+static void stage_profile(stage *self, const Millrace__V1__Profile *order) {
+    const mr_report_subject subject = {.job_id = order->job_id, .epoch = order->epoch};
+    mr_profiler_order *profiled = NULL;
+    mr_status status = self->state == STAGE_IDLE ? MR_OK : stage_busy(self);
+    if (mr_status_is_ok(status))
+        status = mr_profiler_order_make(order, self->identity.address, &profiled);
+    if (!mr_status_is_ok(status)) {
+        stage_refuse(self, subject, status);
+        return;
+    }
+    self->job = (stage_job){.epoch = profiled->epoch, .profiled = profiled};
+    memcpy(self->job.id, profiled->job_id, sizeof(self->job.id));
+    stage_state_set(self, STAGE_PROFILING);
+    MR_LOG(INFO, "profiling", MR_S("job", self->job.id), MR_I("epoch", self->job.epoch),
+           MR_I("layers", profiled->job->layer_count));
+    stage_post(self, &(mr_executor_event){.kind = MR_EXECUTOR_PROFILE, .order = profiled});
 }
 
 static void stage_take_assignment(stage *self, mr_assignment *assignment) {
@@ -156,16 +187,13 @@ static void stage_take_assignment(stage *self, mr_assignment *assignment) {
 }
 
 static void stage_prepare(stage *self, const Millrace__V1__Prepare *order) {
+    const mr_report_subject subject = {.job_id = order->job_id, .epoch = order->epoch};
     mr_assignment *assignment = NULL;
-    if (self->state != STAGE_IDLE) {
-        stage_refuse(self, order,
-                     MR_ERROR(FAILED_PRECONDITION, "this stage is %s with job %s",
-                              stage_state_names[self->state], self->job.id));
-        return;
-    }
-    mr_status status = mr_assignment_make(order, &assignment);
+    mr_status status = self->state == STAGE_IDLE ? MR_OK : stage_busy(self);
+    if (mr_status_is_ok(status))
+        status = mr_assignment_make(order, &assignment);
     if (!mr_status_is_ok(status)) {
-        stage_refuse(self, order, status);
+        stage_refuse(self, subject, status);
         return;
     }
     stage_take_assignment(self, assignment);
@@ -241,6 +269,9 @@ static void stage_order_arrived(void *context, const Millrace__V1__StageOrder *o
         MR_LOG(INFO, "attached", MR_S("member", order->registered->member_id),
                MR_S("coordinator", self->options->coordinator));
         break;
+    case MILLRACE__V1__STAGE_ORDER__ORDER_PROFILE:
+        stage_profile(self, order->profile);
+        break;
     case MILLRACE__V1__STAGE_ORDER__ORDER_PREPARE:
         stage_prepare(self, order->prepare);
         break;
@@ -313,6 +344,18 @@ static void stage_prepared(stage *self, const mr_executor_report *report) {
         mr_report_failed(self->control, stage_subject(self), status);
 }
 
+/* Nothing is held any more: the stage is as idle as before. */
+static void stage_profiled(stage *self, const mr_executor_report *report) {
+    if (!mr_status_is_ok(report->status))
+        MR_LOG(WARN, "link not measured", MR_S("address", self->identity.address),
+               MR_S("why", report->status.text));
+    mr_report_profiled(self->control, stage_subject(self), report->profile);
+    MR_LOG(INFO, "profiled", MR_S("job", self->job.id), MR_I("epoch", self->job.epoch));
+    mr_profiler_order_destroy(self->job.profiled);
+    self->job = (stage_job){0};
+    stage_state_set(self, STAGE_IDLE);
+}
+
 static void stage_step_done(stage *self, const mr_executor_report *report) {
     self->job.next_step = report->step + 1;
     self->job.result = report->result;
@@ -370,6 +413,11 @@ static void stage_executor_report(void *context, mr_executor_report *report) {
     case MR_EXECUTOR_RELEASED:
         stage_released(self);
         break;
+    case MR_EXECUTOR_PROFILED:
+        if (holds)
+            stage_profiled(self, report);
+        mr_profile_device_destroy(report->profile);
+        break;
     case MR_EXECUTOR_RESULT:
         if (holds)
             self->job.next_step = report->step + 1;
@@ -401,11 +449,45 @@ static void stage_feed_state(void *context, bool open) {
 
 /* ---- heartbeat and status ---- */
 
+/* Does EXEC make progress? One instruction, and letting go of a job, have a bound; without work it
+ * waits for an event, and preparing and saving are bounded by the coordinator, who ends the job. */
+static bool stage_progresses(const stage *self, const mr_executor_progress *progress,
+                             int64_t now_ms) {
+    if (self->state == STAGE_DROPPING)
+        return now_ms - self->state_since_ms < MR_EXECUTOR_STUCK_MS;
+    return progress->instruction[0] == 0 || progress->age_ms < MR_EXECUTOR_STUCK_MS;
+}
+
+/* To the service manager: one line for people, and a sign of life where there is life. */
+static void stage_notify(stage *self, const mr_executor_progress *progress) {
+    char text[MR_NOTIFY_STATUS_BYTES];
+    int64_t now_ms = mr_clock_now_ms();
+    bool progresses = stage_progresses(self, progress, now_ms);
+    if (!stage_holds_job(self))
+        (void)snprintf(text, sizeof(text), "%s, coordinator %s", stage_state_names[self->state],
+                       self->options->coordinator);
+    else
+        (void)snprintf(text, sizeof(text), "%s job %s as rank %u, step %" PRIu64 "%s",
+                       stage_state_names[self->state], self->job.id, self->job.rank,
+                       self->job.next_step, progresses ? "" : ", stuck");
+    mr_notify_tick(&self->notify, now_ms, progresses, text);
+}
+
+/* The addresses are for a node, which shows them. */
+static void stage_notify_ready(stage *self) {
+    char text[MR_NOTIFY_STATUS_BYTES];
+    (void)snprintf(text, sizeof(text), "serves at %s", self->identity.address);
+    mr_notify_send("X_MILLRACE_ADDRESS=%s\nX_MILLRACE_STATUS_ADDRESS=%s", self->identity.address,
+                   self->identity.status_address);
+    mr_notify_ready(&self->notify, text);
+}
+
 static void stage_heartbeat(void *context) {
     stage *self = context;
     mr_executor_progress progress;
     mr_executor_progress_read(self->executor, &progress);
     mr_status_page_beat(self->page);
+    stage_notify(self, &progress);
     if (mr_control_attached(self->control))
         mr_report_heartbeat(self->control, stage_subject(self), &progress);
     mr_stage_status status = {
@@ -530,6 +612,7 @@ static mr_status stage_build_control(stage *self) {
 }
 
 static mr_status stage_build(stage *self) {
+    mr_notify_extend(2 * MR_PREPARE_TIMEOUT_MS); /* a device may take its time */
     mr_feed_events feed_events = {
         .step_ready = stage_feed_ready, .state = stage_feed_state, .context = self};
     MR_TRY(mr_loop_create(&self->loop));
@@ -557,6 +640,7 @@ static void stage_overdue(int signal_number) {
 static void stage_end(stage *self) {
     (void)signal(SIGALRM, stage_overdue);
     (void)alarm(MR_SHUTDOWN_TIMEOUT_MS / 1000);
+    mr_notify_stopping(MR_SHUTDOWN_TIMEOUT_MS);
     if (self->heartbeat != NULL)
         mr_loop_timer_stop(self->heartbeat);
     self->state = STAGE_DETACHED; /* nothing is reported any more */
@@ -570,6 +654,7 @@ static void stage_end(stage *self) {
     mr_loop_destroy(self->loop);
     mr_executor_destroy(self->executor);
     mr_assignment_destroy(self->job.assignment);
+    mr_profiler_order_destroy(self->job.profiled);
     mr_group_ids_deinit(&self->job.ids);
     mr_feed_destroy(self->feed);
     mr_group_hub_destroy(self->groups);
@@ -595,6 +680,7 @@ mr_status mr_stage_run(const mr_stage_options *options) {
         MR_LOG(INFO, "stage ready", MR_S("address", mr_rpc_server_address(self->server)),
                MR_S("status_address", self->identity.status_address),
                MR_S("device", options->device.kind), MR_S("coordinator", options->coordinator));
+        stage_notify_ready(self);
         mr_control_attach(self->control);
         mr_loop_run(self->loop);
     }

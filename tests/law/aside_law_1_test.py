@@ -63,7 +63,8 @@ class AsideLaw1(unittest.TestCase):
         for number, (pipe, partition, more) in enumerate((
                 (2, "uniform", ""), (3, "[0, 1, 5, 12]", ", schedule: gpipe"),
                 (4, "[0, 3, 4, 8, 12]", ""), (4, "[0, 1, 2, 11, 12]", again % (2, "1f1b")),
-                (1, "uniform", again % (1, "gpipe")), (3, "[0, 6, 8, 12]", again % (3, "gpipe")))):
+                (1, "uniform", again % (1, "gpipe")), (2, "profile", ""),
+                (3, "[0, 6, 8, 12]", again % (3, "gpipe")))):
             with self.subTest(partition=partition, more=more):
                 other, same, _ = self.train(cluster, "%s-%d" % (name, number), pipe, partition,
                                             more, **options)

@@ -36,7 +36,7 @@ model:
     - {type: relu}
     - {type: linear, in: 16, out: 4}
   loss: cross_entropy
-pipeline: {topology: {pipe: %(pipe)d, data: %(data)d}, partition: uniform%(more)s}
+pipeline: {topology: {pipe: %(pipe)d, data: %(data)d}, partition: %(partition)s%(more)s}
 batch: {micro_batch_size: 8, micro_batches: %(micro_batches)d, sequence_length: 1}
 optimizer: {type: adamw, lr: 1e-2}
 lr_schedule: {type: constant, total_steps: %(steps)d}
@@ -63,12 +63,13 @@ def micro_batch(step, number):
 class ConvNetLaw1(unittest.TestCase):
     maxDiff = None
 
-    def train(self, cluster, name, pipe, data, precision="fp32", more="", frozen=""):
+    def train(self, cluster, name, pipe, data, precision="fp32", more="", frozen="",
+              partition="uniform"):
         directory = os.path.join(cluster.folder, "checkpoints-" + name)
         run = feed_job(cluster, JOB % {
             "name": name, "pipe": pipe, "data": data, "micro_batches": ALL // data,
             "steps": STEPS, "precision": precision, "directory": directory, "more": more,
-            "frozen": frozen}, STEPS, data, ALL // data, micro_batch)
+            "frozen": frozen, "partition": partition}, STEPS, data, ALL // data, micro_batch)
         self.assertEqual(run.job["state"], "JOB_STATE_SUCCEEDED", run.job)
         self.assertEqual(len(run.losses), STEPS)
         return run.losses, run.job["gradient_norm"], digests(step_folder(directory, STEPS))
@@ -86,6 +87,7 @@ class ConvNetLaw1(unittest.TestCase):
             self.check_learns(whole[0])
             self.assertEqual(self.train(cluster, "p4", 4, 1), whole)
             self.assertEqual(self.train(cluster, "p2", 2, 1), whole)
+            self.assertEqual(self.train(cluster, "measured", 2, 1, partition="profile"), whole)
             pair = self.train(cluster, "p1d2", 1, 2)
             self.assertEqual(self.train(cluster, "p2d2", 2, 2), pair)
             four = self.train(cluster, "p1d4", 1, 4)

@@ -29,7 +29,7 @@ CALLS = (
 )
 
 # Folders that may tell people what happened; the others return a status.
-LOGGING = re.compile(r"daemon/(main\.c|stage/|coordinator/)|client/|tests/")
+LOGGING = re.compile(r"daemon/(main\.c|stage/|coordinator/|node/)|client/|tests/")
 VTABLES = ("mr_device_ops", "mr_group_ops", "mr_link_ops", "mr_store_ops")
 
 

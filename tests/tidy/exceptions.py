@@ -12,6 +12,8 @@ ALLOWED = {
         "the one place where the client reads MILLRACE_*, TERM, NO_COLOR and the XDG folders",
     ("call", "client/job_file.c", "free"): "realpath gives memory of the C library",
     ("call", "client/render.c", "free"): JANSSON,
+    ("call", "daemon/base/notify.c", "getenv"):
+        "a service manager speaks through the environment: sd_notify(3), sd_watchdog_enabled(3)",
     ("call", "daemon/checkpoint/manifest.c", "free"): JANSSON,
     ("call", "daemon/coordinator/disk.c", "nanosleep"):
         "a full queue of LOOP has no event for room; LOOP drains it all the time",
@@ -20,6 +22,7 @@ ALLOWED = {
     ("call", "daemon/group/fake_nccl/engine.c", "free"): FAKE_CARD,
     ("call", "daemon/group/fake_nccl/fake_cuda.c", "free"): FAKE_CARD,
     ("call", "daemon/group/fake_nccl/fake_cuda.c", "posix_memalign"): FAKE_CARD,
+    ("call", "daemon/node/node_status.c", "free"): JANSSON,
     ("call", "daemon/rpc/codec.c", "free"): "the other half of malloc",
     ("call", "daemon/rpc/codec.c", "malloc"):
         "messages are freed by protobuf-c's own allocator, which is the C library's",

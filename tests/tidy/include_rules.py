@@ -6,7 +6,7 @@ import re
 # From the top down; a folder may include itself, every lower level, and nothing beside it.
 LEVELS = (
     ("main",),
-    ("client", "coordinator", "stage"),
+    ("client", "coordinator", "node", "stage"),
     ("group", "layers", "link"),
     ("device", "rpc"),
     ("checkpoint", "plan"),
@@ -18,6 +18,7 @@ LEVELS = (
 ONLY = {
     "client": ("rpc", "checkpoint", "plan", "model", "proto", "base"),
     "coordinator": ("rpc", "checkpoint", "plan", "model", "observe", "proto", "base"),
+    "node": ("device", "rpc", "observe", "base"),
     "rpc": ("observe", "proto", "base"),
     "checkpoint": ("model", "base"),
     "model": ("base",),
@@ -26,6 +27,7 @@ ONLY = {
 ONLY_REASON = {
     "client": "it talks to daemons through rpc/ and reads files",
     "coordinator": "it never touches a tensor, a link or a group",
+    "node": "it holds no device and speaks no gRPC: it starts processes that do",
     "rpc": "it knows nothing of jobs",
     "checkpoint": "it knows files and host memory only",
     "model": "it is pure: no I/O",
@@ -47,7 +49,8 @@ LIBRARIES = (
     ("PCRE2", r"pcre2", r"daemon/model/layer_pattern\.c$"),
     ("OpenSSL", r"openssl/", r"daemon/(checkpoint|model|plan|rpc)/"),
     ("jansson", r"jansson",
-     r"(daemon/(checkpoint|plan|observe|coordinator)/|daemon/stage/stage_status\.c$|client/)"),
+     r"(daemon/(checkpoint|plan|observe|coordinator)/|daemon/(stage/stage|node/node)_status\.c$"
+     r"|client/)"),
     ("cmocka", r"cmocka", r"tests/"),
 )
 

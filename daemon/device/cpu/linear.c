@@ -5,8 +5,8 @@
  * measured: small enough that every thread gets several, large enough that copying the operands
  * into oneDNN's own layout, once per block, stays below a few percent.
  * bf16 is multiplied as it is where the processor can, C rounded or, for gradients of weights,
- * added in f32. Elsewhere, and in f16, the operands are widened first and C is rounded last, so that the product
- * is the one of f32: the same to the last bits, slower.
+ * added in f32. Elsewhere, and in f16, the operands are widened first and C is rounded last, so
+ * that the product is the one of f32: the same to the last bits, slower.
  * A bias gradient is summed in rows of CPU_SUM_ROWS, whose sums are added in order. */
 #include <stdatomic.h>
 #include <string.h>
@@ -106,8 +106,8 @@ static void linear_run(mr_device_cpu *cpu, linear_product *product, size_t rows,
                                           shape->m, shape->n, shape->k, failure));
 }
 
-/* The product of a type that the processor does not multiply: in f32 between copies. A, B and C are packed,
- * so their elements count as one row. */
+/* The product of a type that the processor does not multiply: in f32 between copies. A, B and C are
+ * packed, so their elements count as one row. */
 static void linear_run_wide(mr_device_cpu *cpu, linear_product *product, size_t rows,
                             size_t columns) {
     mr_onednn_shape *shape = &product->shape;

@@ -33,7 +33,7 @@ static mr_status driver_refuses(const driver_calls *calls, const char *call, int
                     name == NULL ? "an unknown result" : name, result, text == NULL ? "?" : text);
 }
 
-mr_status mr_cuda_driver_check(unsigned number) {
+mr_status mr_cuda_driver_count(unsigned *out_count) {
     driver_calls calls = {0};
     int count = 0;
     /* Never closed: the driver stays for the process once it has started. */
@@ -50,8 +50,15 @@ mr_status mr_cuda_driver_check(unsigned number) {
     result = calls.device_count(&count);
     if (result != 0)
         return driver_refuses(&calls, "cuDeviceGetCount", result);
-    if (number >= (unsigned)count)
-        return MR_ERROR(UNAVAILABLE, "cuda:%u is not here: %d CUDA devices are, numbered from 0",
+    *out_count = count > 0 ? (unsigned)count : 0;
+    return MR_OK;
+}
+
+mr_status mr_cuda_driver_check(unsigned number) {
+    unsigned count = 0;
+    MR_TRY(mr_cuda_driver_count(&count));
+    if (number >= count)
+        return MR_ERROR(UNAVAILABLE, "cuda:%u is not here: %u CUDA devices are, numbered from 0",
                         number, count);
     return MR_OK;
 }

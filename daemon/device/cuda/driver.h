@@ -10,5 +10,8 @@
 /* UNAVAILABLE: no driver; a driver that does not start, with cuInit's result; or fewer cards than
  * number + 1, with how many there are. */
 MR_MUST_CHECK mr_status mr_cuda_driver_check(unsigned number);
+/* How many cards the driver has, as CUDA_VISIBLE_DEVICES lets it see them. UNAVAILABLE: as above.
+ * Any thread. */
+MR_MUST_CHECK mr_status mr_cuda_driver_count(unsigned *out_count);
 
 #endif

@@ -40,19 +40,34 @@ mr_status mr_device_cuda_create_from(const char *path, const mr_device_options *
     return entry.call(&contract, options, number, out_device);
 }
 
-mr_status mr_device_cuda_create(const mr_device_options *options, unsigned number,
-                                mr_device **out_device) {
+/* Room for a folder, one of the places below and the library's name. */
+enum { LOAD_LIBRARY_BYTES = LOAD_PATH_BYTES + sizeof("/../lib/" MR_CUDA_LIBRARY) };
+
+static mr_status load_find(char out_path[LOAD_LIBRARY_BYTES]) {
     static const char *const places[] = {"", "/../lib"};
     char folder[LOAD_PATH_BYTES];
-    char path[LOAD_PATH_BYTES + sizeof("/../lib/" MR_CUDA_LIBRARY)];
     MR_TRY(load_folder(folder));
     for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-        snprintf(path, sizeof(path), "%s%s/%s", folder, places[i], MR_CUDA_LIBRARY);
-        if (access(path, F_OK) == 0)
-            return mr_device_cuda_create_from(path, options, number, out_device);
+        snprintf(out_path, LOAD_LIBRARY_BYTES, "%s%s/%s", folder, places[i], MR_CUDA_LIBRARY);
+        if (access(out_path, F_OK) == 0)
+            return MR_OK;
     }
     return MR_ERROR(UNAVAILABLE,
-                    "device %s: %s is neither beside the program nor in ../lib (%.120s); build it "
+                    "%s is neither beside the program nor in ../lib (%.120s); build it "
                     "with --config=cuda, or use --device cpu",
-                    options->kind, MR_CUDA_LIBRARY, folder);
+                    MR_CUDA_LIBRARY, folder);
+}
+
+mr_status mr_device_cuda_create(const mr_device_options *options, unsigned number,
+                                mr_device **out_device) {
+    char path[LOAD_LIBRARY_BYTES];
+    mr_status status = load_find(path);
+    if (!mr_status_is_ok(status))
+        return mr_status_prefix(status, "device %s", options->kind);
+    return mr_device_cuda_create_from(path, options, number, out_device);
+}
+
+mr_status mr_device_cuda_present(void) {
+    char path[LOAD_LIBRARY_BYTES];
+    return load_find(path);
 }

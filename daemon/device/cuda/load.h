@@ -13,7 +13,9 @@
  * no such card. FAILED_PRECONDITION: a library of another build. The library stays loaded. */
 MR_MUST_CHECK mr_status mr_device_cuda_create(const mr_device_options *options, unsigned number,
                                               mr_device **out_device);
-/* The same from the library at path alone; for tests. */
+/* Does this installation have the CUDA library? It is not loaded. UNAVAILABLE: no. Any thread. */
+MR_MUST_CHECK mr_status mr_device_cuda_present(void);
+/* The same as create from the library at path alone; for tests. */
 MR_MUST_CHECK mr_status mr_device_cuda_create_from(const char *path,
                                                    const mr_device_options *options,
                                                    unsigned number, mr_device **out_device);

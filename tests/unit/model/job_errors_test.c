@@ -129,8 +129,8 @@ static void test_wrong_types_are_refused(void **state) {
         {"precision: fp32", "precision: [fp32]", 21,
          "precision is a list; it must be fp32 or bf16"},
         {"partition: parameters", "partition: {a: 1}", 14,
-         "pipeline.partition is a mapping; it must be uniform, parameters, weights or "
-         "type:REGEX, or a list of bounds such as [0, 4, 9]"},
+         "pipeline.partition is a mapping; it must be uniform, parameters, weights, type:REGEX or "
+         "profile, or a list of bounds such as [0, 4, 9]"},
         {"partition: parameters", "partition: [0, four, 9]", 14,
          "pipeline.partition[1] is four; it must be a whole number, 0 to 16384"},
         {"partition: parameters", "partition: weights\n  layer_weights: 3", 15,
@@ -226,10 +226,11 @@ static void test_words_of_later_versions_list_what_exists(void **state) {
         {"schedule: 1f1b", "schedule: 2f2b", 15,
          "pipeline.schedule is 2f2b; it must be gpipe or 1f1b"},
         {"schedule: 1f1b", "schedule: inference", 15, "pipeline.schedule is inference; it must be"},
-        {"partition: parameters", "partition: profile", 14,
-         "pipeline.partition profile is not supported by this version; it must be uniform, "
-         "parameters, weights or type:REGEX, or a list of bounds such as [0, 4, 9]"},
-        {"partition: parameters", "partition: best", 14, "pipeline.partition is best; it must be"},
+        {"partition: parameters", "partition: best", 14,
+         "pipeline.partition is best; it must be uniform, parameters, weights, type:REGEX or "
+         "profile, or a list of bounds such as [0, 4, 9]"},
+        {"partition: parameters", "partition: parameters\n  profile: p.json", 15,
+         "pipeline.profile is given but pipeline.partition is not profile"},
         {"precision: fp32", "precision: fp16", 21,
          "precision fp16 is not supported by this version; it must be fp32 or bf16"},
         {"format: bytes", "format: nyp", 22,

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels.h: what one task does, as a table of functions; one table per instruction set.
  * A kernel works alone on the range it is given, knows no threads, allocates nothing and cannot
- * fail. All of them compute in f32; a bf16 or f16 tensor goes through widen and narrow, a few rows at a
- * time (staging, device_cpu.h), so that its floats never leave the cache. Numbers may lie at any
- * address. Pointers of different names do not overlap unless said.
+ * fail. All of them compute in f32; a bf16 or f16 tensor goes through widen and narrow, a few rows
+ * at a time (staging, device_cpu.h), so that its floats never leave the cache. Numbers may lie at
+ * any address. Pointers of different names do not overlap unless said.
  * Owner: device/cpu. Thread: any of the pool.
  * Not here: how work is cut into ranges (the family files of device/cpu). */
 #ifndef MR_DEVICE_CPU_KERNELS_KERNELS_H
