@@ -29,6 +29,8 @@ static void submit_facts(const mr_decision *decision, const mr_event *event, mr_
     memcpy(out->name, spec->name, sizeof(out->name));
     (void)snprintf(out->checkpoint_path, sizeof(out->checkpoint_path), "%s",
                    event->u.submit.checkpoint_path); /* as long as its field */
+    if (event->u.submit.note != NULL)
+        (void)snprintf(out->reason, sizeof(out->reason), "%s", event->u.submit.note);
     (void)snprintf(out->request_id, sizeof(out->request_id), "%s",
                    event->u.submit.request_id); /* checked by submit_check */
 }
