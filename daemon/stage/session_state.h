@@ -59,6 +59,8 @@ struct mr_session {
     float *logits;      /* without training: see session_result.h */
     size_t logit_count; /* of one step */
     bool wants_logits;  /* of the step in work */
+    mr_tensor asides[MR_ASIDES_MAX];          /* of the pass in work, see pass.h */
+    mr_tensor aside_gradients[MR_ASIDES_MAX]; /* likewise */
     /* of the step in work */
     int64_t busy_ns;
     int64_t schedule_start_ns;

@@ -15,6 +15,7 @@
 #include "daemon/base/clock.h"
 #include "daemon/stage/optimizer.h"
 #include "daemon/stage/session_model.h"
+#include "daemon/stage/session_asides.h"
 #include "daemon/stage/session_result.h"
 
 /* ---- one instruction ---- */
@@ -63,6 +64,8 @@ static mr_status session_forward(mr_session *session, uint32_t micro_batch) {
         MR_TRY(mr_link_wait_sent(session->connections.activation_out,
                                  mr_activations_slots(session->activations) - 1,
                                  MR_STEP_WAIT_TIMEOUT_MS));
+    mr_session_asides_find(session, &slot->input, session->asides);
+    pass.asides = session->asides;
     int64_t start_ns = mr_clock_now_ns();
     slot->output = mr_pass_forward(&pass, &slot->input.tensors[0].tensor);
     MR_TRY(mr_model_axis_check(session->model.axis));
@@ -94,6 +97,11 @@ static mr_status session_backward(mr_session *session, uint32_t micro_batch, boo
                                  MR_ACTIVATION_GRADIENT_BUFFERS - 1, MR_STEP_WAIT_TIMEOUT_MS));
         dx = mr_activations_outgoing(session->activations, session->gradients_sent);
     }
+    mr_session_asides_find(session, &slot->input, session->asides);
+    mr_session_asides_find(session, &slot->gradient, session->aside_gradients);
+    pass.asides = session->asides;
+    pass.aside_gradients = session->aside_gradients;
+    pass.turn = session->gradients_sent;
     int64_t start_ns = mr_clock_now_ns();
     mr_pass_backward(&pass, &slot->input.tensors[0].tensor, dy, dx.data != NULL ? &dx : NULL);
     MR_TRY(mr_model_axis_check(session->model.axis));
@@ -114,6 +122,7 @@ static mr_status session_send_activation(mr_session *session, uint32_t micro_bat
     message.slot = NULL;
     (void)snprintf(message.tensors[0].name, MR_TENSOR_NAME_BYTES, "activation");
     message.tensors[0].tensor = slot->output;
+    mr_session_asides_forward(session, micro_batch, &message);
     int64_t start_ns = mr_clock_now_ns();
     mr_status status = mr_link_send(session->connections.activation_out, &message);
     session->transport_ns += mr_clock_now_ns() - start_ns;
@@ -130,6 +139,7 @@ static mr_status session_send_gradient(mr_session *session, uint32_t micro_batch
     (void)snprintf(message.tensors[0].name, MR_TENSOR_NAME_BYTES, "gradient");
     message.tensors[0].tensor =
         mr_activations_outgoing(session->activations, session->gradients_sent);
+    mr_session_asides_backward(session, session->gradients_sent, &message);
     session->gradients_sent++;
     int64_t start_ns = mr_clock_now_ns();
     mr_status status = mr_link_send(session->connections.gradient_out, &message);
@@ -137,24 +147,33 @@ static mr_status session_send_gradient(mr_session *session, uint32_t micro_batch
     return status;
 }
 
+/* The gradient of one tied parameter: the sum of all its uses in layer order. */
+static mr_status session_sum_tied(mr_session *session, mr_group *group,
+                                  const mr_stage_parameter *held) {
+    const float *parts[MR_TIED_USES_MAX];
+    size_t elements = 0;
+    if (group->member_count == 1) {
+        mr_parameters_sum_uses(session->parameters, held);
+        return MR_OK;
+    }
+    MR_ASSERT(held->use_count <= MR_TIED_USES_MAX);
+    MR_ASSERT(mr_shape_elements(&held->gradient.shape, &elements));
+    for (size_t use = 0; use < held->use_count; use++)
+        parts[use] = held->gradients[use].data;
+    return mr_group_sum(group, parts, held->use_count, held->gradient.data, elements,
+                        MR_STEP_WAIT_TIMEOUT_MS);
+}
+
 static mr_status session_reduce_tied(mr_session *session) {
     session->schedule_end_ns = mr_clock_now_ns();
     for (size_t i = 0; i < session->connections.tied_count; i++) {
         const mr_tied_group *tied = &session->connections.tied[i];
-        const mr_stage_parameter *held =
-            mr_parameters_find_tie(session->parameters, tied->plan->key);
-        if (tied->group->member_count == 1) {
-            mr_parameters_sum_uses(session->parameters, held);
-            continue;
-        }
-        const float *parts[MR_TIED_USES_MAX];
-        size_t elements = 0;
-        MR_ASSERT(held->use_count <= MR_TIED_USES_MAX);
-        MR_ASSERT(mr_shape_elements(&held->gradient.shape, &elements));
-        for (size_t use = 0; use < held->use_count; use++)
-            parts[use] = held->gradients[use].data;
-        MR_TRY(mr_group_sum(tied->group, parts, held->use_count, held->gradient.data, elements,
-                            MR_STEP_WAIT_TIMEOUT_MS));
+        const mr_stage_parameter *held = NULL;
+        for (size_t slot = 0; (held = mr_parameters_find_tie(session->parameters, tied->plan->key,
+                                                             slot)) != NULL;
+             slot++)
+            if (!held->description->frozen)
+                MR_TRY(session_sum_tied(session, tied->group, held));
     }
     return MR_OK;
 }
