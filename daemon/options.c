@@ -166,7 +166,7 @@ static mr_node_options options_node(const char *const values[OPTION_ID_COUNT],
         .listen = value_or(values[OPTION_ID_LISTEN], "127.0.0.1:0"),
         .advertise = values[OPTION_ID_ADVERTISE],
         .status_listen = value_or(values[OPTION_ID_STATUS], "127.0.0.1:9790"),
-        .drain_seconds = (unsigned)strtoul(values[OPTION_ID_DRAIN], NULL, 10),
+        .drain_seconds = (unsigned)strtoul(value_or(values[OPTION_ID_DRAIN], "25"), NULL, 10),
         .log_level = values[OPTION_ID_LOG_LEVEL],
         .credentials = *credentials,
     };
@@ -192,6 +192,7 @@ static void options_fill(const char *const values[OPTION_ID_COUNT], mr_options *
         .device = {.kind = values[OPTION_ID_DEVICE],
                    .threads = (int)strtoul(values[OPTION_ID_THREADS], NULL, 10),
                    .pin = values[OPTION_ID_PIN] != NULL},
+        .drain_seconds = (unsigned)strtoul(value_or(values[OPTION_ID_DRAIN], "0"), NULL, 10),
         .credentials = credentials,
     };
     options->node = options_node(values, &credentials);
@@ -238,10 +239,11 @@ mr_status mr_options_parse(int argument_count, char **arguments, mr_options *out
     for (size_t i = 0; i < OPTION_ID_COUNT; i++)
         values[i] = option_rows[i].preset;
     MR_TRY(options_read(argument_count, arguments, roles, values));
-    unsigned long drain = strtoul(values[OPTION_ID_DRAIN], NULL, 10);
-    if (drain < 1 || drain > MR_NODE_DRAIN_SECONDS_MAX)
-        return MR_ERROR(INVALID_ARGUMENT, "--drain is %lu; it must be from 1 to %d seconds", drain,
-                        MR_NODE_DRAIN_SECONDS_MAX);
+    unsigned long drain = strtoul(value_or(values[OPTION_ID_DRAIN], "1"), NULL, 10);
+    unsigned long least = role == MR_ROLE_NODE ? 1 : 0;
+    if (drain < least || drain > MR_DRAIN_SECONDS_MAX)
+        return MR_ERROR(INVALID_ARGUMENT, "--drain is %lu; it must be from %lu to %d seconds",
+                        drain, least, MR_DRAIN_SECONDS_MAX);
     options_fill(values, out_options);
     out_options->role = role;
     return MR_OK;

@@ -149,6 +149,8 @@ void mr_reply_step(Millrace__V1__StepResult *message, const mr_job_step *step) {
     message->tokens_per_second = step->tokens_per_second;
     message->bubble = step->bubble;
     message->step_seconds = step->step_seconds;
+    message->loss_scale = step->loss_scale;
+    message->skipped = step->skipped;
 }
 
 void mr_reply_member(Millrace__V1__Member *message, const mr_member *member, int64_t now_ms) {

@@ -154,7 +154,7 @@ static mr_status store_load(store_work *work) {
 }
 
 mr_status mr_layer_store_load(const mr_assignment *assignment, mr_parameters *parameters,
-                              uint64_t *out_step) {
+                              uint64_t *out_step, mr_applied *out_applied) {
     mr_manifest manifest = {0};
     mr_status status = MR_OK;
     store_work *work = mr_alloc(sizeof(*work));
@@ -168,7 +168,12 @@ mr_status mr_layer_store_load(const mr_assignment *assignment, mr_parameters *pa
     if (work->lenient)
         MR_TRY_GOTO(status, mr_parameters_draw(parameters), out);
     MR_TRY_GOTO(status, store_load(work), out);
-    *out_step = assignment->weights_only ? 0 : manifest.optimizer.steps;
+    if (!assignment->weights_only) {
+        *out_step = manifest.step;
+        out_applied->steps = manifest.optimizer.steps;
+        if (assignment->job->precision == MR_DTYPE_F16 && manifest.optimizer.loss_scale.scale > 0)
+            out_applied->loss_scale = manifest.optimizer.loss_scale;
+    }
 out:
     mr_manifest_deinit(&manifest);
     mr_free(work);
