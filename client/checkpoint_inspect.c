@@ -67,7 +67,7 @@ static mr_status files_sort(const mr_manifest *manifest, inspect_file **out_file
     return MR_OK;
 }
 
-/* ---- the document ---- */
+/* ---- the document ---------------------------------------------------------------------------- */
 
 static json_t *tensor_json(const mr_safetensors_tensor *tensor, json_int_t *out_elements) {
     json_t *shape = json_array();
@@ -180,7 +180,7 @@ static json_t *inspect_json(inspect_walk *walk, const inspect_file *files) {
     return NULL;
 }
 
-/* ---- the table ---- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 static json_int_t integer_of(const json_t *item, const char *key) {
     return json_integer_value(json_object_get(item, key));

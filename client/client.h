@@ -23,10 +23,15 @@ typedef enum mr_output {
     MR_OUTPUT_COUNT
 } mr_output;
 
+typedef struct mr_config mr_config; /* client/config.h */
+
 typedef struct mr_client {
     const mr_invocation *invocation;
+    mr_config *config; /* where the options' values come from */
     mr_output output;
+    bool wide; /* a table with more columns */
     bool quiet;
+    bool verbose;
     const char *server;
     int64_t timeout_ms;
     mr_rpc_credentials credentials;
@@ -35,8 +40,10 @@ typedef struct mr_client {
     mr_exit_code exit_code;  /* where a command ends well but not with DONE */
 } mr_client;
 
-/* Reads the options of every command; connects to nothing. INVALID_ARGUMENT: half of a TLS pair. */
-MR_MUST_CHECK mr_status mr_client_init(mr_client *client, const mr_invocation *invocation);
+/* Reads the options of every command; connects to nothing. INVALID_ARGUMENT: half of a TLS pair,
+ * or quiet and verbose at once. config is borrowed. */
+MR_MUST_CHECK mr_status mr_client_init(mr_client *client, const mr_invocation *invocation,
+                                       mr_config *config);
 /* Ends the connection; its streams must have ended. */
 void mr_client_deinit(mr_client *client);
 

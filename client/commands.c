@@ -2,6 +2,7 @@
 #include "client/commands.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,8 +28,16 @@ const mr_option mr_options[] = {
 };
 const size_t mr_option_count = sizeof(mr_options) / sizeof(mr_options[0]);
 
+const mr_setting mr_settings[] = {
+#define MR_SETTING(name, path) {name, path},
+#include "client/commands.def"
+};
+const size_t mr_setting_count = sizeof(mr_settings) / sizeof(mr_settings[0]);
+
 static_assert(sizeof(mr_options) / sizeof(mr_options[0]) <= MR_OPTIONS_MAX,
               "an invocation has room for every option");
+static_assert(sizeof(mr_settings) / sizeof(mr_settings[0]) <= MR_SETTINGS_MAX,
+              "a configuration has room for every setting");
 
 /* Where the reading of a command line stands. */
 typedef struct parse_state {
@@ -81,38 +90,42 @@ static bool option_choice_listed(const char *choices, const char *value) {
     return false;
 }
 
-static mr_status option_check_integer(const mr_option *option, const char *value) {
+static mr_status option_check_integer(const mr_option *option, const char *label,
+                                      const char *value) {
     char *end = NULL;
     errno = 0;
     long long number = strtoll(value, &end, 10);
     if (end == value || *end != '\0' || errno != 0 || (double)number < option->minimum ||
         (double)number > option->maximum)
-        return MR_ERROR(INVALID_ARGUMENT, "--%s is %s; it must be a whole number from %.0f to %.0f",
-                        option->name, value, option->minimum, option->maximum);
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "%s is %.80s; it must be a whole number from %.0f to %.0f", label, value,
+                        option->minimum, option->maximum);
     return MR_OK;
 }
 
-static mr_status option_check_number(const mr_option *option, const char *value) {
+static mr_status option_check_number(const mr_option *option, const char *label,
+                                     const char *value) {
     char *end = NULL;
     errno = 0;
     double number = strtod(value, &end);
     if (end == value || *end != '\0' || errno != 0 ||
         !(number >= option->minimum && number <= option->maximum))
-        return MR_ERROR(INVALID_ARGUMENT, "--%s is %s; it must be a number from %g to %g",
-                        option->name, value, option->minimum, option->maximum);
+        return MR_ERROR(INVALID_ARGUMENT, "%s is %.80s; it must be a number from %g to %g", label,
+                        value, option->minimum, option->maximum);
     return MR_OK;
 }
 
-static mr_status option_check(const mr_option *option, const char *value) {
+/* label: what the error calls the value's place. */
+static mr_status option_check(const mr_option *option, const char *label, const char *value) {
     switch (option->kind) {
     case MR_OPTION_INTEGER:
-        return option_check_integer(option, value);
+        return option_check_integer(option, label, value);
     case MR_OPTION_NUMBER:
-        return option_check_number(option, value);
+        return option_check_number(option, label, value);
     case MR_OPTION_CHOICE:
         if (!option_choice_listed(option->argument, value))
-            return MR_ERROR(INVALID_ARGUMENT, "--%s is %s; it must be one of %s", option->name,
-                            value, option->argument);
+            return MR_ERROR(INVALID_ARGUMENT, "%s is %.80s; it must be one of %s", label, value,
+                            option->argument);
         return MR_OK;
     default:
         return MR_OK;
@@ -121,7 +134,9 @@ static mr_status option_check(const mr_option *option, const char *value) {
 
 static mr_status option_set(parse_state *state, size_t row, const char *value) {
     MR_ASSERT(row < mr_option_count);
-    MR_TRY(option_check(&mr_options[row], value));
+    char label[64];
+    snprintf(label, sizeof(label), "--%s", mr_options[row].name);
+    MR_TRY(option_check(&mr_options[row], label, value));
     state->invocation->given[row] = true;
     state->invocation->values[row] = value;
     if (strcmp(mr_options[row].name, "help") == 0)
@@ -223,6 +238,14 @@ static mr_status verb_unknown(const char *noun, const char *word) {
     return MR_ERROR(INVALID_ARGUMENT, "%s has no verb %s", noun, word);
 }
 
+static bool noun_has_verbs(const char *noun) {
+    for (size_t i = 0; i < mr_command_count; i++) {
+        if (mr_commands[i].verb[0] != '\0' && strcmp(mr_commands[i].noun, noun) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* The first word is the noun, the second the verb of a noun that has verbs, the rest arguments. */
 static mr_status parse_word(parse_state *state, const char *word) {
     mr_invocation *invocation = state->invocation;
@@ -241,6 +264,12 @@ static mr_status parse_word(parse_state *state, const char *word) {
         return invocation->command ? MR_OK : verb_unknown(invocation->noun, word);
     }
     const mr_command *command = invocation->command;
+    /* A noun that is a command by itself may have verbs, too. */
+    if (command->verb[0] == '\0' && command->argument_maximum == 0 &&
+        noun_has_verbs(command->noun)) {
+        invocation->command = mr_command_find(command->noun, word);
+        return invocation->command ? MR_OK : verb_unknown(command->noun, word);
+    }
     if (invocation->argument_count == command->argument_maximum)
         return MR_ERROR(INVALID_ARGUMENT, "%s%s%s takes %s; %s is too much", command->noun,
                         command->verb[0] ? " " : "", command->verb,
@@ -275,6 +304,12 @@ static mr_status parse_complete(mr_invocation *invocation) {
         return MR_ERROR(INVALID_ARGUMENT, "%s needs a verb; see millrace %s --help",
                         invocation->noun, invocation->noun);
     const mr_command *command = invocation->command;
+    for (size_t i = 0; i < mr_option_count; i++) {
+        /* read before the verb was known */
+        if (invocation->given[i] && !option_applies(&mr_options[i], command))
+            return MR_ERROR(INVALID_ARGUMENT, "%s %s has no option --%s", command->noun,
+                            command->verb, mr_options[i].name);
+    }
     if (invocation->argument_count < command->argument_minimum)
         return MR_ERROR(INVALID_ARGUMENT, "%s%s%s needs %s", command->noun,
                         command->verb[0] ? " " : "", command->verb, command->arguments);
@@ -302,6 +337,17 @@ bool mr_invocation_given(const mr_invocation *invocation, const char *name) {
     return invocation->given[invocation_row(invocation, name)];
 }
 
+bool mr_invocation_set(const mr_invocation *invocation, const char *name) {
+    size_t row = invocation_row(invocation, name);
+    return invocation->given[row] || invocation->configured[row];
+}
+
+bool mr_invocation_flag(const mr_invocation *invocation, const char *name) {
+    size_t row = invocation_row(invocation, name);
+    return invocation->given[row] ||
+           (invocation->configured[row] && strcmp(invocation->values[row], "true") == 0);
+}
+
 const char *mr_invocation_text(const mr_invocation *invocation, const char *name) {
     return invocation->values[invocation_row(invocation, name)];
 }
@@ -314,4 +360,36 @@ int64_t mr_invocation_integer(const mr_invocation *invocation, const char *name)
 double mr_invocation_number(const mr_invocation *invocation, const char *name) {
     const char *value = mr_invocation_text(invocation, name);
     return value ? strtod(value, NULL) : 0;
+}
+
+/* ---- settings -------------------------------------------------------------------------------- */
+
+size_t mr_setting_find(const char *name) {
+    for (size_t i = 0; i < mr_setting_count; i++) {
+        if (strcmp(mr_settings[i].name, name) == 0)
+            return i;
+    }
+    return MR_SETTINGS_MAX;
+}
+
+const mr_option *mr_setting_option(size_t setting) {
+    MR_ASSERT(setting < mr_setting_count);
+    size_t row = option_find(NULL, mr_settings[setting].name, strlen(mr_settings[setting].name));
+    MR_ASSERT(row < mr_option_count); /* commands.def: a setting is a global option */
+    return &mr_options[row];
+}
+
+mr_status mr_setting_check(size_t setting, const char *label, const char *text) {
+    const mr_option *option = mr_setting_option(setting);
+    if (option->kind == MR_OPTION_FLAG && strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
+        return MR_ERROR(INVALID_ARGUMENT, "%s is %.80s; it must be true or false", label, text);
+    return option_check(option, label, text);
+}
+
+void mr_invocation_configure(mr_invocation *invocation, const char *name, const char *value) {
+    size_t row = invocation_row(invocation, name);
+    if (invocation->given[row])
+        return;
+    invocation->configured[row] = true;
+    invocation->values[row] = value;
 }

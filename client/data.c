@@ -55,7 +55,8 @@ static mr_status data_open_files(const mr_job *job, const char *base_directory, 
                                           "train no other");
     MR_TRY(mr_data_vocabulary(job, &data->vocab));
     MR_TRY(mr_job_resolve_path(base_directory, job->data_train, path));
-    MR_TRY(mr_token_files_open(path, job->data_format, &data->files));
+    MR_TRY(mr_status_prefix(mr_token_files_open(path, job->data_format, &data->files),
+                            "data.train"));
     uint64_t tokens = mr_token_files_count(data->files);
     if (tokens < data->T + 1)
         return MR_ERROR(INVALID_ARGUMENT,
@@ -114,7 +115,9 @@ mr_status mr_data_read(mr_data *data, uint64_t step, size_t replica, size_t inde
     const size_t T = data->T;
     for (size_t b = 0; b < data->order.micro_batch_size; b++) {
         uint64_t k = mr_order_sample(&data->order, step, replica, index, b);
-        MR_TRY(mr_token_files_read(data->files, k * T, T + 1, data->vocab, data->sample));
+        MR_TRY(mr_status_prefix(
+            mr_token_files_read(data->files, k * T, T + 1, data->vocab, data->sample),
+            "data.train"));
         memcpy(inputs + b * T, data->sample, T * sizeof(*inputs));
         memcpy(labels + b * T, data->sample + 1, T * sizeof(*labels));
     }

@@ -87,7 +87,7 @@ static const mr_ds_reason file_reasons[] = {
     {NULL, NULL},
 };
 
-/* ---- batch ---- */
+/* ---- batch ----------------------------------------------------------------------------------- */
 
 typedef struct ds_batch {
     uint64_t train; /* 0: not given */
@@ -186,7 +186,7 @@ static void batch_write(const ds_batch *batch, mr_ds_report *report) {
     mr_ds_report_miss(report, "batch.sequence_length");
 }
 
-/* ---- precision ---- */
+/* ---- precision ------------------------------------------------------------------------------- */
 
 static const mr_ds_reason fp16_reasons[] = {
     {"loss_scale", "a fixed scale has no counterpart: fp16 scales dynamically"},
@@ -242,7 +242,7 @@ static void precision_read(const mr_ds_section *file) {
     report->exhausted |= json_object_set_new(report->job, "precision", word) != 0;
 }
 
-/* ---- pipeline ---- */
+/* ---- pipeline -------------------------------------------------------------------------------- */
 
 static const char *const pipeline_carried[] = {"stages", "partition",
                                                "activation_checkpoint_interval", NULL};

@@ -19,7 +19,7 @@ typedef struct ds_rate {
     double lr;
 } ds_rate;
 
-/* ---- optimizer ---- */
+/* ---- optimizer ------------------------------------------------------------------------------- */
 
 static const char *const adam_carried[] = {"lr",           "betas",       "eps",
                                            "weight_decay", "adam_w_mode", NULL};
@@ -94,7 +94,7 @@ static void adam_read(const mr_ds_section *params, bool is_adamw, ds_rate *rate)
     mr_ds_leave_rest(params, adam_carried, adam_reasons, "it is not known here");
 }
 
-/* ---- sgd and lion ---- */
+/* ---- sgd and lion ---------------------------------------------------------------------------- */
 
 static const char *const sgd_carried[] = {"lr", "momentum", "nesterov", "weight_decay", NULL};
 static const mr_ds_reason sgd_reasons[] = {
@@ -202,7 +202,7 @@ static void clipping_read(const mr_ds_section *file) {
     mr_ds_report_set(file->report, "optimizer", "grad_clip", json_real(clip));
 }
 
-/* ---- scheduler ---- */
+/* ---- scheduler ------------------------------------------------------------------------------- */
 
 typedef enum ds_schedule { DS_WARMUP, DS_WARMUP_DECAY, DS_WARMUP_COSINE, DS_SCHEDULES } ds_schedule;
 

@@ -47,7 +47,7 @@ void mr_ds_report_miss(mr_ds_report *report, const char *text) {
     report->exhausted |= json_array_append_new(report->missing, json_string(text)) != 0;
 }
 
-/* ---- sections ---- */
+/* ---- sections -------------------------------------------------------------------------------- */
 
 static void section_path(const mr_ds_section *section, const char *key,
                          char out_path[MR_DS_PATH_BYTES]) {
@@ -74,7 +74,7 @@ mr_ds_section mr_ds_section_open(const mr_ds_section *parent, const char *key) {
     return section;
 }
 
-/* ---- lines of the report ---- */
+/* ---- lines of the report --------------------------------------------------------------------- */
 
 static void report_add(const mr_ds_section *section, json_t *list, const char *key,
                        const char *format, va_list arguments) MR_PRINTF(4, 0);
@@ -163,7 +163,7 @@ void mr_ds_leave_rest(const mr_ds_section *section, const char *const *carried,
     }
 }
 
-/* ---- values ---- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 bool mr_ds_read_count(const mr_ds_section *section, const char *key, uint64_t minimum,
                       uint64_t maximum, uint64_t *value) {

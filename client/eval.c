@@ -34,7 +34,7 @@ typedef struct eval {
     uint64_t done;
 } eval;
 
-/* ---- preparation ---- */
+/* ---- preparation ----------------------------------------------------------------------------- */
 
 /* The job file with the sizes that the options give, if they give any. */
 static mr_status eval_override(eval *e) {
@@ -129,7 +129,7 @@ static mr_status eval_prepare(eval *e) {
     return eval_open_logits(e);
 }
 
-/* ---- results ---- */
+/* ---- results --------------------------------------------------------------------------------- */
 
 static mr_status eval_take(void *context, uint64_t step, const Millrace__V1__FeedResponse *response,
                            const mr_rpc_tail *tail) {
@@ -193,7 +193,7 @@ static mr_status eval_print_end(eval *e) {
     return status;
 }
 
-/* ---- the run ---- */
+/* ---- the run --------------------------------------------------------------------------------- */
 
 static void eval_feed(eval *e) {
     if (e->run.abandoned)

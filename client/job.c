@@ -3,10 +3,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client/confirm.h"
 #include "client/job_run.h"
 #include "client/job_view.h"
 #include "client/nouns.h"
+#include "client/profile_file.h"
 #include "client/progress.h"
+#include "client/repeat.h"
+#include "client/roster.h"
 #include "daemon/base/alloc.h"
 #include "daemon/base/clock.h"
 
@@ -14,8 +18,12 @@ mr_status mr_command_job_submit(mr_client *client) {
     const mr_invocation *invocation = client->invocation;
     mr_job_file file = {0};
     Millrace__V1__Job *job = NULL;
+    mr_profile_file profile = {0};
     mr_status status = mr_job_file_read(invocation->arguments[0], &file, NULL);
+    if (mr_status_is_ok(status))
+        status = mr_profile_file_read(&file, mr_invocation_text(invocation, "profile"), &profile);
     mr_job_run_submit submit = {
+        .profile = profile.text,
         .file = &file,
         .resume = mr_invocation_given(invocation, "resume")
                       ? mr_invocation_text(invocation, "resume")
@@ -23,6 +31,7 @@ mr_status mr_command_job_submit(mr_client *client) {
     };
     if (mr_status_is_ok(status))
         status = mr_job_submit(client, &submit, &job);
+    mr_profile_file_deinit(&profile);
     mr_job_file_deinit(&file);
     MR_TRY(status);
     if (client->output == MR_OUTPUT_TABLE) {
@@ -36,47 +45,64 @@ mr_status mr_command_job_submit(mr_client *client) {
     return status;
 }
 
-mr_status mr_command_job_list(mr_client *client) {
-    ProtobufCMessage *response = NULL;
-    Millrace__V1__ListRequest request = MILLRACE__V1__LIST_REQUEST__INIT;
-    MR_TRY(mr_client_call(client, "List", &request.base, &response));
-    const Millrace__V1__ListResponse *list = (Millrace__V1__ListResponse *)response;
-    json_t *jobs = json_array();
-    for (size_t i = 0; i < list->n_jobs; i++)
-        (void)json_array_append_new(jobs, mr_job_view_job(list->jobs[i], false));
-    if (list->n_jobs == 0)
+static mr_status job_list_fetch(mr_client *client, json_t **out_value) {
+    MR_TRY(mr_roster_jobs(client, out_value));
+    if (json_array_size(*out_value) == 0)
         mr_client_say(client, "no job");
-    protobuf_c_message_free_unpacked(response, NULL);
-    return mr_render_list(client, &mr_job_list_view, jobs);
+    return MR_OK;
 }
 
-/* One call whose answer is a job; prints it. */
+static mr_status job_list_print(mr_client *client, json_t *owned_value) {
+    return mr_render_list(client, &mr_job_list_view, owned_value);
+}
+
+mr_status mr_command_job_list(mr_client *client) {
+    return mr_repeat_run(client, job_list_fetch, job_list_print);
+}
+
+/* One call whose answer is a job. */
 static mr_status job_ask(mr_client *client, const char *method, const ProtobufCMessage *request,
-                         bool text) {
+                         bool text, json_t **out_item) {
     ProtobufCMessage *response = NULL;
     MR_TRY(mr_client_call(client, method, request, &response));
-    json_t *item = mr_job_view_job((Millrace__V1__Job *)response, text);
+    *out_item = mr_job_view_job((Millrace__V1__Job *)response, text);
     protobuf_c_message_free_unpacked(response, NULL);
-    json_t *stages = json_incref(json_object_get(item, "stages"));
-    mr_status status = mr_render_item(client, &mr_job_item_view, item);
+    return MR_OK;
+}
+
+/* The same for a call that only names a job. */
+static mr_status job_fetch(mr_client *client, const char *method, const char *job_name, bool text,
+                           json_t **out_item) {
+    Millrace__V1__JobRequest request = MILLRACE__V1__JOB_REQUEST__INIT;
+    request.job = (char *)(uintptr_t)job_name; /* only packed */
+    return job_ask(client, method, &request.base, text, out_item);
+}
+
+static mr_status job_print(mr_client *client, json_t *owned_item) {
+    json_t *stages = json_incref(json_object_get(owned_item, "stages"));
+    mr_status status = mr_render_item(client, &mr_job_item_view, owned_item);
     if (mr_status_is_ok(status) && client->output == MR_OUTPUT_TABLE &&
         json_array_size(stages) > 0) {
         putchar('\n');
-        mr_render_table(&mr_job_stage_view, stages);
+        mr_render_rows(client, &mr_job_stage_view, stages);
     }
     json_decref(stages);
     return status;
 }
 
-/* The same for a call that only names a job. */
+/* One call that takes a job and gives it back; prints it. */
 static mr_status job_call(mr_client *client, const char *method, const char *job_name, bool text) {
-    Millrace__V1__JobRequest request = MILLRACE__V1__JOB_REQUEST__INIT;
-    request.job = (char *)(uintptr_t)job_name; /* only packed */
-    return job_ask(client, method, &request.base, text);
+    json_t *item = NULL;
+    MR_TRY(job_fetch(client, method, job_name, text, &item));
+    return job_print(client, item);
+}
+
+static mr_status job_get_fetch(mr_client *client, json_t **out_value) {
+    return job_fetch(client, "Get", client->invocation->arguments[0], true, out_value);
 }
 
 mr_status mr_command_job_get(mr_client *client) {
-    return job_call(client, "Get", client->invocation->arguments[0], true);
+    return mr_repeat_run(client, job_get_fetch, job_print);
 }
 
 mr_status mr_command_job_pause(mr_client *client) {
@@ -87,7 +113,11 @@ mr_status mr_command_job_resume(mr_client *client) {
     return job_call(client, "Resume", client->invocation->arguments[0], false);
 }
 
+/* A cancelled job keeps its checkpoints and can be resumed, so that scripts need no --yes; but a
+ * person's slip of the finger deserves a question. */
 mr_status mr_command_job_cancel(mr_client *client) {
+    if (mr_confirm_possible())
+        MR_TRY(mr_confirm(client, "cancel job %s", client->invocation->arguments[0]));
     return job_call(client, "Cancel", client->invocation->arguments[0], false);
 }
 
@@ -104,9 +134,11 @@ mr_status mr_command_job_set(mr_client *client) {
     request.job = (char *)(uintptr_t)client->invocation->arguments[0]; /* only packed */
     request.key = key;
     request.value = (char *)(uintptr_t)(equals + 1);
-    mr_status status = job_ask(client, "Set", &request.base, false);
+    json_t *item = NULL;
+    mr_status status = job_ask(client, "Set", &request.base, false, &item);
     mr_free(key);
-    return status;
+    MR_TRY(status);
+    return job_print(client, item);
 }
 
 /* Follows to the end, with or without its steps. */

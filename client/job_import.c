@@ -17,7 +17,7 @@
 /* A pattern is the longest text; JSON writes a byte of it in at most six. */
 enum { NUMBER_TEXT_BYTES = 40, YAML_TEXT_BYTES = 6 * MR_PATTERN_BYTES + 64 };
 
-/* ---- YAML ---- */
+/* ---- YAML ------------------------------------------------------------------------------------ */
 
 /* The shortest decimal that is this number, without blanks in its exponent: 1e-8. */
 static void yaml_number(double value, char out[NUMBER_TEXT_BYTES]) {
@@ -89,7 +89,7 @@ static void import_print_yaml(const char *path, const mr_ds_report *report) {
     }
 }
 
-/* ---- the report ---- */
+/* ---- the report ------------------------------------------------------------------------------ */
 
 static void import_tell(const char *label, const json_t *lines) {
     for (size_t i = 0; i < json_array_size(lines); i++) {

@@ -6,6 +6,7 @@
 #include "client/job_file.h"
 #include "client/nouns.h"
 #include "client/path_text.h"
+#include "client/profile_file.h"
 #include "client/render.h"
 #include "daemon/base/alloc.h"
 #include "daemon/plan/plan.h"
@@ -115,6 +116,8 @@ static json_t *plan_row(const mr_plan *plan, size_t stage) {
         plan_cell(row, memory[i].key, text);
     }
     (void)json_object_set_new(row, "in_flight", json_integer((json_int_t)s->peak_in_flight));
+    snprintf(text, sizeof(text), "%.4f s", s->busy_seconds);
+    plan_cell(row, "busy", text);
     return row;
 }
 
@@ -124,6 +127,7 @@ static const mr_column plan_columns[] = {
     {"WEIGHTS", "weights", NULL},       {"GRADIENTS", "gradients", NULL},
     {"OPTIMIZER", "optimizer", NULL},   {"ACTIVATIONS", "activations", NULL},
     {"MEMORY", "memory", NULL},         {"IN FLIGHT", "in_flight", NULL},
+    {"BUSY/STEP", "busy", NULL},
 };
 static const mr_view plan_view = {
     .singular = "stage",
@@ -176,7 +180,9 @@ static void plan_print_table(const mr_plan *plan) {
     printf(")\nstep: %zu replicas x %zu microbatches x %zu x %zu tokens = %zu\n\n", job->data,
            job->micro_batches, job->micro_batch_size, job->sequence_length,
            job->data * job->micro_batches * job->micro_batch_size * job->sequence_length);
-    mr_render_table(&plan_view, rows);
+    mr_view view = plan_view;
+    view.column_count -= plan->step_seconds > 0 ? 0 : 1; /* the last one needs a profile */
+    mr_render_table(&view, rows);
     json_decref(rows);
     putchar('\n');
     plan_print_groups(plan);
@@ -189,6 +195,11 @@ static void plan_print_table(const mr_plan *plan) {
     }
     printf("bubble: %.1f%% predicted, %.1f%% with equal stages\n", plan->bubble_predicted * 100,
            plan->bubble_ideal * 100);
+    if (plan->step_seconds > 0)
+        printf("step: %.4f s predicted, %.0f tokens/s\n", plan->step_seconds,
+               (double)(job->data * job->micro_batches * job->micro_batch_size *
+                        job->sequence_length) /
+                   plan->step_seconds);
 }
 
 static mr_status plan_print(const mr_client *client, const mr_plan *plan) {
@@ -212,16 +223,23 @@ static mr_status plan_print(const mr_client *client, const mr_plan *plan) {
 mr_status mr_command_job_plan(mr_client *client) {
     const char *path = client->invocation->arguments[0];
     mr_job_file file = {0};
+    mr_profile_file profile = {0};
     mr_plan *plan = NULL;
     mr_status status = mr_job_file_read(path, &file, NULL);
+    if (mr_status_is_ok(status))
+        status = mr_profile_file_read(&file, mr_invocation_text(client->invocation, "profile"),
+                                      &profile);
     if (mr_status_is_ok(status)) {
-        status = mr_plan_make(file.job, false, &plan);
+        status = mr_plan_make_profiled(file.job, false, profile.profile, &plan);
         if (!mr_status_is_ok(status))
             status = mr_status_prefix(status, "%s", mr_path_shorten(path).text);
     }
+    if (mr_status_is_ok(status) && plan->provisional)
+        mr_client_say(client, "cut by operations: partition is profile, and no profile was given");
     if (mr_status_is_ok(status))
         status = plan_print(client, plan);
     mr_plan_destroy(plan);
+    mr_profile_file_deinit(&profile);
     mr_job_file_deinit(&file);
     return status;
 }

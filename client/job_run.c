@@ -29,6 +29,8 @@ mr_status mr_job_submit(mr_client *client, const mr_job_run_submit *submit,
     request.job_file = submit->file->text;
     request.base_directory = submit->file->base_directory;
     request.mode = (Millrace__V1__JobMode)submit->mode;
+    if (submit->profile != NULL)
+        request.profile = (char *)(uintptr_t)submit->profile; /* only packed */
     request.request_id = request_id;
     if (submit->resume != NULL && submit->resume[0] != '\0')
         request.resume_tag = (char *)(uintptr_t)submit->resume; /* only packed */

@@ -39,6 +39,7 @@ typedef struct mr_job_run {
 typedef struct mr_job_run_submit {
     const mr_job_file *file;
     mr_job_mode mode;
+    const char *profile; /* millrace.profile/v1; NULL: none */
     const char *resume; /* NULL: from step 0; "": the newest checkpoint; else a tag */
 } mr_job_run_submit;
 

@@ -51,6 +51,20 @@ static void cell_bubble(const json_t *item, char *out, size_t bytes) {
         snprintf(out, bytes, "-");
 }
 
+/* Measured beside predicted. */
+static void cell_step_time(const json_t *item, char *out, size_t bytes) {
+    double measured = json_real_value(json_object_get(item, "step_seconds"));
+    double predicted = json_real_value(json_object_get(item, "predicted_step_seconds"));
+    if (measured > 0 && predicted > 0)
+        snprintf(out, bytes, "%.4f s (%.4f s predicted)", measured, predicted);
+    else if (measured > 0)
+        snprintf(out, bytes, "%.4f s", measured);
+    else if (predicted > 0)
+        snprintf(out, bytes, "%.4f s predicted", predicted);
+    else
+        snprintf(out, bytes, "-");
+}
+
 static void cell_queue(const json_t *item, char *out, size_t bytes) {
     if (view_integer(item, "queue_position") > 0)
         snprintf(out, bytes, "%" JSON_INTEGER_FORMAT, view_integer(item, "queue_position"));
@@ -75,6 +89,10 @@ static void cell_layers(const json_t *item, char *out, size_t bytes) {
     snprintf(out, bytes, "%" JSON_INTEGER_FORMAT "-%" JSON_INTEGER_FORMAT,
              json_integer_value(json_array_get(layers, 0)),
              json_integer_value(json_array_get(layers, 1)) - 1);
+}
+
+static void cell_stages(const json_t *item, char *out, size_t bytes) {
+    snprintf(out, bytes, "%zu", json_array_size(json_object_get(item, "stages")));
 }
 
 static void cell_rank(const json_t *item, char *out, size_t bytes) {
@@ -105,6 +123,12 @@ static const mr_column job_list_columns[] = {
     {"STATE", "state", NULL},   {"STEP", NULL, cell_steps}, {"LOSS", NULL, cell_loss},
     {"TOK/S", NULL, cell_rate}, {"REASON", "reason", NULL},
 };
+static const mr_column job_list_wide_columns[] = {
+    {"EPOCH", "epoch", NULL},         {"BUBBLE", NULL, cell_bubble},
+    {"STAGES", NULL, cell_stages},    {"CHECKPOINT", "checkpoint_tag", NULL},
+    {"CREATED", NULL, cell_created},  {"ENDED", NULL, cell_ended},
+    {"FOLDER", "base_directory", NULL},
+};
 static const mr_column job_item_columns[] = {
     {"id", "id", NULL},
     {"name", "name", NULL},
@@ -116,42 +140,67 @@ static const mr_column job_item_columns[] = {
     {"loss", NULL, cell_loss},
     {"tokens/s", NULL, cell_rate},
     {"bubble", NULL, cell_bubble},
+    {"step time", NULL, cell_step_time},
     {"checkpoint", "checkpoint_tag", NULL},
     {"created", NULL, cell_created},
     {"started", NULL, cell_started},
     {"ended", NULL, cell_ended},
     {"folder", "base_directory", NULL},
 };
+static const mr_column job_item_wide_columns[] = {
+    {"epoch", "epoch", NULL},
+    {"start step", "start_step", NULL},
+    {"|g|", "gradient_norm", NULL},
+    {"lr", "learning_rate", NULL},
+};
 static const mr_column job_stage_columns[] = {
     {"RANK", "rank", NULL},        {"STAGE", "stage", NULL},     {"LAYERS", NULL, cell_layers},
     {"MEMBER", "member_id", NULL}, {"ADDRESS", "address", NULL},
 };
 static const mr_column member_columns[] = {
-    {"ID", "id", NULL},
-    {"DEVICE", "device", NULL},
+    {"ID", "id", NULL},           {"DEVICE", "device", NULL},          {"STATE", "state", NULL},
+    {"JOB", "job_id", NULL},      {"RANK", NULL, cell_rank},           {"ADDRESS", "address", NULL},
+    {"MEMORY", NULL, cell_memory}, {"HEARTBEAT", NULL, cell_heartbeat},
+};
+static const mr_column member_wide_columns[] = {
     {"THREADS", "threads", NULL},
-    {"STATE", "state", NULL},
-    {"JOB", "job_id", NULL},
-    {"RANK", NULL, cell_rank},
-    {"ADDRESS", "address", NULL},
     {"STATUS PAGE", "status_address", NULL},
-    {"MEMORY", NULL, cell_memory},
-    {"HEARTBEAT", NULL, cell_heartbeat},
+    {"VERSION", "version", NULL},
+    {"PID", "process_id", NULL},
 };
 static const mr_column checkpoint_columns[] = {
     {"TAG", "tag", NULL},        {"STEP", "step", NULL},
     {"BYTES", NULL, cell_bytes}, {"CREATED", NULL, cell_created},
     {"NEWEST", "newest", NULL},  {"PATH", "path", NULL},
 };
+static const mr_column checkpoint_wide_columns[] = {
+    {"JOB", "job", NULL},
+    {"EPOCH", "epoch", NULL},
+    {"FILES", "files", NULL},
+    {"MODEL HASH", "model_hash", NULL},
+};
 
-#define VIEW_COLUMNS(columns) (columns), sizeof(columns) / sizeof((columns)[0])
+#define VIEW_COUNT(columns) (sizeof(columns) / sizeof((columns)[0]))
+#define VIEW(one, many, name, all, wide)                                                           \
+    {                                                                                              \
+        .singular = (one), .plural = (many), .name_key = (name), .columns = (all),                 \
+        .column_count = VIEW_COUNT(all), .wide_columns = (wide), .wide_count = VIEW_COUNT(wide),   \
+    }
 
-const mr_view mr_job_list_view = {"job", "jobs", "id", VIEW_COLUMNS(job_list_columns)};
-const mr_view mr_job_item_view = {"job", "jobs", "id", VIEW_COLUMNS(job_item_columns)};
-const mr_view mr_job_stage_view = {"stage", "stages", "member_id", VIEW_COLUMNS(job_stage_columns)};
-const mr_view mr_member_view = {"stage", "stages", "id", VIEW_COLUMNS(member_columns)};
-const mr_view mr_checkpoint_view = {"checkpoint", "checkpoints", "tag",
-                                    VIEW_COLUMNS(checkpoint_columns)};
+const mr_view mr_job_list_view =
+    VIEW("job", "jobs", "id", job_list_columns, job_list_wide_columns);
+const mr_view mr_job_item_view =
+    VIEW("job", "jobs", "id", job_item_columns, job_item_wide_columns);
+const mr_view mr_job_stage_view = {
+    .singular = "stage",
+    .plural = "stages",
+    .name_key = "member_id",
+    .columns = job_stage_columns,
+    .column_count = VIEW_COUNT(job_stage_columns),
+};
+const mr_view mr_member_view = VIEW("stage", "stages", "id", member_columns, member_wide_columns);
+const mr_view mr_checkpoint_view =
+    VIEW("checkpoint", "checkpoints", "tag", checkpoint_columns, checkpoint_wide_columns);
 
 /* ---- JSON -------------------------------------------------------------------------------------
  */
@@ -184,6 +233,11 @@ static json_t *view_job_groups(const Millrace__V1__Job *job) {
     return groups;
 }
 
+/* Null where it is not known. */
+static json_t *view_positive(double value) {
+    return value > 0 ? mr_render_real(value) : json_null();
+}
+
 json_t *mr_job_view_job(const Millrace__V1__Job *job, bool text) {
     const char *mode = (unsigned)job->mode < MR_JOB_MODE_COUNT
                            ? mr_job_mode_name((mr_job_mode)job->mode)
@@ -209,6 +263,14 @@ json_t *mr_job_view_job(const Millrace__V1__Job *job, bool text) {
         item = NULL;
     }
     json_decref(rest);
+    if (item != NULL) {
+        bool predicted = job->predicted_step_seconds > 0;
+        (void)json_object_set_new(item, "step_seconds", view_positive(job->step_seconds));
+        (void)json_object_set_new(item, "predicted_step_seconds",
+                                  view_positive(job->predicted_step_seconds));
+        (void)json_object_set_new(item, "predicted_bubble",
+                                  predicted ? mr_render_real(job->predicted_bubble) : json_null());
+    }
     if (item != NULL && text)
         (void)json_object_set_new(item, "job_file", mr_render_string(job->job_file));
     return item;

@@ -12,7 +12,7 @@
 #include "client/client.h"
 #include "daemon/base/status.h"
 
-enum { MR_RENDER_CELL_BYTES = 256, MR_RENDER_COLUMNS_MAX = 16 };
+enum { MR_RENDER_CELL_BYTES = 256, MR_RENDER_COLUMNS_MAX = 24 };
 
 /* One column of a table, or one line of a single object. format makes the cell where the value of
  * key alone does not say it (NULL: the value as it is). */
@@ -28,6 +28,8 @@ typedef struct mr_view {
     const char *name_key; /* what -o name prints */
     const mr_column *columns;
     size_t column_count;
+    const mr_column *wide_columns; /* more of them with -o wide; may be none */
+    size_t wide_count;
 } mr_view;
 
 /* Prints an array of objects; consumes it. A table has no line at all where the array is empty. */
@@ -36,11 +38,17 @@ MR_MUST_CHECK mr_status mr_render_list(const mr_client *client, const mr_view *v
 /* Prints one object; consumes it. */
 MR_MUST_CHECK mr_status mr_render_item(const mr_client *client, const mr_view *view,
                                        json_t *owned_item);
-/* Prints an array of objects as a table, whatever --output says; borrows it. */
+/* Prints an array of objects as a table, whatever --output says; borrows it. On a terminal that is
+ * too narrow the last column is cut, and where even that does not do each object gets lines of its
+ * own. */
 void mr_render_table(const mr_view *view, const json_t *items);
+/* The same, with the wide columns where -o wide asks for them; those are never cut. */
+void mr_render_rows(const mr_client *client, const mr_view *view, const json_t *items);
 /* Prints {"schema":...,key:value} as JSON, on one line or many; consumes value. */
 MR_MUST_CHECK mr_status mr_render_document(const mr_client *client, const char *key,
                                            json_t *owned_value);
+/* Prints a JSON value of a schema of its own, on many lines or one; consumes it. */
+MR_MUST_CHECK mr_status mr_render_plain(json_t *owned_value, bool lines);
 
 /* A JSON number; null where it is not finite. */
 json_t *mr_render_real(double value);

@@ -2,17 +2,50 @@
 #include "client/terminal.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "client/environment.h"
+
+enum { TERMINAL_COLUMNS = 80, TERMINAL_ROWS = 24 }; /* of a terminal that does not say */
+
+static bool terminal_plain; /* no colours */
 static char terminal_live_text[MR_TERMINAL_LINE_BYTES]; /* what stands on the live line */
 
 bool mr_terminal_live(void) {
-    /* TERM belongs to the terminal, not to our configuration. */
-    const char *term = getenv("TERM");
-    return isatty(STDERR_FILENO) == 1 && term != NULL && strcmp(term, "dumb") != 0;
+    return isatty(STDERR_FILENO) == 1 && mr_environment_terminal();
+}
+
+static bool terminal_size(int fd, struct winsize *size) {
+    *size = (struct winsize){0};
+    return isatty(fd) == 1 && ioctl(fd, TIOCGWINSZ, size) == 0;
+}
+
+size_t mr_terminal_columns(void) {
+    struct winsize size;
+    if (!terminal_size(STDOUT_FILENO, &size))
+        return 0;
+    return size.ws_col > 0 ? size.ws_col : TERMINAL_COLUMNS;
+}
+
+size_t mr_terminal_rows(void) {
+    struct winsize size;
+    if (!terminal_size(STDOUT_FILENO, &size))
+        return 0;
+    return size.ws_row > 0 ? size.ws_row : TERMINAL_ROWS;
+}
+
+bool mr_terminal_screen(void) {
+    return isatty(STDOUT_FILENO) == 1 && mr_environment_terminal();
+}
+
+void mr_terminal_plain(void) {
+    terminal_plain = true;
+}
+
+bool mr_terminal_colour(void) {
+    return !terminal_plain && isatty(STDOUT_FILENO) == 1 && mr_environment_colour();
 }
 
 void mr_terminal_clean(const char *text, char *out, size_t bytes) {
@@ -26,9 +59,9 @@ void mr_terminal_clean(const char *text, char *out, size_t bytes) {
 }
 
 static size_t terminal_width(void) {
-    struct winsize size = {0};
-    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col < 20)
-        return 80;
+    struct winsize size;
+    if (!terminal_size(STDERR_FILENO, &size) || size.ws_col < 20)
+        return TERMINAL_COLUMNS;
     return size.ws_col;
 }
 

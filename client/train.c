@@ -8,6 +8,7 @@
 #include "client/job_view.h"
 #include "client/nouns.h"
 #include "client/path_text.h"
+#include "client/profile_file.h"
 #include "client/progress.h"
 #include "daemon/plan/plan.h"
 
@@ -15,6 +16,7 @@
 typedef struct train {
     mr_client *client;
     mr_job_file file;
+    mr_profile_file profile;
     mr_data *data;
     mr_job_run run;
     mr_feeder *feeder;
@@ -29,7 +31,9 @@ static mr_status train_prepare(train *t, const char *path) {
         return MR_ERROR(INVALID_ARGUMENT,
                         "%s: lr_schedule.total_steps is not set; training needs at least 1",
                         mr_path_shorten(path).text);
-    mr_status status = mr_plan_make(t->file.job, false, &plan);
+    MR_TRY(mr_profile_file_read(&t->file, mr_invocation_text(t->client->invocation, "profile"),
+                                &t->profile));
+    mr_status status = mr_plan_make_profiled(t->file.job, false, t->profile.profile, &plan);
     if (!mr_status_is_ok(status))
         return mr_status_prefix(status, "%s", mr_path_shorten(path).text);
     mr_plan_destroy(plan);
@@ -92,6 +96,7 @@ static mr_status train_run(train *t) {
                       : NULL,
     };
     MR_TRY(train_prepare(t, invocation->arguments[0]));
+    submit.profile = t->profile.text;
     MR_TRY(mr_job_run_init(&t->run, t->client));
     MR_TRY(mr_feeder_create(t->client, t->file.job, t->data, t->run.events, &t->feeder));
     MR_TRY(mr_job_run_start(&t->run, &submit));
@@ -106,6 +111,7 @@ mr_status mr_command_train(mr_client *client) {
     mr_feeder_destroy(t.feeder);
     mr_job_run_deinit(&t.run);
     mr_data_close(t.data);
+    mr_profile_file_deinit(&t.profile);
     mr_job_file_deinit(&t.file);
     return status;
 }

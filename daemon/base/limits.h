@@ -22,6 +22,7 @@ enum {
     MR_PLAN_INSTRUCTIONS_MAX = 8 << 20, /* instructions of all stages of one pipeline */
     MR_PLAN_GROUPS_MAX = 1 << 16,      /* groups of one plan, of all kinds together */
     MR_GROUP_IDS_MAX = 1 << 14,        /* communicators of one epoch, see plan/group_ids.h */
+    MR_PROFILE_BYTES_MAX = 2 << 20,    /* a profile as text */
     /* tensors and messages */
     MR_TENSOR_DIMS_MAX = 6,
     MR_MESSAGE_TENSORS_MAX = 16, /* tensors in one link message */
@@ -85,6 +86,8 @@ enum {
 enum {
     MR_CONNECT_TIMEOUT_MS = 10000,
     MR_PREPARE_TIMEOUT_MS = 120000,  /* building and loading a stage's layers */
+    MR_PROFILE_AIM_MS = 8000,        /* what a stage spends on timing a job's layers, if it can */
+    MR_PROFILE_TIMEOUT_MS = 120000,  /* a stage that cannot time them all in this gives up */
     MR_STEP_WAIT_TIMEOUT_MS = 60000, /* one wait for a neighbour inside a step */
     MR_HEARTBEAT_PERIOD_MS = 500,
     MR_HEARTBEAT_TIMEOUT_MS = 5000, /* a silent member is lost */
@@ -113,6 +116,10 @@ static_assert(MR_HEARTBEAT_PERIOD_MS * 4 <= MR_HEARTBEAT_TIMEOUT_MS,
 static_assert(MR_HEARTBEAT_TIMEOUT_MS + MR_ABORT_TIMEOUT_MS < 10000,
               "a killed stage fails its job within ten seconds");
 
+static_assert(MR_JOB_FILE_BYTES_MAX + MR_PROFILE_BYTES_MAX <= MR_RPC_CONTROL_BYTES_MAX / 4 * 3,
+              "a job file and its profile fit one request, with room for the rest of it");
+static_assert(MR_PROFILE_AIM_MS * 4 <= MR_PROFILE_TIMEOUT_MS,
+              "profiling has room when the machine is busy");
 static_assert(MR_EXECUTOR_STUCK_MS > MR_STEP_WAIT_TIMEOUT_MS + MR_ABORT_TIMEOUT_MS,
               "a wait that reaches its own bound is not taken for a stuck thread");
 

@@ -55,9 +55,13 @@ typedef enum mr_safetensors_dtype {
 const char *mr_safetensors_dtype_name(mr_safetensors_dtype dtype);
 size_t mr_safetensors_dtype_bytes(mr_safetensors_dtype dtype);
 
-/* One tensor. Writing: name is borrowed, data is host memory of the tensor's size (NULL is fine
- * where the bytes are appended by hand, and for a tensor without elements). Reading: name lives as
- * long as the reader and data is NULL; the offsets are relative to the first data byte.
+/* Metadata key of how tensor NAME is cut over model ranks: the prefix and the name. */
+#define MR_SAFETENSORS_CUT_PREFIX "cut."
+
+/* One tensor. Writing: name and cut are borrowed, data is host memory of the tensor's size (NULL is
+ * fine where the bytes are appended by hand, and for a tensor without elements); cut (NULL: nothing
+ * is said) goes to the metadata under "cut.NAME", see slice.h. Reading: name lives as long as the
+ * reader, data and cut are NULL; the offsets are relative to the first data byte.
  * dims 0 is one element. */
 typedef struct mr_safetensors_tensor {
     const char *name;
@@ -65,6 +69,7 @@ typedef struct mr_safetensors_tensor {
     uint32_t dims;
     uint64_t shape[MR_TENSOR_DIMS_MAX];
     const void *data;
+    const char *cut;
     uint64_t begin;
     uint64_t end;
 } mr_safetensors_tensor;

@@ -11,6 +11,8 @@
 #include "daemon/checkpoint/file.h"
 #include "daemon/checkpoint/safetensors_internal.h"
 
+enum { WRITER_CUT_BYTES = 256 };
+
 struct mr_safetensors_writer {
     char folder[MR_CHECKPOINT_PATH_BYTES];
     int folder_fd;
@@ -37,6 +39,18 @@ static mr_status writer_check_name(const char *name) {
     if (strcmp(name, MR_SAFETENSORS_METADATA) == 0)
         return MR_ERROR(INVALID_ARGUMENT, "a tensor must not be named " MR_SAFETENSORS_METADATA);
     return MR_OK;
+}
+
+/* What is said of its cut: short, of letters, digits and spaces. */
+static mr_status writer_check_cut(const mr_safetensors_tensor *tensor) {
+    size_t bytes = strlen(tensor->cut);
+    if (bytes < WRITER_CUT_BYTES &&
+        strspn(tensor->cut, "abcdefghijklmnopqrstuvwxyz0123456789 ") == bytes)
+        return MR_OK;
+    return MR_ERROR(INVALID_ARGUMENT,
+                    "the cut of tensor %.60s is '%.60s'; it must be at most %d small letters, "
+                    "digits and spaces",
+                    tensor->name, tensor->cut, WRITER_CUT_BYTES - 1);
 }
 
 static int writer_compare_names(const void *a, const void *b) {
@@ -76,6 +90,10 @@ static mr_status writer_check(const mr_safetensors_tensor *tensors, size_t count
             return MR_ERROR(INVALID_ARGUMENT, "E_CKPT_OVERFLOW tensor=%s: the file is too large",
                             tensors[i].name);
         bound += strlen(tensors[i].name) + 256;
+        if (tensors[i].cut != NULL) {
+            MR_TRY(writer_check_cut(&tensors[i]));
+            bound += strlen(tensors[i].name) + strlen(tensors[i].cut) + 16;
+        }
     }
     if (bound > MR_SAFETENSORS_HEADER_BYTES_MAX)
         return MR_ERROR(INVALID_ARGUMENT, "a header of up to %zu bytes; the most is %d", bound,
@@ -100,6 +118,22 @@ static size_t writer_format_entry(const mr_safetensors_tensor *tensor, uint64_t 
     return used;
 }
 
+/* Everything before the first tensor's entry. Loaders of the Hugging Face family refuse a file that
+ * does not say its format. */
+static size_t writer_format_metadata(const mr_safetensors_tensor *tensors, size_t count, char *text,
+                                     size_t room) {
+    size_t used =
+        (size_t)snprintf(text, room, "{\"" MR_SAFETENSORS_METADATA "\":{\"format\":\"pt\"");
+    for (size_t i = 0; i < count; i++)
+        if (tensors[i].cut != NULL)
+            used += (size_t)snprintf(text + used, room - used,
+                                     ",\"" MR_SAFETENSORS_CUT_PREFIX "%s\":\"%s\"",
+                                     tensors[i].name, tensors[i].cut);
+    used += (size_t)snprintf(text + used, room - used, "}");
+    MR_ASSERT(used < room);
+    return used;
+}
+
 /* The length prefix and the padded JSON, in one piece; freed with mr_free. */
 static mr_status writer_format_header(const mr_safetensors_tensor *tensors, size_t count,
                                       size_t bound, unsigned char **out_header, size_t *out_bytes) {
@@ -107,9 +141,7 @@ static mr_status writer_format_header(const mr_safetensors_tensor *tensors, size
     if (header == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a header of %zu bytes", bound);
     char *text = (char *)header + MR_SAFETENSORS_PREFIX_BYTES;
-    /* Loaders of the Hugging Face family refuse a file that does not say its format. */
-    size_t used =
-        (size_t)snprintf(text, bound, "{\"" MR_SAFETENSORS_METADATA "\":{\"format\":\"pt\"}");
+    size_t used = writer_format_metadata(tensors, count, text, bound);
     uint64_t begin = 0;
     for (size_t i = 0; i < count; i++) {
         uint64_t bytes = 0;

@@ -11,6 +11,7 @@
 /* The orders of control.proto, without Registered. */
 typedef enum mr_order {
     MR_ORDER_REGISTERED,
+    MR_ORDER_PROFILE,
     MR_ORDER_PREPARE,
     MR_ORDER_CONNECT,
     MR_ORDER_RUN,
@@ -33,6 +34,7 @@ typedef enum mr_action_kind {
     MR_ACTION_COMMIT,  /* job's save: write the manifest, keep the newest, report MR_EVENT_COMMIT */
     MR_ACTION_DISCARD, /* job's files of a save that failed: tag, epoch, step */
     MR_ACTION_SWEEP,   /* job's checkpoint folder: what epochs below epoch left */
+    MR_ACTION_CUT,     /* job by its ranks' profiles; report MR_EVENT_CUT of this epoch */
     MR_ACTION_LOG,     /* one line: message, member, job, status */
     MR_ACTION_KIND_COUNT
 } mr_action_kind;

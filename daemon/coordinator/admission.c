@@ -54,11 +54,30 @@ static mr_status admission_resume(const mr_admission_request *request, mr_admiss
     return request->resume_newest ? admission_take_newest(admission) : MR_OK;
 }
 
+/* A job file that names a profile is sent with it. */
+static mr_status admission_check_profile(const mr_admission *admission) {
+    const mr_job_spec *spec = admission->spec;
+    if (!mr_job_mode_trains(spec->mode) || spec->job->profile_path[0] == '\0' ||
+        spec->profile != NULL)
+        return MR_OK;
+    return MR_ERROR(INVALID_ARGUMENT,
+                    "pipeline.profile is %.80s, but the request has no profile: the client reads "
+                    "that file and sends it along",
+                    spec->job->profile_path);
+}
+
 mr_status mr_admission_make(const mr_admission_request *request, mr_admission *out_admission) {
     mr_admission admission = {0};
-    MR_TRY(mr_job_spec_make(request->job_file, request->base_directory, request->mode,
-                            &admission.spec));
-    mr_status status = admission_resume(request, &admission);
+    const mr_spec_source source = {
+        .job_file = request->job_file,
+        .base_directory = request->base_directory,
+        .mode = request->mode,
+        .profile = request->profile,
+    };
+    MR_TRY(mr_job_spec_read(&source, &admission.spec));
+    mr_status status = admission_check_profile(&admission);
+    if (mr_status_is_ok(status))
+        status = admission_resume(request, &admission);
     if (!mr_status_is_ok(status)) {
         mr_job_spec_destroy(admission.spec);
         return status;

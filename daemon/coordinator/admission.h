@@ -12,6 +12,7 @@ typedef struct mr_admission_request {
     const char *job_file;
     const char *base_directory;
     mr_job_mode mode;
+    const char *profile; /* millrace.profile/v1; "" for none */
     const char *resume_tag; /* "" for none */
     bool resume_newest;
 } mr_admission_request;
@@ -23,8 +24,9 @@ typedef struct mr_admission {
     uint64_t epoch_floor;
 } mr_admission;
 
-/* INVALID_ARGUMENT: the job file; NOT_FOUND: no such checkpoint; FAILED_PRECONDITION: the
- * checkpoint is of another model; DATA_LOSS: it is damaged. */
+/* INVALID_ARGUMENT: the job file or the profile; NOT_FOUND: no such checkpoint;
+ * FAILED_PRECONDITION: the checkpoint is of another model, or the profile of another job;
+ * DATA_LOSS: it is damaged. */
 MR_MUST_CHECK mr_status mr_admission_make(const mr_admission_request *request,
                                           mr_admission *out_admission);
 

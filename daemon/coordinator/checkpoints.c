@@ -111,12 +111,21 @@ static void commit_done(void *context) {
     folder_task_destroy(task);
 }
 
-/* The task's turn in the outbox. Where DISK cannot take it, it has failed. */
+/* Sends the task to DISK; from then on it is DISK's, and its status the work's. Where DISK
+ * cannot take it, it has failed. */
+static bool folder_task_post(folder_task *task, mr_loop_fn work, mr_loop_fn done) {
+    mr_status posted = mr_disk_post(task->coordinator->file_disk, work, done, task);
+    if (mr_status_is_ok(posted))
+        return true;
+    task->status = posted;
+    return false;
+}
+
+/* The task's turn in the outbox. */
 static void commit_run(const mr_outbox_item *item) {
     folder_task *task = item->context;
     mr_coordinator *coordinator = task->coordinator;
-    task->status = mr_disk_post(coordinator->file_disk, commit_work, commit_done, task);
-    if (mr_status_is_ok(task->status))
+    if (folder_task_post(task, commit_work, commit_done))
         return;
     mr_status posted = mr_loop_post(coordinator->loop, commit_done, task);
     if (!mr_status_is_ok(posted)) {
@@ -169,15 +178,13 @@ static void sweep_work(void *context) {
 
 static void discard_run(const mr_outbox_item *item) {
     folder_task *task = item->context;
-    task->status = mr_disk_post(task->coordinator->file_disk, discard_work, clean_done, task);
-    if (!mr_status_is_ok(task->status))
+    if (!folder_task_post(task, discard_work, clean_done))
         clean_done(task);
 }
 
 static void sweep_run(const mr_outbox_item *item) {
     folder_task *task = item->context;
-    task->status = mr_disk_post(task->coordinator->file_disk, sweep_work, clean_done, task);
-    if (!mr_status_is_ok(task->status))
+    if (!folder_task_post(task, sweep_work, clean_done))
         clean_done(task);
 }
 

@@ -93,14 +93,30 @@ static void coordinator_signalled(void *context, int signal_number) {
 
 /* What a QUEUED job needs to run is in its job file; of one that has ended only the texts are
  * needed. */
+static mr_status restored_ended(const mr_store_job *job, mr_job_spec **out_spec) {
+    mr_job_spec *spec = NULL;
+    MR_TRY(mr_job_spec_ended(job->facts.name, job->job_file, job->base_directory,
+                             job->facts.mode, &spec));
+    mr_status status = mr_job_spec_keep_profile(spec, job->profile);
+    if (mr_status_is_ok(status))
+        *out_spec = spec;
+    else
+        mr_job_spec_destroy(spec);
+    return status;
+}
+
 static mr_status restored_spec(const mr_store_job *job, mr_job_spec **out_spec,
                                uint64_t *out_epoch_floor) {
     const mr_job_facts *facts = &job->facts;
     if (mr_job_state_is_final(facts->state))
-        return mr_job_spec_ended(facts->name, job->job_file, job->base_directory, facts->mode,
-                                 out_spec);
-    mr_status status =
-        mr_job_spec_make(job->job_file, job->base_directory, facts->mode, out_spec);
+        return restored_ended(job, out_spec);
+    const mr_spec_source source = {
+        .job_file = job->job_file,
+        .base_directory = job->base_directory,
+        .mode = facts->mode,
+        .profile = job->profile,
+    };
+    mr_status status = mr_job_spec_read(&source, out_spec);
     if (mr_status_is_ok(status) && (*out_spec)->checkpoint_dir[0] != '\0') {
         mr_status seen = mr_catalog_epoch((*out_spec)->checkpoint_dir, out_epoch_floor);
         (void)seen; /* a folder that cannot be read will fail the job when it starts */
@@ -128,8 +144,7 @@ static mr_status restored_add(void *context, const mr_store_job *job) {
     item->facts = job->facts;
     item->status = restored_spec(job, &item->spec, &item->epoch_floor);
     if (!mr_status_is_ok(item->status))
-        MR_TRY(mr_job_spec_ended(job->facts.name, job->job_file, job->base_directory,
-                                 job->facts.mode, &item->spec));
+        MR_TRY(restored_ended(job, &item->spec));
     restored->count++;
     return MR_OK;
 }

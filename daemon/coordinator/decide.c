@@ -209,19 +209,40 @@ static void report_feed_state(mr_decision *decision, mr_job_record *job, uint32_
     job->feed_open = event->u.feed_state.open;
 }
 
-/* A report counts only from a member of the job, in the job's present epoch. */
-static void decide_report(mr_decision *decision, mr_member *member, const mr_event *event) {
+/* A report counts only from a member of the job, in the job's present epoch. NULL: it does not. */
+static mr_job_record *report_job(const mr_decision *decision, const mr_member *member,
+                                 const mr_event *event) {
     mr_job_record *job = member_active_job(decision, member);
     if (job == NULL || strcmp(event->job, job->facts.id) != 0 || event->epoch != job->facts.epoch)
+        return NULL;
+    MR_ASSERT(job->ranks[member->rank].member == member->number);
+    return job;
+}
+
+static void decide_profiled(mr_decision *decision, mr_member *member, const mr_event *event) {
+    mr_profile_device *profile = event->u.profiled.owned_profile;
+    mr_job_record *job = report_job(decision, member, event);
+    mr_job_rank *rank = job == NULL ? NULL : &job->ranks[member->rank];
+    if (rank == NULL || job->facts.state != MR_JOB_STARTING || rank->profiled) {
+        mr_profile_device_destroy(profile);
+        return;
+    }
+    rank->profiled = true;
+    rank->profile = profile;
+    mr_job_machine_advance(decision, job);
+}
+
+static void decide_report(mr_decision *decision, mr_member *member, const mr_event *event) {
+    mr_job_record *job = report_job(decision, member, event);
+    if (job == NULL)
         return;
     uint32_t rank = member->rank;
-    MR_ASSERT(job->ranks[rank].member == member->number);
     switch (event->kind) {
     case MR_EVENT_PREPARED:
         report_prepared(decision, job, rank, event);
         break;
     case MR_EVENT_CONNECTED:
-        job->ranks[rank].connected = job->connecting;
+        job->ranks[rank].connected = job->phase == MR_START_CONNECTING;
         break;
     case MR_EVENT_STEP_DONE:
         report_step_done(decision, job, rank, event);
@@ -250,10 +271,15 @@ static void decide_report(mr_decision *decision, mr_member *member, const mr_eve
 
 static void decide_member(mr_decision *decision, const mr_event *event) {
     mr_member *member = mr_registry_find(&decision->state->registry, event->member);
-    if (member == NULL || member->state == MR_MEMBER_LOST)
+    if (member == NULL || member->state == MR_MEMBER_LOST) {
+        if (event->kind == MR_EVENT_PROFILED)
+            mr_profile_device_destroy(event->u.profiled.owned_profile);
         return;
+    }
     member->heard_ms = decision->now_ms;
-    if (event->kind == MR_EVENT_LOST)
+    if (event->kind == MR_EVENT_PROFILED)
+        decide_profiled(decision, member, event);
+    else if (event->kind == MR_EVENT_LOST)
         member_lose(decision, member, event->u.lost.text,
                     member->state == MR_MEMBER_DRAINING);
     else if (event->kind == MR_EVENT_HEARTBEAT)
@@ -330,6 +356,23 @@ static void decide_commit(mr_decision *decision, const mr_event *event) {
     mr_job_machine_advance(decision, job);
 }
 
+/* The model is cut: what follows knows the bounds. Too late, it is of no use. */
+static void decide_cut(mr_decision *decision, const mr_event *event) {
+    mr_job_spec *spec = event->u.cut.owned_spec;
+    mr_job_record *job = mr_jobs_resolve(&decision->state->jobs, event->job);
+    bool awaited = job != NULL && job->facts.state == MR_JOB_STARTING &&
+                   job->phase == MR_START_CUTTING && event->epoch == job->facts.epoch;
+    if (!awaited) {
+        mr_job_spec_destroy(spec);
+        return;
+    }
+    if (spec == NULL)
+        mr_job_machine_end(decision, job, MR_JOB_FAILED, "the model was not cut: %s",
+                           event->u.cut.status.text);
+    else
+        mr_job_machine_cut(decision, job, spec);
+}
+
 static void decide_stored(mr_decision *decision, const mr_event *event) {
     mr_coordinator_state *state = decision->state;
     mr_job_record *stored = mr_jobs_find(&state->jobs, event->u.stored.number);
@@ -384,6 +427,10 @@ static void event_release(const mr_event *event) {
         mr_job_spec_destroy(event->u.submit.owned_spec);
     else if (event->kind == MR_EVENT_RESTORE)
         mr_job_spec_destroy(event->u.restore.owned_spec);
+    else if (event->kind == MR_EVENT_CUT)
+        mr_job_spec_destroy(event->u.cut.owned_spec);
+    else if (event->kind == MR_EVENT_PROFILED)
+        mr_profile_device_destroy(event->u.profiled.owned_profile);
     else if (event->kind == MR_EVENT_SET)
         mr_job_spec_destroy(event->u.set.owned_spec);
 }
@@ -406,6 +453,7 @@ static mr_status decide_dispatch(mr_decision *decision, const mr_event *event) {
     case MR_EVENT_FAILED:
     case MR_EVENT_RELEASED:
     case MR_EVENT_FEED_STATE:
+    case MR_EVENT_PROFILED:
         decide_member(decision, event);
         return MR_OK;
     case MR_EVENT_SUBMIT:
@@ -430,6 +478,9 @@ static mr_status decide_dispatch(mr_decision *decision, const mr_event *event) {
         return MR_OK;
     case MR_EVENT_COMMIT:
         decide_commit(decision, event);
+        return MR_OK;
+    case MR_EVENT_CUT:
+        decide_cut(decision, event);
         return MR_OK;
     case MR_EVENT_STORED:
         decide_stored(decision, event);

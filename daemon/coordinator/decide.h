@@ -5,6 +5,9 @@
  *
  * A job's life:
  *   QUEUED -> STARTING: PREPARE to every rank; all Prepared: CONNECT; all Connected: RUN -> RUNNING
+ *   A job that is cut by its layers' times is profiled first, still STARTING: PROFILE to every rank
+ *     whose member's times are not in the job's profile; all Profiled: DISK cuts the model, and the
+ *     spec that comes back has the bounds that PREPARE carries. One that only measures ends there.
  *   RUNNING <-> PAUSED: PAUSE to every rank; all Paused. RUN again.
  *   PAUSED <-> CHECKPOINTING: a save that was asked for while paused. A save of a running job
  *     leaves it RUNNING, for it goes on working.
@@ -73,6 +76,7 @@ typedef enum mr_event_kind {
     MR_EVENT_FAILED,
     MR_EVENT_RELEASED,
     MR_EVENT_FEED_STATE,
+    MR_EVENT_PROFILED,
     /* clients */
     MR_EVENT_SUBMIT,
     MR_EVENT_PAUSE,
@@ -83,6 +87,7 @@ typedef enum mr_event_kind {
     MR_EVENT_DRAIN,
     /* DISK */
     MR_EVENT_COMMIT,
+    MR_EVENT_CUT,
     MR_EVENT_STORED,
     MR_EVENT_RESTORE,
     MR_EVENT_KIND_COUNT
@@ -135,6 +140,13 @@ typedef struct mr_event {
         struct {
             bool open;
         } feed_state;
+        struct {
+            mr_profile_device *owned_profile; /* consumed in every outcome */
+        } profiled;
+        struct {
+            mr_job_spec *owned_spec; /* consumed; NULL: status says why */
+            mr_status status;
+        } cut;
         struct {
             mr_job_spec *owned_spec; /* consumed in every outcome */
             const char *request_id;

@@ -97,31 +97,6 @@ static void machine_sweep(mr_decision *decision, mr_job_record *job) {
     action->epoch = job->facts.epoch;
 }
 
-void mr_job_machine_start(mr_decision *decision, mr_job_record *job) {
-    MR_ASSERT(job->facts.state == MR_JOB_QUEUED);
-    const mr_registry *registry = &decision->state->registry;
-    machine_new_epoch(decision, job);
-    size_t rank = 0;
-    for (size_t i = 0; i < registry->count && rank < job->spec->rank_count; i++) {
-        mr_member *member = registry->members[i];
-        if (!mr_member_is_idle(member))
-            continue;
-        member->state = MR_MEMBER_PREPARING;
-        member->job = job->facts.number;
-        memcpy(member->job_id, job->facts.id, sizeof(member->job_id));
-        member->rank = (uint32_t)rank;
-        member->epoch = job->facts.epoch;
-        job->ranks[rank++] = (mr_job_rank){.member = member->number};
-    }
-    MR_ASSERT(rank == job->spec->rank_count);
-    job->connecting = false;
-    job->deadline_ms = decision->now_ms + MR_PREPARE_TIMEOUT_MS + MR_STARTING_SLACK_MS;
-    mr_job_machine_set(decision, job, MR_JOB_STARTING, "%zu stage%s build their layers", rank,
-                       rank == 1 ? "" : "s");
-    machine_sweep(decision, job);
-    mr_decision_order_all(decision, job, MR_ORDER_PREPARE, "", 0);
-}
-
 void mr_job_machine_pause(mr_decision *decision, mr_job_record *job) {
     if (job->pausing)
         return;
@@ -179,6 +154,77 @@ static void machine_succeed(mr_decision *decision, mr_job_record *job) {
     machine_release(decision, job, MR_ORDER_RELEASE);
 }
 
+static void machine_prepare(mr_decision *decision, mr_job_record *job) {
+    size_t count = job->spec->rank_count;
+    job->phase = MR_START_PREPARING;
+    job->deadline_ms = decision->now_ms + MR_PREPARE_TIMEOUT_MS + MR_STARTING_SLACK_MS;
+    mr_job_machine_set(decision, job, MR_JOB_STARTING, "%zu stage%s build their layers", count,
+                       count == 1 ? "" : "s");
+    mr_decision_order_all(decision, job, MR_ORDER_PREPARE, "", 0);
+}
+
+/* Asks those members for the layers' times that the job's profile does not know. */
+static void machine_profile(mr_decision *decision, mr_job_record *job) {
+    const mr_profile *profile = job->spec->profile;
+    size_t asked = 0;
+    for (uint32_t i = 0; i < job->spec->rank_count; i++) {
+        mr_job_rank *rank = &job->ranks[i];
+        const mr_member *member = mr_registry_find(&decision->state->registry, rank->member);
+        if (profile != NULL && job->spec->mode != MR_JOB_MODE_PROFILE) {
+            rank->profile_entry =
+                mr_profile_match(profile, member->device, member->threads, member->address);
+            rank->profiled = rank->profile_entry < profile->device_count;
+        }
+        asked += !rank->profiled;
+    }
+    job->phase = MR_START_PROFILING;
+    job->deadline_ms = decision->now_ms + MR_PROFILE_TIMEOUT_MS + MR_STARTING_SLACK_MS;
+    mr_job_machine_set(decision, job, MR_JOB_STARTING, "%zu stage%s time the layers", asked,
+                       asked == 1 ? "" : "s");
+    for (uint32_t i = 0; i < job->spec->rank_count; i++)
+        if (!job->ranks[i].profiled)
+            (void)mr_decision_order(decision, job, i, MR_ORDER_PROFILE); /* needs nothing more */
+    mr_job_machine_advance(decision, job);
+}
+
+void mr_job_machine_start(mr_decision *decision, mr_job_record *job) {
+    MR_ASSERT(job->facts.state == MR_JOB_QUEUED);
+    const mr_registry *registry = &decision->state->registry;
+    machine_new_epoch(decision, job);
+    size_t rank = 0;
+    for (size_t i = 0; i < registry->count && rank < job->spec->rank_count; i++) {
+        mr_member *member = registry->members[i];
+        if (!mr_member_is_idle(member))
+            continue;
+        member->state = MR_MEMBER_PREPARING;
+        member->job = job->facts.number;
+        memcpy(member->job_id, job->facts.id, sizeof(member->job_id));
+        member->rank = (uint32_t)rank;
+        member->epoch = job->facts.epoch;
+        job->ranks[rank++] = (mr_job_rank){.member = member->number};
+    }
+    MR_ASSERT(rank == job->spec->rank_count);
+    if (job->spec->profiles)
+        machine_profile(decision, job);
+    else
+        machine_prepare(decision, job);
+    machine_sweep(decision, job);
+}
+
+void mr_job_machine_cut(mr_decision *decision, mr_job_record *job, mr_job_spec *owned_spec) {
+    MR_ASSERT(job->phase == MR_START_CUTTING);
+    MR_ASSERT(owned_spec->rank_count == job->spec->rank_count);
+    mr_job_record_forget_profiles(job);
+    mr_job_spec_destroy(job->spec);
+    job->spec = owned_spec;
+    job->facts.predicted_step_seconds = owned_spec->predicted_step_seconds;
+    job->facts.predicted_bubble = owned_spec->predicted_bubble;
+    if (owned_spec->mode == MR_JOB_MODE_PROFILE)
+        machine_succeed(decision, job);
+    else
+        machine_prepare(decision, job);
+}
+
 void mr_job_machine_fail(mr_decision *decision, mr_job_record *job, uint32_t rank, mr_code code,
                          const char *text, bool secondary) {
     mr_job_failure *failure = &job->failure;
@@ -225,6 +271,9 @@ static uint32_t machine_laggard(const mr_job_record *job, bool (*done)(const mr_
     return rank;
 }
 
+static bool rank_is_profiled(const mr_job_rank *rank) {
+    return rank->profiled;
+}
 static bool rank_is_prepared(const mr_job_rank *rank) {
     return rank->prepared;
 }
@@ -273,29 +322,69 @@ static void machine_late(mr_decision *decision, mr_job_record *job, uint32_t ran
     mr_job_machine_fail(decision, job, rank, MR_CODE_DEADLINE_EXCEEDED, text, false);
 }
 
-static void machine_advance_starting(mr_decision *decision, mr_job_record *job) {
-    uint32_t laggard = machine_laggard(job, job->connecting ? rank_is_connected : rank_is_prepared);
-    if (laggard < job->spec->rank_count) {
-        if (decision->now_ms >= job->deadline_ms)
-            machine_late(decision, job, laggard, job->connecting ? "Connected" : "Prepared",
-                         (job->connecting ? MR_CONNECT_TIMEOUT_MS : MR_PREPARE_TIMEOUT_MS) +
-                             MR_STARTING_SLACK_MS);
-        return;
-    }
-    if (!job->connecting) {
-        job->connecting = true;
-        job->deadline_ms = decision->now_ms + MR_CONNECT_TIMEOUT_MS + MR_STARTING_SLACK_MS;
-        mr_job_machine_explain(decision, job, "%zu stage%s connect", job->spec->rank_count,
-                               job->spec->rank_count == 1 ? "" : "s");
-        mr_decision_order_all(decision, job, MR_ORDER_CONNECT, "", 0);
-        return;
-    }
+/* What a phase of STARTING waits for, of each rank. */
+typedef struct start_phase {
+    bool (*done)(const mr_job_rank *rank);
+    const char *awaited;
+    int64_t bound_ms;
+} start_phase;
+
+static const start_phase start_phases[MR_START_PHASE_COUNT] = {
+    [MR_START_PROFILING] = {rank_is_profiled, "Profiled", MR_PROFILE_TIMEOUT_MS},
+    [MR_START_CUTTING] = {rank_is_profiled, "", MR_PREPARE_TIMEOUT_MS},
+    [MR_START_PREPARING] = {rank_is_prepared, "Prepared", MR_PREPARE_TIMEOUT_MS},
+    [MR_START_CONNECTING] = {rank_is_connected, "Connected", MR_CONNECT_TIMEOUT_MS},
+};
+
+static void machine_enter(mr_decision *decision, mr_job_record *job, mr_start_phase phase,
+                          const char *doing) {
+    size_t count = job->spec->rank_count;
+    job->phase = phase;
+    job->deadline_ms = decision->now_ms + start_phases[phase].bound_ms + MR_STARTING_SLACK_MS;
+    mr_job_machine_explain(decision, job, "%zu stage%s %s", count, count == 1 ? "" : "s", doing);
+}
+
+static void machine_go_running(mr_decision *decision, mr_job_record *job) {
     for (size_t i = 0; i < job->spec->rank_count; i++) {
         mr_member *member = mr_registry_find(&decision->state->registry, job->ranks[i].member);
         if (member != NULL && member->state == MR_MEMBER_PREPARING)
             member->state = MR_MEMBER_RUNNING;
     }
     mr_job_machine_run(decision, job);
+}
+
+static void machine_advance_starting(mr_decision *decision, mr_job_record *job) {
+    const start_phase *phase = &start_phases[job->phase];
+    uint32_t laggard = machine_laggard(job, phase->done);
+    bool late = decision->now_ms >= job->deadline_ms;
+    if (laggard < job->spec->rank_count) {
+        if (late)
+            machine_late(decision, job, laggard, phase->awaited,
+                         phase->bound_ms + MR_STARTING_SLACK_MS);
+        return;
+    }
+    switch (job->phase) {
+    case MR_START_PROFILING:
+        machine_enter(decision, job, MR_START_CUTTING, "wait for the cut of the model");
+        mr_action *cut = mr_actions_add(decision->actions, MR_ACTION_CUT);
+        cut->job = job;
+        cut->epoch = job->facts.epoch;
+        break;
+    case MR_START_CUTTING: /* goes on with MR_EVENT_CUT */
+        if (late)
+            mr_job_machine_end(decision, job, MR_JOB_FAILED, "the model was not cut in %d s",
+                               (MR_PREPARE_TIMEOUT_MS + MR_STARTING_SLACK_MS) / 1000);
+        break;
+    case MR_START_PREPARING:
+        machine_enter(decision, job, MR_START_CONNECTING, "connect");
+        mr_decision_order_all(decision, job, MR_ORDER_CONNECT, "", 0);
+        break;
+    case MR_START_CONNECTING:
+        machine_go_running(decision, job);
+        break;
+    case MR_START_PHASE_COUNT:
+        MR_ASSERT(!"no phase");
+    }
 }
 
 /* Every rank has taken the last step: the job has succeeded when its last checkpoint stands. */

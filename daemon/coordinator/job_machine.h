@@ -16,6 +16,9 @@ void mr_job_machine_explain(mr_decision *decision, mr_job_record *job, const cha
     MR_PRINTF(3, 4);
 /* QUEUED -> STARTING on the idle members; there must be enough. */
 void mr_job_machine_start(mr_decision *decision, mr_job_record *job);
+/* STARTING, from CUTTING to PREPARING, with the spec that knows the bounds (consumed); the end of a
+ * job that only measures. */
+void mr_job_machine_cut(mr_decision *decision, mr_job_record *job, mr_job_spec *owned_spec);
 /* PAUSE to every rank, unless it is out already. */
 void mr_job_machine_pause(mr_decision *decision, mr_job_record *job);
 /* RUN to every rank: from PAUSED, and when all are connected. */

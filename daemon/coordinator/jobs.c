@@ -31,6 +31,13 @@ const char *mr_job_state_name(mr_job_state state) {
     return names[state];
 }
 
+void mr_job_record_forget_profiles(mr_job_record *record) {
+    for (size_t rank = 0; record->ranks != NULL && rank < record->spec->rank_count; rank++) {
+        mr_profile_device_destroy(record->ranks[rank].profile);
+        record->ranks[rank].profile = NULL;
+    }
+}
+
 static void record_destroy(mr_job_record *record) {
     if (record == NULL)
         return;
@@ -39,6 +46,7 @@ static void record_destroy(mr_job_record *record) {
         mr_free(record->saves[i].files);
     }
     mr_group_ids_deinit(&record->group_ids);
+    mr_job_record_forget_profiles(record);
     mr_free(record->ranks);
     mr_job_spec_destroy(record->spec);
     mr_free(record);

@@ -53,6 +53,8 @@ typedef struct mr_job_facts {
     uint64_t start_step;
     uint64_t total_steps;
     mr_job_step result;
+    double predicted_step_seconds; /* 0: not known */
+    double predicted_bubble;
     int64_t created_ms;
     int64_t started_ms;
     int64_t ended_ms;
@@ -64,6 +66,9 @@ typedef struct mr_job_facts {
 /* A rank's progress in the present epoch. member 0: gone. */
 typedef struct mr_job_rank {
     uint64_t member;
+    bool profiled; /* its times are known: its own, or an entry of the spec's profile */
+    mr_profile_device *profile; /* owned; NULL: that entry */
+    size_t profile_entry;
     bool prepared;
     bool connected;
     bool paused;
@@ -112,6 +117,15 @@ typedef struct mr_job_failure {
     int64_t deadline_ms;
 } mr_job_failure;
 
+/* What STARTING waits for. */
+typedef enum mr_start_phase {
+    MR_START_PROFILING,  /* PROFILE is out to those whose times are not known */
+    MR_START_CUTTING,    /* DISK cuts the model by them */
+    MR_START_PREPARING,  /* PREPARE is out */
+    MR_START_CONNECTING, /* CONNECT is out */
+    MR_START_PHASE_COUNT
+} mr_start_phase;
+
 typedef struct mr_job_record {
     mr_job_facts facts;
     mr_job_spec *spec;  /* owned */
@@ -119,9 +133,9 @@ typedef struct mr_job_record {
     mr_group_ids group_ids; /* of this epoch, as its ranks gave them with Prepared */
     uint64_t epoch_floor; /* the highest epoch its checkpoint folder has seen */
     uint32_t queue_position;
-    /* STARTING: PREPARE is out, then CONNECT. RUNNING: bound for the last ranks to finish and for
-     * the final checkpoint. DRAINING: bound for the pause. */
-    bool connecting;
+    mr_start_phase phase; /* of STARTING */
+    /* STARTING: bound of the phase. RUNNING: bound for the last ranks to finish and for the final
+     * checkpoint. DRAINING: bound for the pause. */
     int64_t deadline_ms;
     bool pausing; /* PAUSE is out, not every rank has answered */
     bool feed_open;
@@ -165,6 +179,9 @@ mr_job_record *mr_jobs_find_active(const mr_jobs *jobs, const char *name);
 /* By request_id; NULL for none or "". */
 mr_job_record *mr_jobs_find_request(const mr_jobs *jobs, const char *request_id);
 void mr_jobs_deinit(mr_jobs *jobs);
+
+/* Lets go of what was measured for the job. */
+void mr_job_record_forget_profiles(mr_job_record *record);
 
 /* SUCCEEDED, FAILED or CANCELLED. */
 bool mr_job_state_is_final(mr_job_state state);

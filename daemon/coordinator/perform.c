@@ -17,6 +17,7 @@ typedef struct store_task {
     mr_store_job job;
     char *job_file;
     char *base_directory;
+    char *profile;
     int64_t at_ms;
     uint64_t ticket; /* of the barrier that falls with it; 0: another task of the decision has it */
     mr_status status;
@@ -25,6 +26,7 @@ typedef struct store_task {
 static void store_task_destroy(store_task *task) {
     mr_free(task->job_file);
     mr_free(task->base_directory);
+    mr_free(task->profile);
     mr_free(task);
 }
 
@@ -61,8 +63,11 @@ static store_task *store_task_make(mr_coordinator *coordinator, const mr_job_rec
     task->base_directory = mr_strdup(job->spec->base_directory);
     task->job.job_file = task->job_file;
     task->job.base_directory = task->base_directory;
+    task->profile = mr_strdup(job->spec->profile_text);
+    task->job.profile = task->profile;
     task->at_ms = mr_clock_wall_ms();
-    if (task->job_file == NULL || task->base_directory == NULL) {
+    if (task->job_file == NULL || task->base_directory == NULL ||
+        (task->profile == NULL && job->spec->profile_text != NULL)) {
         store_task_destroy(task);
         return NULL;
     }
@@ -248,6 +253,9 @@ void mr_perform_actions(mr_coordinator *coordinator) {
             break;
         case MR_ACTION_SWEEP:
             mr_checkpoints_sweep(coordinator, action);
+            break;
+        case MR_ACTION_CUT:
+            mr_cuts_begin(coordinator, action);
             break;
         case MR_ACTION_LOG:
             perform_log(coordinator, action);

@@ -34,6 +34,9 @@ static void reply_facts(Millrace__V1__Job *message, const mr_job_record *job, bo
     message->state = (Millrace__V1__JobState)facts->state;
     message->reason = borrow(facts->reason);
     message->mode = (Millrace__V1__JobMode)facts->mode;
+    message->step_seconds = facts->result.step_seconds;
+    message->predicted_step_seconds = facts->predicted_step_seconds;
+    message->predicted_bubble = facts->predicted_bubble;
     message->epoch = facts->epoch;
     message->step = facts->step;
     message->total_steps = facts->total_steps;
@@ -200,6 +203,8 @@ static mr_status order_prepare(mr_reply_order *reply, const mr_coordinator_state
     prepare->checkpoint_path = borrow(job->facts.checkpoint_path);
     prepare->schedule_hash = borrow(job->spec->schedule_hash);
     prepare->job_name = borrow(job->facts.name);
+    prepare->n_bounds = job->spec->bound_count;
+    prepare->bounds = job->spec->bounds;
     reply->message.order_case = MILLRACE__V1__STAGE_ORDER__ORDER_PREPARE;
     reply->message.prepare = prepare;
     return order_peers(reply, state, job);
@@ -214,6 +219,11 @@ static mr_status order_prepare(mr_reply_order *reply, const mr_coordinator_state
         reply->message.order_case = MILLRACE__V1__STAGE_ORDER__ORDER_##NAME;                       \
         reply->message.field = &reply->field;                                                      \
     } while (0)
+
+static void order_profile(mr_reply_order *reply, const mr_action *action) {
+    ORDER_PLAIN(profile, PROFILE, millrace__v1__profile__init);
+    reply->profile.job_file = borrow(action->job->spec->job_file);
+}
 
 static mr_status order_connect(mr_reply_order *reply, const mr_action *action) {
     const mr_group_ids *ids = &action->job->group_ids;
@@ -271,6 +281,9 @@ mr_status mr_reply_order_init(mr_reply_order *reply, const mr_coordinator_state 
     switch (action->order) {
     case MR_ORDER_REGISTERED:
         order_registered(reply, state, action);
+        break;
+    case MR_ORDER_PROFILE:
+        order_profile(reply, action);
         break;
     case MR_ORDER_PREPARE:
         status = order_prepare(reply, state, action);

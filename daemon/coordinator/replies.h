@@ -31,6 +31,7 @@ void mr_reply_member(Millrace__V1__Member *message, const mr_member *member, int
 typedef struct mr_reply_order {
     Millrace__V1__StageOrder message;
     Millrace__V1__Registered registered;
+    Millrace__V1__Profile profile;
     Millrace__V1__Prepare prepare;
     Millrace__V1__Connect connect;
     Millrace__V1__Run run;

@@ -11,6 +11,8 @@ static void request_free(mr_request *request) {
     mr_free(request->json);
     mr_free(request->job_file);
     mr_free(request->base_directory);
+    mr_free(request->profile);
+    mr_free(request->bounds);
     mr_free(request->entries);
     mr_free(request);
 }

@@ -30,6 +30,9 @@ struct mr_request {
     mr_job_mode mode;
     char *job_file; /* of a job whose folder is not known, or that is changed */
     char *base_directory;
+    char *profile;    /* of a job that is changed */
+    uint32_t *bounds; /* likewise; NULL: it was not cut by a profile */
+    size_t bound_count;
     mr_catalog_entry *entries;
     size_t entry_count;
     bool taken;

@@ -22,6 +22,8 @@ static void submit_facts(const mr_decision *decision, const mr_event *event, mr_
         .start_step = event->u.submit.start_step,
         .total_steps = spec->total_steps,
         .created_ms = decision->wall_ms,
+        .predicted_step_seconds = spec->predicted_step_seconds,
+        .predicted_bubble = spec->predicted_bubble,
     };
     (void)snprintf(out->id, sizeof(out->id), "%.40s-%" PRIu64, spec->name, out->number);
     memcpy(out->name, spec->name, sizeof(out->name));

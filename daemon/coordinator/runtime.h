@@ -88,6 +88,11 @@ void mr_checkpoints_commit(mr_coordinator *coordinator, const mr_action *action)
 void mr_checkpoints_discard(mr_coordinator *coordinator, const mr_action *action);
 void mr_checkpoints_sweep(mr_coordinator *coordinator, const mr_action *action);
 
+/* ---- cuts ------------------------------------------------------------------------------------ */
+
+/* Cuts a job by the times of its members on DISK; how it went comes back as an event. */
+void mr_cuts_begin(mr_coordinator *coordinator, const mr_action *action);
+
 /* ---- what is shown --------------------------------------------------------------------------- */
 
 /* /status and the gauges, about once a second. */

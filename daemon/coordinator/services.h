@@ -10,6 +10,7 @@
 /* services_query.c */
 void mr_service_validate(mr_request *request);
 void mr_service_plan(mr_request *request);
+void mr_service_get_profile(mr_request *request);
 void mr_service_get(mr_request *request);
 void mr_service_list(mr_request *request);
 void mr_service_list_checkpoints(mr_request *request);

@@ -119,6 +119,16 @@ static void report_saved(mr_coordinator *coordinator, mr_event *event,
     mr_free(files);
 }
 
+static void member_describe(const mr_member *member, mr_profile_device *profile) {
+    static_assert(sizeof(profile->device) >= sizeof(member->device) &&
+                      sizeof(profile->address) >= sizeof(member->address),
+                  "a member's texts fit its profile");
+    memcpy(profile->device, member->device, sizeof(member->device));
+    memcpy(profile->address, member->address, sizeof(member->address));
+    profile->threads = member->threads;
+    profile->memory_bytes = member->memory_bytes;
+}
+
 static void report_step_done(mr_coordinator *coordinator, mr_event *event,
                              const Millrace__V1__StepDone *report) {
     const Millrace__V1__StepResult *result = report->result;
@@ -172,6 +182,44 @@ static void report_prepared(mr_coordinator *coordinator, mr_event *event,
     }
     mr_runtime_take(coordinator, event);
     mr_group_ids_deinit(&ids);
+}
+
+/* The times that a member measured, with who it is; what cannot be times is a failure of it. */
+static void report_profiled(mr_coordinator *coordinator, mr_event *event,
+                            const Millrace__V1__Profiled *report) {
+    const mr_member *member = mr_registry_find(&coordinator->state.registry, event->member);
+    mr_profile_device *profile = NULL;
+    mr_status status = mr_profile_device_create(report->n_costs, &profile);
+    event->kind = MR_EVENT_PROFILED;
+    event->job = report->job_id;
+    event->epoch = report->epoch;
+    if (mr_status_is_ok(status)) {
+        profile->loss = report->loss;
+        profile->zero = report->zero;
+        profile->norm = report->norm;
+        profile->optimizer = report->optimizer;
+        profile->link = report->link;
+        profile->link_byte = report->link_byte;
+        for (size_t i = 0; i < report->n_costs; i++)
+            profile->costs[i] = (mr_profile_cost){
+                .forward = report->costs[i]->forward,
+                .backward_input = report->costs[i]->backward_input,
+                .backward_weight = report->costs[i]->backward_weight,
+                .saved_bytes = report->costs[i]->saved_bytes,
+            };
+        if (member != NULL)
+            member_describe(member, profile);
+        status = mr_profile_device_check(profile);
+    }
+    event->u.profiled.owned_profile = profile;
+    if (!mr_status_is_ok(status)) {
+        mr_profile_device_destroy(profile);
+        event->kind = MR_EVENT_FAILED;
+        event->u.failed.code = status.code;
+        event->u.failed.text = status.text;
+        event->u.failed.secondary = false;
+    }
+    mr_runtime_take(coordinator, event);
 }
 
 /* The reports that are only copied over. False: not one of them. */
@@ -235,6 +283,8 @@ static void connection_take(mr_connection *connection, Millrace__V1__StageReport
         report_saved(coordinator, &event, report->saved);
     else if (report->report_case == MILLRACE__V1__STAGE_REPORT__REPORT_PREPARED)
         report_prepared(coordinator, &event, report->prepared);
+    else if (report->report_case == MILLRACE__V1__STAGE_REPORT__REPORT_PROFILED)
+        report_profiled(coordinator, &event, report->profiled);
     else if (report->report_case == MILLRACE__V1__STAGE_REPORT__REPORT_STEP_DONE)
         report_step_done(coordinator, &event, report->step_done);
     else if (report_plain(&event, report))

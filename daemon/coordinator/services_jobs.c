@@ -17,6 +17,7 @@ static void submit_work(void *context) {
         .job_file = message->job_file,
         .base_directory = message->base_directory,
         .mode = (mr_job_mode)message->mode,
+        .profile = message->profile,
         .resume_tag = message->resume_tag,
         .resume_newest = message->resume_newest,
     };
@@ -116,9 +117,16 @@ static void set_work(void *context) {
                                    .value = message->value};
     char *text = NULL;
     request->status = mr_yaml_edit(request->job_file, &change, 1, &text);
+    const mr_spec_source source = {
+        .job_file = text,
+        .base_directory = request->base_directory,
+        .mode = request->mode,
+        .profile = request->profile,
+        .bounds = request->bounds,
+        .bound_count = request->bound_count,
+    };
     if (mr_status_is_ok(request->status))
-        request->status = mr_job_spec_make(text, request->base_directory, request->mode,
-                                           &request->admission.spec);
+        request->status = mr_job_spec_read(&source, &request->admission.spec);
     mr_free(text);
 }
 
@@ -135,6 +143,25 @@ static void set_done(void *context) {
     mr_runtime_take(request->coordinator, &event);
 }
 
+/* What DISK needs of the job as it is. */
+static mr_status set_copy(mr_request *request, const mr_job_record *job) {
+    const mr_job_spec *spec = job->spec;
+    request->mode = job->facts.mode;
+    request->job_file = mr_strdup(spec->job_file);
+    request->base_directory = mr_strdup(spec->base_directory);
+    request->profile = mr_strdup(spec->profile_text);
+    request->bound_count = spec->bound_count;
+    if (spec->bound_count > 0)
+        request->bounds = mr_alloc_array(spec->bound_count, sizeof(*request->bounds));
+    if (request->job_file == NULL || request->base_directory == NULL ||
+        (spec->profile_text != NULL && request->profile == NULL) ||
+        (spec->bound_count > 0 && request->bounds == NULL))
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the job's text");
+    if (spec->bound_count > 0)
+        memcpy(request->bounds, spec->bounds, spec->bound_count * sizeof(*request->bounds));
+    return MR_OK;
+}
+
 static void request_set(mr_request *request) {
     static const char settable[] = "pipeline.activation_checkpoint_interval";
     const Millrace__V1__SetRequest *message = (Millrace__V1__SetRequest *)request->message;
@@ -147,11 +174,9 @@ static void request_set(mr_request *request) {
                                           message->key, settable));
         return;
     }
-    request->mode = job->facts.mode;
-    request->job_file = mr_strdup(job->spec->job_file);
-    request->base_directory = mr_strdup(job->spec->base_directory);
-    if (request->job_file == NULL || request->base_directory == NULL)
-        mr_request_fail(request, MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the job's text"));
+    mr_status copied = set_copy(request, job);
+    if (!mr_status_is_ok(copied))
+        mr_request_fail(request, copied);
     else
         mr_request_to_disk(request, set_work, set_done);
 }
@@ -182,7 +207,8 @@ static void request_drain(mr_request *request) {
     X(OpenFeed, mr_service_open_feed)                                                              \
     X(ListStages, mr_service_list_stages)                                                          \
     X(DrainStage, request_drain)                                                                   \
-    X(ClusterInfo, mr_service_cluster_info)
+    X(ClusterInfo, mr_service_cluster_info)                                                        \
+    X(GetProfile, mr_service_get_profile)
 
 #define JOBS_RECEIVE(name, handle)                                                                 \
     static void receive_##name(mr_rpc_stream *stream, ProtobufCMessage *owned_request,             \

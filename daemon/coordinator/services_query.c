@@ -73,11 +73,15 @@ static void plan_work(void *context) {
     mr_job *job = NULL;
     mr_plan *plan = NULL;
     request->status = mr_job_parse(message->job_file, strlen(message->job_file), &job, NULL);
+    mr_profile *profile = NULL;
+    if (mr_status_is_ok(request->status) && message->profile[0] != '\0')
+        request->status = mr_profile_parse(message->profile, strlen(message->profile), &profile);
     if (mr_status_is_ok(request->status))
-        request->status = mr_plan_make(job, false, &plan);
+        request->status = mr_plan_make_profiled(job, false, profile, &plan);
     if (mr_status_is_ok(request->status))
         request->status = mr_plan_json(plan, &request->json);
     mr_plan_destroy(plan);
+    mr_profile_destroy(profile);
     mr_job_destroy(job);
 }
 
@@ -110,6 +114,23 @@ void mr_service_get(mr_request *request) {
     }
     mr_request_answer(request, &reply.message.base, MR_OK);
     mr_reply_job_deinit(&reply);
+}
+
+void mr_service_get_profile(mr_request *request) {
+    const Millrace__V1__JobRequest *message = (Millrace__V1__JobRequest *)request->message;
+    const mr_job_record *job = mr_request_job(request, message->job);
+    if (job == NULL)
+        return;
+    if (job->spec->profile_text == NULL) {
+        mr_request_fail(request,
+                        MR_ERROR(NOT_FOUND,
+                                 "job %s has no profile: it is %s, and none was given to it",
+                                 job->facts.id, mr_job_state_name(job->facts.state)));
+        return;
+    }
+    Millrace__V1__ProfileResponse response = MILLRACE__V1__PROFILE_RESPONSE__INIT;
+    response.json = job->spec->profile_text;
+    mr_request_answer(request, &response.base, MR_OK);
 }
 
 /* All jobs; replies and pointers have room for each. */

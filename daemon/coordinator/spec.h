@@ -14,6 +14,7 @@
 #include "daemon/base/status.h"
 #include "daemon/checkpoint/layout.h"
 #include "daemon/model/job.h"
+#include "daemon/plan/profile.h"
 
 typedef struct mr_spec_rank {
     uint32_t stage; /* pipe coordinate */
@@ -32,8 +33,15 @@ typedef struct mr_spec_group {
 typedef struct mr_job_spec {
     char name[MR_NAME_BYTES];
     mr_job_mode mode;
+    bool profiles;        /* its members' times are needed before it is cut */
     char *job_file;       /* owned; as it was sent */
     char *base_directory; /* owned */
+    char *profile_text;   /* owned; millrace.profile/v1; NULL: none */
+    mr_profile *profile;  /* owned; the same, read; NULL: none, or the job has ended */
+    double predicted_step_seconds; /* 0: not known */
+    double predicted_bubble;
+    size_t bound_count; /* of a job that was cut by its profile; 0: the job file says it all */
+    uint32_t *bounds;   /* owned */
     uint64_t total_steps; /* 0 without training */
     size_t rank_count;    /* members it needs; 0 in the spec of a job that has ended */
     mr_spec_rank *ranks;
@@ -50,10 +58,26 @@ typedef struct mr_job_spec {
     mr_job *job; /* owned; NULL in tests and in the spec of a job that has ended */
 } mr_job_spec;
 
-/* Reads and plans a job file. INVALID_ARGUMENT: the job file's first error, or what cannot be
- * planned. Owner frees with mr_job_spec_destroy. */
+/* What a spec is made from. Borrowed. */
+typedef struct mr_spec_source {
+    const char *job_file;
+    const char *base_directory;
+    mr_job_mode mode;
+    const char *profile; /* millrace.profile/v1; "" or NULL: none */
+    bool cut; /* the profile is of the job's own members in rank order: cut by it */
+    const uint32_t *bounds; /* of a job that was cut before; NULL: as the file and the profile say */
+    size_t bound_count;
+} mr_spec_source;
+
+/* Reads and plans a job file. INVALID_ARGUMENT: the job file's first error, what cannot be planned,
+ * or the profile; FAILED_PRECONDITION: the profile is of another job; RESOURCE_EXHAUSTED: no cut
+ * fits the members' memory. Owner frees with mr_job_spec_destroy. */
+MR_MUST_CHECK mr_status mr_job_spec_read(const mr_spec_source *source, mr_job_spec **out_spec);
+/* The same without a profile. */
 MR_MUST_CHECK mr_status mr_job_spec_make(const char *job_file, const char *base_directory,
                                          mr_job_mode mode, mr_job_spec **out_spec);
+/* Keeps a copy of a profile's text; NULL or "": none. RESOURCE_EXHAUSTED: no memory. */
+MR_MUST_CHECK mr_status mr_job_spec_keep_profile(mr_job_spec *spec, const char *profile);
 /* Of a job that is over: name, texts and folder, without topology. */
 MR_MUST_CHECK mr_status mr_job_spec_ended(const char *name, const char *job_file,
                                           const char *base_directory, mr_job_mode mode,

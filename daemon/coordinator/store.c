@@ -16,7 +16,7 @@
 #include "daemon/base/alloc.h"
 #include "daemon/base/fault.h"
 
-enum { STORE_SCHEMA = 2, STORE_BUSY_MS = 1000 };
+enum { STORE_SCHEMA = 3, STORE_SCHEMA_MADE = 2, STORE_BUSY_MS = 1000 };
 
 typedef enum store_statement {
     STORE_BEGIN,
@@ -32,14 +32,15 @@ typedef enum store_statement {
 #define STORE_JOB_COLUMNS                                                                          \
     "number, id, name, mode, state, reason, epoch, step, start_step, total_steps, loss, "     \
     "gradient_norm, learning_rate, tokens, tokens_per_second, bubble, step_seconds, created_ms, "  \
-    "started_ms, ended_ms, checkpoint_tag, checkpoint_path, request_id, job_file, base_directory"
+    "started_ms, ended_ms, checkpoint_tag, checkpoint_path, request_id, job_file, base_directory, "\
+    "profile, predicted_step_seconds, predicted_bubble"
 
 static const char *const store_texts[STORE_STATEMENT_COUNT] = {
     [STORE_BEGIN] = "BEGIN IMMEDIATE",
     [STORE_COMMIT] = "COMMIT",
     [STORE_ROLLBACK] = "ROLLBACK",
     [STORE_PUT] = "INSERT OR REPLACE INTO jobs (" STORE_JOB_COLUMNS ") VALUES "
-                  "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                  "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     /* Only where it differs from the newest change. */
     [STORE_APPEND] =
         "INSERT INTO changes (job, sequence, at_ms, state, epoch, step, reason) "
@@ -69,10 +70,14 @@ static const char store_schema[] =
     "CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
     "INSERT INTO numbers VALUES ('term', 0);"
     "PRAGMA user_version = 2;";
-static_assert(STORE_SCHEMA == 2, "user_version above says which schema this is");
-/* store_updates[s] makes schema s + 1 of schema s; 0 is an empty file. */
+/* store_updates[s] makes schema s + 1 of schema s; the text above makes STORE_SCHEMA_MADE of an
+ * empty file. */
 static const char *const store_updates[STORE_SCHEMA] = {
     [1] = "ALTER TABLE jobs RENAME COLUMN inference TO mode; PRAGMA user_version = 2;",
+    [2] = "ALTER TABLE jobs ADD COLUMN profile TEXT NOT NULL DEFAULT '';"
+          "ALTER TABLE jobs ADD COLUMN predicted_step_seconds REAL NOT NULL DEFAULT 0;"
+          "ALTER TABLE jobs ADD COLUMN predicted_bubble REAL NOT NULL DEFAULT 0;"
+          "PRAGMA user_version = 3;",
 };
 static_assert(MR_JOB_SUCCEEDED == 7, "the texts above know the first final state");
 
@@ -178,7 +183,7 @@ static mr_status store_open_database(mr_store *store) {
         MR_TRY(store_execute(store, "BEGIN IMMEDIATE", "making the tables"));
         MR_TRY(store_execute(store, text, "making the tables"));
         MR_TRY(store_execute(store, "COMMIT", "making the tables"));
-        schema = schema == 0 ? STORE_SCHEMA : schema + 1;
+        schema = schema == 0 ? STORE_SCHEMA_MADE : schema + 1;
     }
     MR_TRY(store_execute(store, "UPDATE numbers SET value = value + 1 WHERE name = 'term'",
                          "beginning a term"));
@@ -298,6 +303,9 @@ static mr_status store_put_facts(mr_store *store, const mr_store_job *job) {
     bind_text(&binder, facts->request_id);
     bind_text(&binder, job->job_file);
     bind_text(&binder, job->base_directory);
+    bind_text(&binder, job->profile == NULL ? "" : job->profile);
+    bind_real(&binder, facts->predicted_step_seconds);
+    bind_real(&binder, facts->predicted_bubble);
     if (binder.failed)
         return store_error(store, "writing a job");
     return store_run(store, STORE_PUT, "writing a job");
@@ -380,6 +388,9 @@ static void store_read_job(sqlite3_stmt *row, mr_store_job *out) {
     column_copy(row, 22, facts->request_id, sizeof(facts->request_id));
     out->job_file = column_text(row, 23);
     out->base_directory = column_text(row, 24);
+    out->profile = column_text(row, 25);
+    facts->predicted_step_seconds = sqlite3_column_double(row, 26);
+    facts->predicted_bubble = sqlite3_column_double(row, 27);
 }
 
 mr_status mr_store_load(mr_store *store, size_t limit, mr_store_each each, void *context) {

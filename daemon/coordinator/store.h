@@ -18,6 +18,7 @@ typedef struct mr_store_job {
     mr_job_facts facts;
     const char *job_file;
     const char *base_directory;
+    const char *profile; /* millrace.profile/v1; NULL or "": none */
 } mr_store_job;
 
 typedef struct mr_store_change {

@@ -12,8 +12,8 @@
  * the activations' type. Everything else is f32 always: biases, norm weights, statistics (mean,
  * rstd, lse), gradients of parameters, targets, and all that the optimizer touches. In bf16 and f16
  * the arithmetic inside an operation runs in f32 (products in at least that), and each element of
- * an output is rounded once, to nearest even; in f16 what is too large becomes infinite. An activation that one call writes and reads again is
- * read rounded.
+ * an output is rounded once, to nearest even; in f16 what is too large becomes infinite. An
+ * activation that one call writes and reads again is read rounded.
  * Determinism (law 1): the same call gives the same bits for any number of threads.
  * Not here: layers (layers/), what to compute when (stage/). */
 #ifndef MR_DEVICE_DEVICE_H
@@ -43,11 +43,40 @@ typedef enum mr_pointwise {
 } mr_pointwise;
 
 /* A dropout mask: element i is kept when its word of the key's stream is >= probability x 2^32, and
- * then multiplied by 1/(1 - probability). probability 0 is the identity and draws nothing. */
+ * then multiplied by 1/(1 - probability). probability 0 is the identity and draws nothing.
+ * run > 0: the tensor is a model rank's share, of each stride elements of the whole the run that
+ * begins at first; its elements take the words that they have in the whole. For devices with the
+ * slots of the model axis, and not in residual_layernorm_forward and add, whose tensors are whole
+ * on every rank. */
 typedef struct mr_dropout {
     mr_random_key key;
     float probability;
+    uint64_t run;
+    uint64_t stride;
+    uint64_t first;
 } mr_dropout;
+
+/* The place in the whole, and so in the key's stream, of an element of the tensor. */
+static inline uint64_t mr_dropout_word(const mr_dropout *dropout, uint64_t element) {
+    if (dropout->run == 0)
+        return element;
+    return element / dropout->run * dropout->stride + dropout->first + element % dropout->run;
+}
+
+/* The tokens [first, first + rows) of a vocabulary of whole, which are what one model rank has the
+ * rows, or the logits, of. rows is the tensor's. */
+typedef struct mr_vocabulary {
+    size_t first;
+    size_t whole;
+} mr_vocabulary;
+
+/* What logit_statistics gives for each of R rows, one after the other. */
+typedef enum mr_logit_statistic {
+    MR_LOGIT_MAX,
+    MR_LOGIT_SUM,   /* of exp(logit - max) */
+    MR_LOGIT_LABEL, /* the label's logit; 0 where another rank has it */
+    MR_LOGIT_STATISTIC_COUNT
+} mr_logit_statistic;
 
 /* Options of adamw and of adam. */
 typedef struct mr_adamw {
@@ -95,7 +124,9 @@ typedef struct mr_device_ops {
     void (*copy)(mr_device *device, void *to, const void *from, size_t bytes);
     void (*zero)(mr_device *device, void *at, size_t bytes);
 
-    /* y [R, OUT] = x [R, IN] w^T + bias; w [OUT, IN]; bias f32 [OUT] or NULL. */
+    /* y [R, OUT] = x [R, IN] w^T + bias; w [OUT, IN]; bias f32 [OUT] or NULL. Where a device has
+     * the slots of the model axis, y may be f32 while x and w are bf16: a part of a sum that is not
+     * rounded yet. The same holds for dx of linear_backward_input. */
     void (*linear_forward)(mr_device *device, const mr_tensor *x, const mr_tensor *w,
                            const mr_tensor *bias, mr_tensor *y);
     /* dx [R, IN] = dy [R, OUT] w. */
@@ -165,6 +196,26 @@ typedef struct mr_device_ops {
      * or NULL. */
     void (*mean_squared_error)(mr_device *device, const mr_tensor *y, const mr_tensor *target,
                                float scale, mr_tensor *dy, double *loss);
+
+    /* Of a model rank's share of a vocabulary. Optional, all four or none: a stage refuses a model
+     * axis that its device does not compute. A token or label outside the whole latches as above.
+     * y is zero where another rank has the token's row; its position has no gradient here, but
+     * dwpe gets every position's. */
+    void (*embedding_forward_share)(mr_device *device, const mr_tensor *tokens,
+                                    const mr_vocabulary *vocabulary, const mr_tensor *wte,
+                                    const mr_tensor *wpe, mr_tensor *y);
+    void (*embedding_backward_share)(mr_device *device, const mr_tensor *tokens,
+                                     const mr_vocabulary *vocabulary, const mr_tensor *dy,
+                                     mr_tensor *dwte, mr_tensor *dwpe);
+    /* statistics f32 [MR_LOGIT_STATISTIC_COUNT, R], of this rank's logits [R, own rows]. */
+    void (*logit_statistics)(mr_device *device, const mr_tensor *logits, const mr_tensor *labels,
+                             const mr_vocabulary *vocabulary, float *statistics);
+    /* cross_entropy of the whole from this rank's logits and the statistics of all ranks, one after
+     * the other: [width, MR_LOGIT_STATISTIC_COUNT, R]. They are combined in rank order, so that
+     * every rank adds the same bits to its *loss. */
+    void (*cross_entropy_share)(mr_device *device, const mr_tensor *logits, const mr_tensor *labels,
+                                const mr_vocabulary *vocabulary, const float *statistics,
+                                size_t width, float scale, mr_tensor *dlogits, double *loss);
 
     /* x f32. *out (device memory) = sum of squares, in blocks of a fixed size added in order. */
     void (*sum_of_squares)(mr_device *device, const mr_tensor *x, double *out);

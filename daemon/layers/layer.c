@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "daemon/base/limits.h"
+#include "daemon/layers/layer_gather.h"
 #include "daemon/layers/layer_table.h"
 
 /* A row without functions is a type that can be described and planned but not computed. */
@@ -53,10 +54,13 @@ static const mr_layer_functions *layer_functions(const mr_layer *layer) {
     return functions;
 }
 
-/* What the layer's own functions see of its input: x, or the copy of it in the layer's type that
- * forward keeps among the saved bytes. */
+/* What the layer's own functions see of its input: x, or what forward keeps of it among the saved
+ * bytes: the copy of it in the layer's type, or the whole that it is a share of. */
 static mr_tensor layer_input(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x) {
     mr_tensor input = *x;
+    MR_ASSERT(!mr_layer_spec_is_shard(layer->spec) || call->model != NULL);
+    if (layer->description->gathers_input)
+        return mr_layer_gathered(layer, call->saved, layer->description->input_gathered);
     if (!layer->description->casts_input)
         return input;
     input.shape.dtype = mr_layer_spec_activation(layer->spec);
@@ -69,7 +73,9 @@ void mr_layer_forward(const mr_layer *layer, const mr_layer_call *call, const mr
     MR_ASSERT(mr_shape_equal(&x->shape, &layer->input));
     MR_ASSERT(mr_shape_equal(&y->shape, &layer->description->output));
     mr_tensor input = layer_input(layer, call, x);
-    if (input.data != x->data)
+    if (layer->description->gathers_input)
+        mr_layer_gather(layer, call, x, &input);
+    else if (input.data != x->data)
         call->device->ops->cast(call->device, x, &input);
     layer_functions(layer)->forward(layer, call, &input, y);
 }
@@ -81,7 +87,14 @@ void mr_layer_backward_input(const mr_layer *layer, const mr_layer_call *call, c
     MR_ASSERT(dx == NULL || dx->data != dy->data);
     MR_ASSERT(dx == NULL || !layer->description->casts_input);
     mr_tensor input = layer_input(layer, call, x);
-    layer_functions(layer)->backward_input(layer, call, &input, dy, dx);
+    if (!layer->description->gathers_input || dx == NULL) {
+        layer_functions(layer)->backward_input(layer, call, &input, dy, dx);
+        return;
+    }
+    mr_tensor whole =
+        mr_layer_gathered(layer, call->scratch, layer->description->gather_scratch);
+    layer_functions(layer)->backward_input(layer, call, &input, dy, &whole);
+    mr_layer_take_share(layer, call, &whole, dx);
 }
 
 void mr_layer_backward_weight(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,

@@ -3,11 +3,15 @@
  * device operations and so the same for every device. The describing half is model/description.h;
  * both agree on saved, retained and scratch bytes.
  * Owner: stage. Thread: EXEC. No state: everything a call needs is handed in.
+ * A shard of a layer computes what its rank of the model axis has of it and sums or gathers with
+ * the others through call->model: inputs and outputs are whole and equal on all of them unless
+ * their shape says that they are cut (arXiv:1909.08053).
  * Not here: memory (stage/parameters, stage/executor), the order of calls. */
 #ifndef MR_LAYERS_LAYER_H
 #define MR_LAYERS_LAYER_H
 
 #include "daemon/device/device.h"
+#include "daemon/layers/reducer.h"
 #include "daemon/model/description.h"
 
 /* One layer of a stage, built once. parameters and gradients: description->parameter_count tensors
@@ -23,7 +27,7 @@ typedef struct mr_layer {
     mr_tensor *gradients;
 } mr_layer;
 
-/* What identifies a call, for random numbers and memory. */
+/* What identifies a call, for random numbers and memory, and who shares it. */
 typedef struct mr_layer_call {
     mr_device *device;
     bool training; /* dropout acts only in training */
@@ -33,6 +37,7 @@ typedef struct mr_layer_call {
     void *saved;          /* description->saved_bytes, of this microbatch */
     void *retained;       /* description->retained_bytes */
     void *scratch;        /* description->scratch_bytes */
+    mr_reducer *model;    /* of a shard (layer_spec.h): the ranks of the others; else not used */
 } mr_layer_call;
 
 /* Can this build compute the layer? UNIMPLEMENTED names the type or field that it cannot. */

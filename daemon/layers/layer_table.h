@@ -41,6 +41,16 @@ mr_tensor mr_layer_rows(const mr_tensor *tensor);
 /* A tensor at offset bytes of a buffer: [rows, columns], or [rows] where columns is 0. */
 mr_tensor mr_layer_slice(void *buffer, size_t offset, mr_dtype dtype, size_t rows, size_t columns);
 
+/* Sums over the ranks of the model axis, for a shard; a whole layer's calls pass through:
+ *   part = begin(y); compute this rank's part into part, with bias(...) as its bias; end(part, y)
+ * The sum runs in f32 in rank order and is rounded once, into y. A bias is added by the first rank
+ * alone. begin gives y itself where y is f32, else the front of scratch. */
+mr_tensor mr_layer_sum_begin(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *y);
+const mr_tensor *mr_layer_sum_bias(const mr_layer *layer, const mr_layer_call *call,
+                                   const mr_tensor *bias);
+void mr_layer_sum_end(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *part,
+                      mr_tensor *y);
+
 /* Where dropout acts; part of the key, so that no two masks of a layer are related. */
 typedef enum mr_dropout_site {
     MR_DROPOUT_SITE_ATTENTION, /* attention probabilities */

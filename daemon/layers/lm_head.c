@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* lm_head: logits = x w^T, a linear layer without bias. Its only parameter is its own "weight", or,
- * tied, the embedding's "wte.weight"; either way the first of its description. */
+ * tied, the embedding's "wte.weight"; either way the first of its description. A shard has some of
+ * the vocabulary's rows and gives their logits; dx is a sum over the ranks. */
 #include "daemon/layers/layer_table.h"
 
 static void lm_head_forward(const mr_layer *layer, const mr_layer_call *call, const mr_tensor *x,
@@ -18,8 +19,9 @@ static void lm_head_backward_input(const mr_layer *layer, const mr_layer_call *c
         return;
     mr_tensor dy_rows = mr_layer_rows(dy);
     mr_tensor dx_rows = mr_layer_rows(dx);
-    call->device->ops->linear_backward_input(call->device, &dy_rows, &layer->parameters[0],
-                                             &dx_rows);
+    mr_tensor part = mr_layer_sum_begin(layer, call, &dx_rows);
+    call->device->ops->linear_backward_input(call->device, &dy_rows, &layer->parameters[0], &part);
+    mr_layer_sum_end(layer, call, &part, &dx_rows);
 }
 
 static void lm_head_backward_weight(const mr_layer *layer, const mr_layer_call *call,

@@ -14,6 +14,8 @@ typedef struct mr_describe_input {
     size_t rows;        /* product of all dimensions of the input but the last */
     size_t elements;    /* of the input */
     size_t block_count; /* transformer blocks in the whole model, at least 1 */
+    size_t model_rank;  /* whose shard is described */
+    size_t model_width; /* at least 1 */
 } mr_describe_input;
 
 /* Fills a zeroed description of one type. */
@@ -28,7 +30,7 @@ mr_status mr_describe_lm_head(const mr_describe_input *in, mr_layer_description 
 mr_status mr_describe_linear(const mr_describe_input *in, mr_layer_description *out);
 mr_status mr_describe_pointwise(const mr_describe_input *in, mr_layer_description *out);
 
-/* The parameter's place in the model's sizes. columns 0: a vector of rows elements. */
+/* A parameter of the whole layer. columns 0: a vector of rows elements. */
 typedef struct mr_describe_parameter {
     const char *name;
     size_t rows;
@@ -41,15 +43,31 @@ typedef struct mr_describe_parameter {
 /* Appends a parameter. INVALID_ARGUMENT: more elements than MR_PARAMETER_ELEMENTS_MAX. */
 MR_MUST_CHECK mr_status mr_describe_add(const mr_describe_input *in, mr_layer_description *out,
                                         mr_describe_parameter parameter);
+/* What the shard has of n things that the model axis cuts; all n in a whole layer. */
+size_t mr_describe_share(const mr_describe_input *in, size_t n);
+/* The model axis must divide a size. INVALID_ARGUMENT names field, size and width. */
+MR_MUST_CHECK mr_status mr_describe_check_divides(const mr_describe_input *in, const char *field,
+                                                  size_t size);
+/* Scratch for a sum over the model ranks of [rows, width], which runs in f32: none where the
+ * activations are f32 themselves, or nothing is cut. It begins the scratch. INVALID_ARGUMENT: too
+ * many bytes. */
+MR_MUST_CHECK mr_status mr_describe_sum(const mr_describe_input *in, mr_layer_description *out,
+                                        size_t width);
+/* The parameter appended last consists of these parts along its cut. */
+void mr_describe_parts(mr_layer_description *out, const mr_parameter_parts *parts);
 /* The input must be f32, or of the layer's activations, with field's value as its last
  * dimension. */
 MR_MUST_CHECK mr_status mr_describe_check_width(const mr_describe_input *in, const char *field,
                                                 size_t width);
-/* The output: the input with another last dimension, in the layer's precision; it needs a gradient
- * when the input does or the layer has parameters. INVALID_ARGUMENT: too many elements. */
+/* The output: the input with another last dimension, whole, in the layer's precision; it needs a
+ * gradient when the input does or the layer has parameters. INVALID_ARGUMENT: too many
+ * elements. */
 MR_MUST_CHECK mr_status mr_describe_output(const mr_describe_input *in, mr_layer_description *out,
                                            size_t width);
-/* Flops of y = x w^T: 2 M N K forward and for each half of backward. */
+/* The same, whose last dimension the model axis cuts: width is the whole's. */
+MR_MUST_CHECK mr_status mr_describe_output_cut(const mr_describe_input *in,
+                                               mr_layer_description *out, size_t width);
+/* Flops of y = x w^T with the shard's sizes: 2 M N K forward and for each half of backward. */
 void mr_describe_add_product(const mr_describe_input *in, mr_layer_description *out, size_t outputs,
                              size_t inputs);
 

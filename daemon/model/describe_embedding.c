@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* embedding: tokens i32 [B, T] to y [B, T, C] = wte[token] + wpe[t]. Saves, retains and needs
- * nothing beyond its input. Tokens have no gradient, so backward-input is nothing. */
+ * nothing beyond its input. Tokens have no gradient, so backward-input is nothing. The model axis
+ * cuts the vocabulary: a shard has the rows of its own tokens, and y is the sum of all. */
 #include "daemon/model/describe.h"
 
 mr_status mr_describe_embedding(const mr_describe_input *in, mr_layer_description *out) {
@@ -30,6 +31,8 @@ mr_status mr_describe_embedding(const mr_describe_input *in, mr_layer_descriptio
     with_width.dim_count = 3;
     tokens.input = &with_width;
     MR_TRY(mr_describe_output(&tokens, out, spec->dim));
+    tokens.rows = in->elements;
+    MR_TRY(mr_describe_sum(&tokens, out, spec->dim));
     out->flops_forward = (double)in->elements * (double)spec->dim;
     out->flops_backward_weight = out->flops_forward;
     return MR_OK;

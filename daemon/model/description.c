@@ -7,6 +7,7 @@
 
 #include "daemon/base/alloc.h"
 #include "daemon/model/describe.h"
+#include "daemon/model/shard.h"
 #include "daemon/model/slices.h"
 
 /* The deviation of initial weights (GPT-2's). */
@@ -62,6 +63,45 @@ mr_dtype mr_parameter_compute_dtype(const mr_parameter *parameter, mr_dtype acti
     return matrix ? activation : MR_DTYPE_F32;
 }
 
+/* Can the layer take one rank's share of its input? Elementwise layers take it as they take the
+ * whole; of the others only a row-parallel linear, which sums over the ranks. */
+static bool describe_takes_share(const mr_layer_spec *spec) {
+    return spec->type == MR_LAYER_TYPE_RELU || spec->type == MR_LAYER_TYPE_GELU ||
+           spec->type == MR_LAYER_TYPE_SILU || spec->type == MR_LAYER_TYPE_DROPOUT ||
+           spec->type == MR_LAYER_TYPE_IDENTITY ||
+           (spec->type == MR_LAYER_TYPE_LINEAR && spec->parallel == MR_PARALLEL_ROW);
+}
+
+/* Room for the whole input where only a share of it comes. */
+static mr_status describe_gather(const mr_describe_input *in, mr_layer_description *out) {
+    char text[MR_SHAPE_TEXT_BYTES];
+    mr_slices saved = {.bytes = out->saved_bytes};
+    mr_slices scratch = {.bytes = out->scratch_bytes};
+    out->gathers_input = true;
+    out->input_gathered = mr_slices_take(&saved, in->input->dtype, in->elements, 1);
+    out->gather_scratch = mr_slices_take(&scratch, in->input->dtype, in->elements, 1);
+    out->saved_bytes = saved.bytes;
+    out->scratch_bytes = scratch.bytes;
+    if (saved.overflowed || scratch.overflowed)
+        return MR_ERROR(INVALID_ARGUMENT, "the input %s has more bytes than can be counted",
+                        mr_shape_text(in->input, text));
+    return MR_OK;
+}
+
+/* Parameters were described whole; here a shard's get their own shapes. */
+static mr_status describe_shards(const mr_describe_input *in, mr_layer_description *out) {
+    out->parameter_elements = 0;
+    for (size_t i = 0; i < out->parameter_count; i++) {
+        mr_shard shard;
+        size_t elements = 0;
+        MR_TRY(mr_shard_make(&out->parameters[i], in->model_rank, in->model_width, &shard));
+        MR_ASSERT(mr_shape_elements(&shard.shape, &elements)); /* no more than the whole's */
+        out->parameters[i].shape = shard.shape;
+        out->parameter_elements += elements;
+    }
+    return MR_OK;
+}
+
 mr_status mr_layer_describe(const mr_layer_spec *spec, const mr_shape *input, size_t block_count,
                             mr_layer_description *out_description) {
     MR_ASSERT((unsigned)spec->type < MR_LAYER_TYPE_COUNT);
@@ -69,11 +109,25 @@ mr_status mr_layer_describe(const mr_layer_spec *spec, const mr_shape *input, si
         .spec = spec,
         .input = input,
         .block_count = block_count > 0 ? block_count : 1,
+        .model_rank = spec->model_rank,
+        .model_width = mr_layer_spec_is_shard(spec) ? spec->model_width : 1,
     };
     mr_layer_description description;
     memset(&description, 0, sizeof(description));
+    mr_shape whole = *input;
+    bool gathers = input->cut_from > 0 && !describe_takes_share(spec);
+    if (gathers) {
+        MR_ASSERT(whole.dim_count > 0);
+        whole.dims[whole.dim_count - 1] = input->cut_from;
+        whole.cut_from = 0;
+        in.input = &whole;
+    }
     MR_TRY(describe_sizes(&in));
     MR_TRY(describe_table[spec->type](&in, &description));
+    if (in.model_width > 1)
+        MR_TRY(describe_shards(&in, &description));
+    if (gathers)
+        MR_TRY(describe_gather(&in, &description));
     MR_TRY(describe_input_cast(&in, &description));
     *out_description = description;
     return MR_OK;
@@ -107,6 +161,7 @@ mr_status mr_describe_add(const mr_describe_input *in, mr_layer_description *out
         .dims = {from.rows, from.columns},
         .needs_gradient = true,
     };
+    parameter->whole = parameter->shape;
     parameter->init = from.init;
     parameter->decay = matrix;
     parameter->tied = from.tied;
@@ -114,6 +169,34 @@ mr_status mr_describe_add(const mr_describe_input *in, mr_layer_description *out
     parameter->init_deviation = init_deviation(in, from.init);
     out->parameter_elements += elements; /* at most MR_LAYER_PARAMETERS_MAX of them: fits */
     return MR_OK;
+}
+
+size_t mr_describe_share(const mr_describe_input *in, size_t n) {
+    return mr_shard_range_of(n, in->model_rank, in->model_width).count;
+}
+
+mr_status mr_describe_check_divides(const mr_describe_input *in, const char *field, size_t size) {
+    if (size % in->model_width != 0)
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "%s is %zu; pipeline.topology.model, %zu, must divide it", field, size,
+                        in->model_width);
+    return MR_OK;
+}
+
+mr_status mr_describe_sum(const mr_describe_input *in, mr_layer_description *out, size_t width) {
+    mr_slices slices = {0};
+    bool wide = mr_layer_spec_activation(in->spec) == MR_DTYPE_F32;
+    (void)mr_slices_take(&slices, MR_DTYPE_F32, in->model_width > 1 && !wide ? in->rows : 0, width);
+    if (slices.overflowed)
+        return MR_ERROR(INVALID_ARGUMENT, "%zu rows of %zu have more bytes than can be counted",
+                        in->rows, width);
+    out->scratch_bytes = slices.bytes;
+    return MR_OK;
+}
+
+void mr_describe_parts(mr_layer_description *out, const mr_parameter_parts *parts) {
+    MR_ASSERT(out->parameter_count > 0);
+    out->parameters[out->parameter_count - 1].parts = *parts;
 }
 
 mr_status mr_describe_check_width(const mr_describe_input *in, const char *field, size_t width) {
@@ -138,10 +221,19 @@ mr_status mr_describe_output(const mr_describe_input *in, mr_layer_description *
     out->output = *in->input;
     out->output.dtype = mr_layer_spec_activation(in->spec);
     out->output.dims[in->input->dim_count - 1] = width;
+    out->output.cut_from = 0;
     out->output.needs_gradient = in->input->needs_gradient || out->parameter_count > 0;
     if (!mr_shape_bytes(&out->output, &bytes))
         return MR_ERROR(INVALID_ARGUMENT, "the output %s has more bytes than can be counted",
                         mr_shape_text(&out->output, text));
+    return MR_OK;
+}
+
+mr_status mr_describe_output_cut(const mr_describe_input *in, mr_layer_description *out,
+                                 size_t width) {
+    MR_TRY(mr_describe_output(in, out, mr_describe_share(in, width)));
+    if (in->model_width > 1)
+        out->output.cut_from = width;
     return MR_OK;
 }
 

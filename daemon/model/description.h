@@ -24,13 +24,24 @@ typedef enum mr_model_cut {
     MR_MODEL_CUT_COLUMNS
 } mr_model_cut;
 
+/* Along the cut dimension a parameter may be several matrices, one after the other (Q, K and V;
+ * gate and up): each is cut for itself, in blocks that stay whole (a head). */
+enum { MR_PARAMETER_PARTS_MAX = 3 };
+typedef struct mr_parameter_parts {
+    size_t count; /* 0: one part, which is the whole dimension */
+    size_t sizes[MR_PARAMETER_PARTS_MAX];
+    size_t block; /* elements of the dimension; 0: 1 */
+} mr_parameter_parts;
+
 typedef struct mr_parameter {
     char name[32]; /* "attn.qkv.weight": the safetensors name within the layer */
-    mr_shape shape; /* f32, [out, in] or [n] */
+    mr_shape shape; /* f32, [out, in] or [n]; what a rank of the model axis holds (shard.h) */
+    mr_shape whole; /* what they hold together */
     mr_init init;
     bool decay; /* weight decay applies: two or more dimensions */
     bool tied;  /* this parameter is the one shared by the layer's tie */
     mr_model_cut cut;
+    mr_parameter_parts parts; /* of the whole */
     double init_deviation; /* of the two normal inits, block_count applied; 0 for the others */
 } mr_parameter;
 
@@ -60,6 +71,12 @@ typedef struct mr_layer_description {
      * cast copy of it among the saved bytes, at input_cast. Such an input gets no gradient. */
     bool casts_input;
     size_t input_cast;
+    /* The layer before gives each model rank its share and this one needs it whole: forward gathers
+     * it into the saved bytes at input_gathered. gather_scratch, in scratch, has room for it once
+     * more: for what comes from the other ranks, and for the whole's gradient. */
+    bool gathers_input;
+    size_t input_gathered;
+    size_t gather_scratch;
     double flops_forward;
     double flops_backward_input;
     double flops_backward_weight;

@@ -98,14 +98,23 @@ mr_shape mr_job_input_shape(const mr_job *job) {
     return (mr_shape){.dtype = MR_DTYPE_F32, .dim_count = 2, .dims = {B, width}};
 }
 
-/* Describes the layers in order; what leaves the last one goes to *out_output, each description to
- * out unless it is NULL. */
-static mr_status job_describe(const mr_job *job, mr_layer_description *out, mr_shape *out_output) {
+/* The layer as one model rank holds it, where the model axis has more than one. */
+static mr_layer_spec job_shard(const mr_job *job, size_t layer, size_t model_rank) {
+    mr_layer_spec spec = job->layers[layer];
+    spec.model_rank = model_rank;
+    spec.model_width = job->model;
+    return spec;
+}
+
+/* Describes the layers in order, or with shards given those of its model rank; what leaves the last
+ * one goes to *out_output, each description to out unless it is NULL. */
+static mr_status job_describe(const mr_job *job, const size_t *shards, mr_layer_description *out,
+                              mr_shape *out_output) {
     mr_shape shape = mr_job_input_shape(job);
     for (size_t i = 0; i < job->layer_count; i++) {
         mr_layer_description description;
-        mr_status status =
-            mr_layer_describe(&job->layers[i], &shape, job->block_count, &description);
+        mr_layer_spec spec = shards == NULL ? job->layers[i] : job_shard(job, i, *shards);
+        mr_status status = mr_layer_describe(&spec, &shape, job->block_count, &description);
         if (!mr_status_is_ok(status))
             return mr_status_prefix(status, "layer %zu (%s)", i,
                                     mr_layer_type_name(job->layers[i].type));
@@ -119,14 +128,25 @@ static mr_status job_describe(const mr_job *job, mr_layer_description *out, mr_s
 
 mr_status mr_job_describe(const mr_job *job, mr_layer_description *out) {
     mr_shape output;
-    return job_describe(job, out, &output);
+    return job_describe(job, NULL, out, &output);
+}
+
+mr_status mr_job_describe_shards(const mr_job *job, size_t model_rank, mr_layer_description *out) {
+    mr_shape output;
+    return job_describe(job, &model_rank, out, &output);
+}
+
+void mr_job_become_shard(mr_job *job, size_t model_rank) {
+    MR_ASSERT(model_rank < job->model);
+    for (size_t i = 0; i < job->layer_count; i++)
+        job->layers[i] = job_shard(job, i, model_rank);
 }
 
 mr_status mr_job_label_shape(const mr_job *job, mr_shape *out_shape) {
     mr_shape output;
     if (job->loss == MR_LOSS_NONE)
         return MR_ERROR(FAILED_PRECONDITION, "model.loss is none, so the job has no labels");
-    MR_TRY(job_describe(job, NULL, &output));
+    MR_TRY(job_describe(job, NULL, NULL, &output));
     output.needs_gradient = false;
     output.dtype = MR_DTYPE_F32;
     if (job->loss == MR_LOSS_CROSS_ENTROPY) {

@@ -26,10 +26,17 @@ typedef enum mr_partition_kind {
     MR_PARTITION_TYPE,    /* type:REGEX: layers that match weigh 1, others 0 */
     MR_PARTITION_WEIGHTS, /* pipeline.layer_weights */
     MR_PARTITION_BOUNDS,  /* an explicit list */
+    MR_PARTITION_PROFILE, /* by times that the stages measure */
     MR_PARTITION_KIND_COUNT
 } mr_partition_kind;
 typedef enum mr_lr_kind { MR_LR_CONSTANT, MR_LR_LINEAR, MR_LR_COSINE, MR_LR_KIND_COUNT } mr_lr_kind;
-typedef enum mr_data_format { MR_DATA_BYTES, MR_DATA_LLMC, MR_DATA_FORMAT_COUNT } mr_data_format;
+typedef enum mr_data_format {
+    MR_DATA_BYTES,
+    MR_DATA_LLMC,
+    MR_DATA_MEGATRON,
+    MR_DATA_NPY,
+    MR_DATA_FORMAT_COUNT
+} mr_data_format;
 
 enum { MR_PATH_BYTES = 1024 };
 
@@ -50,6 +57,7 @@ typedef struct mr_job {
     char partition_pattern[MR_PATTERN_BYTES]; /* MR_PARTITION_TYPE: what follows "type:" */
     size_t bound_count; /* MR_PARTITION_BOUNDS: pipe + 1 */
     size_t *bounds;
+    char profile_path[MR_PATH_BYTES]; /* pipeline.profile, which the client reads; "" for none */
     size_t weight_count; /* MR_PARTITION_WEIGHTS: layer_count */
     double *weights;
     mr_schedule_kind schedule;
@@ -114,20 +122,28 @@ typedef enum mr_job_mode {
     MR_JOB_MODE_TRAIN = 0,
     MR_JOB_MODE_INFERENCE = 1,  /* forward, logits out */
     MR_JOB_MODE_EVALUATION = 2, /* forward, loss out, and logits on request */
+    MR_JOB_MODE_PROFILE = 3,    /* only the layers of a training job are timed */
     MR_JOB_MODE_COUNT
 } mr_job_mode;
-/* "train", "inference", "evaluation". */
+/* "train", "inference", "evaluation", "profile". */
 const char *mr_job_mode_name(mr_job_mode mode);
-/* Are there gradients and an optimizer? The other modes read a checkpoint and run forward alone. */
+/* Are there gradients and an optimizer? The other modes leave no weights behind. */
 static inline bool mr_job_mode_trains(mr_job_mode mode) {
     return mode == MR_JOB_MODE_TRAIN;
 }
-/* Makes a job one for this mode: without training there is one replica, and in inference one
+/* Does it read a checkpoint and run forward alone? */
+static inline bool mr_job_mode_is_forward(mr_job_mode mode) {
+    return mode == MR_JOB_MODE_INFERENCE || mode == MR_JOB_MODE_EVALUATION;
+}
+/* Makes a job one for this mode: forward alone there is one replica, and in inference one
  * microbatch at a time. */
 void mr_job_become(mr_job *job, mr_job_mode mode);
+/* Makes the bounds of a job explicit, whatever its file says (copied). RESOURCE_EXHAUSTED: no
+ * memory. Whether they cut its layers is for the plan to say. */
+MR_MUST_CHECK mr_status mr_job_set_bounds(mr_job *job, const size_t *bounds, size_t bound_count);
 /* May a good job be run by this version? What a plan can be made of is more than what the stages
- * can do. Training needs a number of steps, training and evaluation a loss. UNIMPLEMENTED: a model
- * axis; INVALID_ARGUMENT: lr_schedule.total_steps or model.loss. */
+ * can do. Training needs a number of steps, training and evaluation a loss.
+ * INVALID_ARGUMENT: lr_schedule.total_steps or model.loss. */
 MR_MUST_CHECK mr_status mr_job_check_runnable(const mr_job *job, mr_job_mode mode);
 
 /* May layer index be computed again in backward, by pipeline.checkpointable_layers? */
@@ -141,6 +157,12 @@ mr_shape mr_job_input_shape(const mr_job *job);
 MR_MUST_CHECK mr_status mr_job_label_shape(const mr_job *job, mr_shape *out_shape);
 /* Descriptions of all layers, in order: layer_count of them, written to out (caller's array). */
 MR_MUST_CHECK mr_status mr_job_describe(const mr_job *job, mr_layer_description *out);
+/* The same of the shards that one model rank holds (shard.h); those of the layers themselves where
+ * pipeline.topology.model is 1. INVALID_ARGUMENT: a layer that the model axis cannot cut. */
+MR_MUST_CHECK mr_status mr_job_describe_shards(const mr_job *job, size_t model_rank,
+                                               mr_layer_description *out);
+/* From now on the job's layers are the shards of one model rank: mr_job_describe gives theirs. */
+void mr_job_become_shard(mr_job *job, size_t model_rank);
 /* Learning rate of optimizer step (from 1): warm-up, then constant, linear or cosine. */
 double mr_job_learning_rate(const mr_job *job, uint64_t step);
 /* path if absolute, else base_directory/path. INVALID_ARGUMENT: too long. */

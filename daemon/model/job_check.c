@@ -109,6 +109,18 @@ static void check_pattern(const mr_job_draft *draft, mr_job_errors *errors) {
                           status.text);
 }
 
+static void check_profile(const mr_job_draft *draft, mr_job_errors *errors) {
+    bool profile = draft->job.partition == MR_PARTITION_PROFILE;
+    if (given(draft, "pipeline.profile") && !profile)
+        mr_job_errors_add(errors, line_of(draft, "pipeline.profile"),
+                          "pipeline.profile is given but pipeline.partition is not profile");
+    if (profile && good(draft, "pipeline.topology.model") && draft->job.model > 1)
+        mr_job_errors_add(errors, line_of(draft, "pipeline.partition"),
+                          "pipeline.partition is profile and pipeline.topology.model is %zu; "
+                          "whole layers are timed, so it must be 1",
+                          draft->job.model);
+}
+
 static void check_partition(const mr_job_draft *draft, mr_job_errors *errors) {
     bool bounds = draft->job.partition == MR_PARTITION_BOUNDS;
     bool weights = draft->job.partition == MR_PARTITION_WEIGHTS;
@@ -117,6 +129,7 @@ static void check_partition(const mr_job_draft *draft, mr_job_errors *errors) {
     if (given(draft, "pipeline.layer_weights") && !weights)
         mr_job_errors_add(errors, line_of(draft, "pipeline.layer_weights"),
                           "pipeline.layer_weights is given but pipeline.partition is not weights");
+    check_profile(draft, errors);
     if (!good(draft, "model.layers"))
         return;
     if (bounds && pipe_is_good(draft))
@@ -138,9 +151,11 @@ static bool check_total(const mr_layer_description *d, size_t *parameters, size_
     return *parameters <= MR_PARAMETER_ELEMENTS_MAX && *bytes <= MR_ACTIVATION_BYTES_MAX;
 }
 
-/* Layers fit each other, and the sums of their sizes stay far from overflow. *out_output: what
- * leaves the last layer. One error at most: what follows a misfit cannot be judged. */
-static bool check_chain(const mr_job_draft *draft, mr_shape *out_output, mr_job_errors *errors) {
+/* Layers fit each other, and the sums of their sizes stay far from overflow. model_width: of the
+ * shards to look at; 1: the whole layers. *out_output: what leaves the last layer. One error at
+ * most: what follows a misfit cannot be judged. */
+static bool check_chain(const mr_job_draft *draft, size_t model_width, mr_shape *out_output,
+                        mr_job_errors *errors) {
     const mr_job *job = &draft->job;
     mr_shape shape = mr_job_input_shape(job);
     size_t parameters = 0;
@@ -148,7 +163,9 @@ static bool check_chain(const mr_job_draft *draft, mr_shape *out_output, mr_job_
     for (size_t i = 0; i < job->layer_count; i++) {
         mr_layer_description description;
         const mr_layer_spec *spec = &job->layers[i];
-        mr_status status = mr_layer_describe(spec, &shape, job->block_count, &description);
+        mr_layer_spec shard = *spec;
+        shard.model_width = model_width;
+        mr_status status = mr_layer_describe(&shard, &shape, job->block_count, &description);
         if (!mr_status_is_ok(status)) {
             mr_job_errors_add(errors, spec->line, "layer %zu (%s): %s", i,
                               mr_layer_type_name(spec->type), status.text);
@@ -193,8 +210,17 @@ static void check_model(const mr_job_draft *draft, mr_job_errors *errors) {
     if (!good(draft, "model.layers") || !good(draft, "batch.micro_batch_size") ||
         !good(draft, "batch.sequence_length"))
         return;
-    if (check_first_layer(draft, errors) && check_chain(draft, &output, errors))
-        check_loss(draft, errors);
+    if (!check_first_layer(draft, errors) || !check_chain(draft, 1, &output, errors))
+        return;
+    check_loss(draft, errors);
+    if (!good(draft, "pipeline.topology.model") || draft->job.model < 2 ||
+        !check_chain(draft, draft->job.model, &output, errors))
+        return;
+    if (draft->job.loss == MR_LOSS_MSE && output.cut_from > 0)
+        mr_job_errors_add(errors, draft->job.layers[draft->job.layer_count - 1].line,
+                          "model.loss is mse but the model axis of %zu cuts what the last layer "
+                          "gives; it must end with a linear with parallel: row or none",
+                          draft->job.model);
 }
 
 /* A field of another optimizer than the job's is a mistake, not a wish to ignore. */

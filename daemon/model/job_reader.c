@@ -32,7 +32,7 @@ static const mr_field_choice partition_choices[] = {
     {"parameters", MR_PARTITION_PARAMETERS, false},
     {"weights", MR_PARTITION_WEIGHTS, false},
     {"type:REGEX", MR_PARTITION_TYPE, false}, /* "type:" is read before the words are */
-    {"profile", 0, true},
+    {"profile", MR_PARTITION_PROFILE, false},
     {NULL, 0, false},
 };
 static const mr_field_choice schedule_choices[] = {
@@ -66,8 +66,8 @@ static const mr_field_choice precision_choices[] = {
 static const mr_field_choice data_choices[] = {
     {"bytes", MR_DATA_BYTES, false},
     {"llmc", MR_DATA_LLMC, false},
-    {"megatron", 0, true},
-    {"npy", 0, true},
+    {"megatron", MR_DATA_MEGATRON, false},
+    {"npy", MR_DATA_NPY, false},
     {NULL, 0, false},
 };
 
@@ -139,7 +139,12 @@ static const mr_field job_fields[] = {
      .kind = MR_FIELD_CUSTOM,
      .fallback = "parameters",
      .read = partition_read,
-     .help = "uniform, parameters, weights, type:REGEX or a list of bounds"},
+     .help = "uniform, parameters, weights, type:REGEX, profile or a list of bounds"},
+    {.path = "pipeline.profile",
+     .kind = MR_FIELD_TEXT,
+     JOB(profile_path),
+     .capacity = MR_PATH_BYTES,
+     .help = "with partition: profile, a printed profile to use instead of measuring one"},
     {.path = "pipeline.layer_weights",
      .kind = MR_FIELD_CUSTOM,
      .read = weights_read,

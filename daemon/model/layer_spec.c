@@ -14,6 +14,10 @@ const char *mr_layer_type_name(mr_layer_type type) {
     return layer_type_names[type];
 }
 
+bool mr_layer_spec_is_shard(const mr_layer_spec *spec) {
+    return spec->model_width > 1;
+}
+
 mr_dtype mr_layer_spec_activation(const mr_layer_spec *spec) {
     return spec->precision == MR_DTYPE_NONE ? MR_DTYPE_F32 : spec->precision;
 }

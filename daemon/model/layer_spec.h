@@ -68,6 +68,11 @@ typedef struct mr_layer_spec {
     double dropout; /* probability of zero, [0, 1) */
     double eps;
     mr_parallel parallel; /* linear */
+    /* Set where only one model rank's shard of the layer is meant (shard.h): its description and
+     * its computation are then the shard's, while the sizes above stay the whole layer's. Not part
+     * of the model's identity. */
+    size_t model_rank;
+    size_t model_width; /* 0 or 1: the whole layer */
     /* The job's precision, BF16, F16 or F32 (NONE counts as F32): the type of what the layer gives,
      * keeps and multiplies. Not part of the model's identity, and no matter of its parameters:
      * masters and checkpoints are f32 in every precision. */
@@ -76,6 +81,9 @@ typedef struct mr_layer_spec {
 
 /* The type of the layer's activations and of their gradients: BF16, F16 or F32. */
 mr_dtype mr_layer_spec_activation(const mr_layer_spec *spec);
+
+/* Is a shard meant, and not the whole layer? */
+bool mr_layer_spec_is_shard(const mr_layer_spec *spec);
 
 /* "transformer_block"; never NULL for a valid type. */
 const char *mr_layer_type_name(mr_layer_type type);

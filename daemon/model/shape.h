@@ -15,13 +15,16 @@ typedef struct mr_shape {
     size_t dim_count;
     size_t dims[MR_TENSOR_DIMS_MAX];
     bool needs_gradient;
+    /* The last dimension is one model rank's share of this many elements (shard.h); 0: it is whole,
+     * and the same on all of them. */
+    size_t cut_from;
 } mr_shape;
 
 /* Elements; false on overflow (out untouched). A shape without dims has one element. */
 bool mr_shape_elements(const mr_shape *shape, size_t *out_elements);
 /* Bytes; false on overflow. */
 bool mr_shape_bytes(const mr_shape *shape, size_t *out_bytes);
-/* Same type and sizes; the need for a gradient is not compared. */
+/* Same type and sizes; neither the need for a gradient nor the cut is compared. */
 bool mr_shape_equal(const mr_shape *a, const mr_shape *b);
 
 enum { MR_SHAPE_TEXT_BYTES = 160 };

@@ -6,15 +6,17 @@
 
 static bool layout_sizes(const mr_layer_spec *spec, const mr_shape *input,
                          mr_transformer_block_layout *l) {
+    size_t width = mr_layer_spec_is_shard(spec) ? spec->model_width : 1; /* divides these sizes */
     l->dtype = mr_layer_spec_activation(spec);
     l->B = input->dims[0];
     l->T = input->dims[1];
     l->C = spec->dim;
-    l->F = spec->ffn;
-    l->NH = spec->heads;
-    l->KVH = spec->kv_heads;
-    l->head_dim = l->C / l->NH;
-    l->qkv_width = l->C + 2 * l->KVH * l->head_dim; /* below 3 MR_DIMENSION_MAX */
+    l->F = spec->ffn / width;
+    l->NH = spec->heads / width;
+    l->KVH = spec->kv_heads / width;
+    l->head_dim = l->C / spec->heads;
+    l->A = l->NH * l->head_dim;
+    l->qkv_width = l->A + 2 * l->KVH * l->head_dim; /* below 3 MR_DIMENSION_MAX */
     l->fc_width = spec->activation == MR_ACTIVATION_SWIGLU ? 2 * l->F : l->F;
     return mr_size_mul(l->B, l->T, &l->N);
 }
@@ -26,7 +28,7 @@ static mr_slices layout_saved(const mr_layer_spec *spec, mr_transformer_block_la
     l->ln_1_mean = mr_slices_take(&s, MR_DTYPE_F32, l->N, mean);
     l->ln_1_rstd = mr_slices_take(&s, MR_DTYPE_F32, l->N, 1);
     l->qkv = mr_slices_take(&s, l->dtype, l->N, l->qkv_width);
-    l->attn_out = mr_slices_take(&s, l->dtype, l->N, l->C);
+    l->attn_out = mr_slices_take(&s, l->dtype, l->N, l->A);
     l->attn_lse = mr_slices_take(&s, MR_DTYPE_F32, l->N, l->NH);
     l->residual = mr_slices_take(&s, l->dtype, l->N, l->C);
     l->ln_2_out = mr_slices_take(&s, l->dtype, l->N, l->C);

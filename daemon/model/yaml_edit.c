@@ -10,12 +10,12 @@
 
 enum { EDIT_PATH_BYTES = 128 };
 
-/* A top-level mapping that the text leaves to its defaults. */
+/* A top-level mapping that the text leaves to its defaults. The document keeps a copy of key. */
 static mr_status edit_add_map(struct fy_document *document, struct fy_node *root, const char *key,
                               struct fy_node **out_map) {
     struct fy_node *map = fy_node_create_mapping(document);
     if (map == NULL ||
-        fy_node_mapping_append(root, fy_node_build_from_string(document, key, FY_NT), map) != 0)
+        fy_node_mapping_append(root, fy_node_create_scalar_copy(document, key, FY_NT), map) != 0)
         return MR_ERROR(INVALID_ARGUMENT, "%s cannot be added: the text is no mapping", key);
     *out_map = map;
     return MR_OK;

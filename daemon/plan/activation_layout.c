@@ -51,7 +51,7 @@ static void layout_run(const mr_plan *plan, const mr_stage_plan *stage, bool kee
                        size_t end, layout_areas *areas, mr_activation_layer *out_layers) {
     areas->again = 0; /* every run has the shared area for itself */
     for (size_t i = first; i < end; i++) {
-        const mr_layer_description *layer = &plan->layers[i];
+        const mr_layer_description *layer = &plan->shards[i];
         bool last = i + 1 == end;
         size_t output = shape_bytes(&layer->output);
         mr_activation_layer laid = {
@@ -93,14 +93,14 @@ static void layout_shared(const mr_plan *plan, const mr_stage_plan *stage,
     size_t scratch = 0;
     size_t gradient = 0;
     for (size_t i = stage->layer_first; i < stage->layer_end; i++) {
-        retained = size_max(retained, plan->layers[i].retained_bytes);
-        scratch = size_max(scratch, plan->layers[i].scratch_bytes);
+        retained = size_max(retained, plan->shards[i].retained_bytes);
+        scratch = size_max(scratch, plan->shards[i].scratch_bytes);
         if (i + 1 < stage->layer_end)
-            gradient = size_max(gradient, shape_bytes(&plan->layers[i].output));
+            gradient = size_max(gradient, shape_bytes(&plan->shards[i].output));
     }
     size_t outgoing = 0;
     if (stage->layer_first > 0)
-        outgoing = shape_bytes(&plan->layers[stage->layer_first - 1].output);
+        outgoing = shape_bytes(&plan->shards[stage->layer_first - 1].output);
     layout->retained = area_take(&layout->bytes, plan->inference ? 0 : retained);
     layout->scratch = area_take(&layout->bytes, scratch);
     for (size_t i = 0; i < MR_ACTIVATION_GRADIENT_BUFFERS; i++) {

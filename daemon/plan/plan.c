@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From job to plan, top to bottom: topology, descriptions, bounds, lists, proof, stages, groups,
+/* From job to plan, top to bottom: topology, descriptions, lists, proof, bounds, stages, groups,
  * bubble, hash. Every step is a pure function of the job, so the coordinator, the stages and the
  * client that make the plan by themselves all make the same one; the hash lets them check. */
 #include "daemon/plan/plan.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include <openssl/evp.h>
@@ -12,11 +13,12 @@
 #include "daemon/base/limits.h"
 #include "daemon/plan/group_plan.h"
 #include "daemon/plan/partition.h"
+#include "daemon/plan/profile_cut.h"
 #include "daemon/plan/simulate.h"
 #include "daemon/plan/stage_plan.h"
 #include "daemon/plan/verify.h"
 
-enum { PLAN_HASH_BYTES = 32 };
+enum { PLAN_HASH_BYTES = 32, PLAN_BOUND_BYTES = 24 };
 
 /* What is possible at all, before anything is allocated. */
 static mr_status plan_check(const mr_job *job) {
@@ -74,7 +76,22 @@ static mr_status plan_balance_matches(mr_plan *plan) {
     return mr_status_is_ok(status) ? status : mr_status_prefix(status, "pipeline.partition");
 }
 
-static mr_status plan_make_bounds(mr_plan *plan) {
+/* Until the layers are measured, or where they never are (inference), operations stand for time. */
+static mr_status plan_balance_flops(mr_plan *plan) {
+    size_t layers = plan->job->layer_count;
+    double *weights = mr_alloc_array(layers, sizeof(*weights));
+    if (weights == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to cut %zu layers", layers);
+    for (size_t i = 0; i < layers; i++)
+        weights[i] = plan->layers[i].flops_forward + plan->layers[i].flops_backward_input +
+                     plan->layers[i].flops_backward_weight;
+    plan->provisional = true;
+    mr_status status = mr_partition_balanced(weights, layers, plan->stage_count, plan->bounds);
+    mr_free(weights);
+    return status;
+}
+
+static mr_status plan_make_bounds(mr_plan *plan, const mr_profile *profile) {
     const mr_job *job = plan->job;
     switch (job->partition) {
     case MR_PARTITION_UNIFORM:
@@ -93,6 +110,8 @@ static mr_status plan_make_bounds(mr_plan *plan) {
             mr_partition_balanced(job->weights, job->layer_count, plan->stage_count, plan->bounds);
         return mr_status_is_ok(status) ? status
                                        : mr_status_prefix(status, "pipeline.layer_weights");
+    case MR_PARTITION_PROFILE:
+        return profile != NULL ? mr_profile_cut(plan, profile) : plan_balance_flops(plan);
     case MR_PARTITION_BOUNDS:
         MR_TRY(
             mr_partition_check(job->bounds, job->bound_count, job->layer_count, plan->stage_count));
@@ -148,10 +167,17 @@ out:
     return status;
 }
 
-/* The texts of all ranks in rank order, each ended by a newline. The pipe axis is the first, so the
- * ranks of one stage follow each other. */
+/* The bounds in one line, then the texts of all ranks in rank order, each ended by a newline. The
+ * pipe axis is the first, so the ranks of one stage follow each other. */
 static mr_status plan_hash_texts(const mr_plan *plan, EVP_MD_CTX *digest) {
     size_t ranks_per_stage = plan->topology.world_size / plan->stage_count;
+    for (size_t i = 0; i <= plan->stage_count; i++) {
+        char bound[PLAN_BOUND_BYTES];
+        int length = snprintf(bound, sizeof(bound), "%zu%c", plan->bounds[i],
+                              i == plan->stage_count ? '\n' : ' ');
+        if (EVP_DigestUpdate(digest, bound, (size_t)length) != 1)
+            return MR_ERROR(INTERNAL, "SHA-256 of the bounds failed");
+    }
     for (size_t stage = 0; stage < plan->stage_count; stage++) {
         char *text = NULL;
         MR_TRY(mr_schedule_text(&plan->schedules[stage], &text));
@@ -190,7 +216,19 @@ out:
     return status;
 }
 
-static mr_status plan_fill(mr_plan *plan) {
+static mr_status plan_make_shards(mr_plan *plan) {
+    const mr_job *job = plan->job;
+    plan->shards = plan->layers;
+    if (job->model == 1)
+        return MR_OK;
+    plan->shards = mr_alloc_array(job->layer_count, sizeof(*plan->shards));
+    if (plan->shards == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the shards of %zu layers",
+                        job->layer_count);
+    return mr_job_describe_shards(job, 0, plan->shards);
+}
+
+static mr_status plan_fill(mr_plan *plan, const mr_profile *profile) {
     const mr_job *job = plan->job;
     MR_TRY(plan_make_topology(plan));
     plan->bounds = mr_alloc_array(job->pipe + 1, sizeof(*plan->bounds));
@@ -203,22 +241,30 @@ static mr_status plan_fill(mr_plan *plan) {
                         job->pipe, job->layer_count);
     plan->stage_count = job->pipe;
     MR_TRY(mr_job_describe(job, plan->layers));
-    MR_TRY(plan_make_bounds(plan));
+    MR_TRY(plan_make_shards(plan));
     MR_TRY(plan_make_schedules(plan));
+    MR_TRY(plan_make_bounds(plan, profile));
     MR_TRY(mr_stage_plan_fill(plan));
     MR_TRY(mr_group_plan_fill(plan));
     MR_TRY(plan_make_bubble(plan));
+    if (profile != NULL)
+        MR_TRY(mr_profile_predict(plan, profile));
     return plan_make_hash(plan);
 }
 
 mr_status mr_plan_make(const mr_job *job, bool inference, mr_plan **out_plan) {
+    return mr_plan_make_profiled(job, inference, NULL, out_plan);
+}
+
+mr_status mr_plan_make_profiled(const mr_job *job, bool inference, const mr_profile *profile,
+                                mr_plan **out_plan) {
     MR_TRY(plan_check(job));
     mr_plan *plan = mr_alloc(sizeof(*plan));
     if (plan == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a plan");
     plan->job = job;
     plan->inference = inference || job->loss == MR_LOSS_NONE;
-    mr_status status = plan_fill(plan);
+    mr_status status = plan_fill(plan, profile);
     if (mr_status_is_ok(status))
         *out_plan = plan;
     else
@@ -234,6 +280,8 @@ void mr_plan_destroy(mr_plan *plan) {
     mr_group_plan_free(plan);
     mr_free(plan->schedules);
     mr_free(plan->stages);
+    if (plan->shards != plan->layers)
+        mr_free(plan->shards);
     mr_free(plan->layers);
     mr_free(plan->bounds);
     mr_free(plan);

@@ -7,6 +7,7 @@
 
 #include "daemon/base/status.h"
 #include "daemon/model/job.h"
+#include "daemon/plan/profile.h"
 #include "daemon/plan/schedule.h"
 #include "daemon/plan/topology.h"
 
@@ -22,6 +23,7 @@ typedef struct mr_stage_plan {
     size_t zero_saved_bytes; /* what that replica would hold more of with zero_stage 0 */
     size_t activations_bytes;
     size_t peak_in_flight; /* microbatches whose activations are held at once */
+    double busy_seconds;   /* of one step, predicted; 0 without a profile */
 } mr_stage_plan;
 
 typedef enum mr_group_kind {
@@ -46,13 +48,19 @@ typedef struct mr_plan {
     size_t stage_count;
     size_t *bounds; /* stage_count + 1 */
     mr_stage_plan *stages;
-    mr_layer_description *layers; /* job->layer_count */
+    mr_layer_description *layers; /* job->layer_count: of the whole layers */
+    /* Of what one rank holds of each: the shards of model rank 0, which are never smaller than
+     * another's. A stage puts its own rank's there (stage/assignment.c). layers itself where the
+     * model axis has one rank. */
+    mr_layer_description *shards;
     mr_schedule *schedules;       /* one per stage; equal for all data and model ranks of it */
     size_t group_count;
     mr_group_plan *groups; /* in one canonical order: tied by key, data, model, pipe */
     double bubble_ideal;
     double bubble_predicted;
-    char schedule_hash[65]; /* SHA-256 of all ranks' schedule texts */
+    double step_seconds; /* predicted; 0 without a profile */
+    bool provisional;    /* partition: profile, without one: cut by operations meanwhile */
+    char schedule_hash[65]; /* SHA-256 of all ranks' schedule texts and the bounds */
 } mr_plan;
 
 /* inference: the forward-only schedule instead of the job's. Verifies every schedule (law 2).
@@ -60,6 +68,11 @@ typedef struct mr_plan {
  * layers").
  * Owner frees with mr_plan_destroy before the job. */
 MR_MUST_CHECK mr_status mr_plan_make(const mr_job *job, bool inference, mr_plan **out_plan);
+/* The same with what the layers really cost: predicts the step's time, and cuts a job with
+ * partition: profile (profile_cut.h). profile: NULL for none; borrowed for the call.
+ * Also FAILED_PRECONDITION: the profile is of another key; RESOURCE_EXHAUSTED: no cut fits. */
+MR_MUST_CHECK mr_status mr_plan_make_profiled(const mr_job *job, bool inference,
+                                              const mr_profile *profile, mr_plan **out_plan);
 void mr_plan_destroy(mr_plan *plan);
 /* Bytes of optimizer state on data coordinate replica of a stage. */
 size_t mr_plan_optimizer_bytes(const mr_plan *plan, size_t stage, size_t replica);

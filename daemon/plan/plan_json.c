@@ -77,6 +77,8 @@ static json_t *json_stage(const mr_plan *plan, size_t index) {
     json_put(&object, "flops", json_number(stage->flops));
     json_put(&object, "memory_bytes", json_finish(&memory));
     json_put(&object, "zero_saved_bytes", json_size(stage->zero_saved_bytes));
+    if (plan->step_seconds > 0)
+        json_put(&object, "busy_seconds", json_real(stage->busy_seconds));
     return json_finish(&object);
 }
 
@@ -189,6 +191,10 @@ static json_t *json_plan(const mr_plan *plan) {
     json_put(&object, "bubble", json_finish(&bubble));
     json_put(&object, "peak_in_flight", json_finish(&peaks));
     json_put(&object, "schedule_hash", json_string(plan->schedule_hash));
+    if (plan->step_seconds > 0)
+        json_put(&object, "step_seconds", json_real(plan->step_seconds));
+    if (plan->provisional)
+        json_put(&object, "provisional", json_true());
     return json_finish(&object);
 }
 

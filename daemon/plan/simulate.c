@@ -87,7 +87,10 @@ static bool simulate_stage(simulator *sim, size_t stage) {
     return sim->places[stage] > start;
 }
 
-static void simulate_all(simulator *sim, mr_simulation *out_simulation) {
+static void simulate_all(simulator *sim, const mr_stage_margin *margins,
+                         mr_simulation *out_simulation) {
+    for (size_t stage = 0; margins != NULL && stage < sim->stage_count; stage++)
+        sim->clocks[stage] = margins[stage].before;
     for (bool moved = true; moved;) {
         moved = false;
         for (size_t stage = 0; stage < sim->stage_count; stage++)
@@ -96,8 +99,9 @@ static void simulate_all(simulator *sim, mr_simulation *out_simulation) {
     mr_simulation result = {0};
     for (size_t stage = 0; stage < sim->stage_count; stage++) {
         MR_ASSERT(sim->places[stage] == sim->schedules[stage].count); /* mr_verify accepted them */
-        if (sim->clocks[stage] > result.makespan)
-            result.makespan = sim->clocks[stage];
+        double end = sim->clocks[stage] + (margins == NULL ? 0.0 : margins[stage].after);
+        if (end > result.makespan)
+            result.makespan = end;
         result.work += sim->work[stage] / (double)sim->stage_count;
     }
     if (result.makespan > 0.0)
@@ -107,6 +111,12 @@ static void simulate_all(simulator *sim, mr_simulation *out_simulation) {
 
 mr_status mr_simulate(const mr_schedule *schedules, const mr_verify_shape *shape,
                       const mr_stage_cost *costs, mr_simulation *out_simulation) {
+    return mr_simulate_step(schedules, shape, costs, NULL, out_simulation);
+}
+
+mr_status mr_simulate_step(const mr_schedule *schedules, const mr_verify_shape *shape,
+                           const mr_stage_cost *costs, const mr_stage_margin *margins,
+                           mr_simulation *out_simulation) {
     size_t stages = shape->stage_count;
     size_t messages = shape->micro_batches * shape->chunks; /* most of one edge and kind */
     simulator sim = {.schedules = schedules, .costs = costs, .stage_count = stages};
@@ -128,7 +138,7 @@ mr_status mr_simulate(const mr_schedule *schedules, const mr_verify_shape *shape
         sim.gradient[stage].arrivals = sim.activation[stage].arrivals + messages;
         sim.gradient[stage].cost = costs[stage].send_gradient;
     }
-    simulate_all(&sim, out_simulation);
+    simulate_all(&sim, margins, out_simulation);
 out:
     mr_free(sim.places);
     mr_free(sim.work);

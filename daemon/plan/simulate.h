@@ -17,6 +17,13 @@ typedef struct mr_stage_cost {
     double send_gradient;   /* transfer to the part before */
 } mr_stage_cost;
 
+/* What a stage does alone around its list, once a step: from the barrier that ended the step before
+ * until it begins, and from the end of its list until it comes to the next barrier. */
+typedef struct mr_stage_margin {
+    double before;
+    double after;
+} mr_stage_margin;
+
 typedef struct mr_simulation {
     double makespan; /* from the start of the step until every stage is ready for the optimizer */
     double work;     /* mean over stages of the time spent computing */
@@ -29,5 +36,11 @@ typedef struct mr_simulation {
  * are those of each of its chunks. costs: stage_count. RESOURCE_EXHAUSTED: no memory. */
 MR_MUST_CHECK mr_status mr_simulate(const mr_schedule *schedules, const mr_verify_shape *shape,
                                     const mr_stage_cost *costs, mr_simulation *out_simulation);
+/* The same from barrier to barrier, in the steady state of many steps: makespan is the time of a
+ * whole step. margins: stage_count. */
+MR_MUST_CHECK mr_status mr_simulate_step(const mr_schedule *schedules, const mr_verify_shape *shape,
+                                         const mr_stage_cost *costs,
+                                         const mr_stage_margin *margins,
+                                         mr_simulation *out_simulation);
 
 #endif

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Memory of one rank of a stage, in bytes, from descriptions alone (law 6):
- *   weights      4 for each element that the stage holds, a tied parameter once; in bf16 and f16 2 more for
- *                each element of a matrix: the copy that layers compute with
+ *   weights      4 for each element that the stage holds, a tied parameter once; in bf16 and f16 2
+ *                more for each element of a matrix: the copy that layers compute with
  *   gradients    4 for each element of each use: every use of a tied parameter has an accumulator
  *   optimizer    4 for each state tensor of the optimizer (none to two) and each element that the
  *                stage holds; with zero_stage 1 the bytes of the replica's share (state_share.h)
  *   activations  what activation_layout.h lays out: the very bytes that the stage asks its device
  *                for. What lies in the slots of links and of the feed is not among them
- * In inference gradients and optimizer are 0. A parameter that the model axis cuts counts with its
- * share. */
+ * In inference gradients and optimizer are 0. Of a layer that the model axis cuts a rank's shard
+ * counts. */
 #include "daemon/plan/stage_plan.h"
 
 #include "daemon/base/alloc.h"
@@ -39,7 +39,7 @@ static stage_sum shape_sum(const mr_shape *shape) {
 /* Bytes of what enters a layer; of what leaves the last one for layer == layer_count. */
 static stage_sum layer_input(const mr_plan *plan, size_t layer) {
     if (layer > 0)
-        return shape_sum(&plan->layers[layer - 1].output);
+        return shape_sum(&plan->shards[layer - 1].output);
     mr_shape input = mr_job_input_shape(plan->job);
     return shape_sum(&input);
 }
@@ -50,14 +50,9 @@ static stage_sum stage_activations(const mr_plan *plan, const mr_stage_plan *sta
     return (stage_sum){.total = layout.bytes, .overflow = layout.bytes == SIZE_MAX};
 }
 
-static size_t parameter_elements(const mr_parameter *parameter) {
+static size_t shape_elements(const mr_shape *shape) {
     size_t elements = 0;
-    return mr_shape_elements(&parameter->shape, &elements) ? elements : SIZE_MAX;
-}
-
-static size_t parameter_share(const mr_plan *plan, const mr_parameter *parameter) {
-    size_t elements = parameter_elements(parameter);
-    return parameter->cut == MR_MODEL_CUT_NONE ? elements : elements / plan->job->model;
+    return mr_shape_elements(shape, &elements) ? elements : SIZE_MAX;
 }
 
 /* Elements of one stage: all, each tied parameter once; the share of one rank; that share with
@@ -72,14 +67,14 @@ typedef struct stage_elements {
 
 static void elements_add_layer(const mr_plan *plan, size_t layer, bool tied_is_there,
                                stage_elements *elements) {
-    const mr_layer_description *description = &plan->layers[layer];
+    const mr_layer_description *description = &plan->shards[layer];
     for (size_t i = 0; i < description->parameter_count; i++) {
         const mr_parameter *parameter = &description->parameters[i];
-        size_t share = parameter_share(plan, parameter);
+        size_t share = shape_elements(&parameter->shape);
         sum_add(&elements->uses, share, 1);
         if (parameter->tied && tied_is_there)
             continue;
-        sum_add(&elements->whole, parameter_elements(parameter), 1);
+        sum_add(&elements->whole, shape_elements(&parameter->whole), 1);
         sum_add(&elements->share, share, 1);
         (void)mr_slices_take(&elements->states, MR_DTYPE_F32, share, 1);
         mr_dtype compute = mr_parameter_compute_dtype(parameter, plan->job->precision);
@@ -122,6 +117,7 @@ static mr_status stage_fill(mr_plan *plan, size_t index, const bool *repeated) {
     mr_stage_plan *stage = &plan->stages[index];
     stage->layer_first = plan->bounds[index];
     stage->layer_end = plan->bounds[index + 1];
+    stage->flops = 0;
     stage_elements elements = {0};
     for (size_t layer = stage->layer_first; layer < stage->layer_end; layer++) {
         const mr_layer_description *description = &plan->layers[layer];
@@ -192,9 +188,9 @@ void mr_stage_plan_costs(const mr_plan *plan, mr_stage_cost *out_costs) {
     for (size_t stage = 0; stage < plan->stage_count; stage++) {
         mr_stage_cost cost = {0};
         for (size_t layer = plan->bounds[stage]; layer < plan->bounds[stage + 1]; layer++) {
-            cost.forward += plan->layers[layer].flops_forward;
-            cost.backward_input += plan->layers[layer].flops_backward_input;
-            cost.backward_weight += plan->layers[layer].flops_backward_weight;
+            cost.forward += plan->shards[layer].flops_forward;
+            cost.backward_input += plan->shards[layer].flops_backward_input;
+            cost.backward_weight += plan->shards[layer].flops_backward_weight;
         }
         cost.send_activation =
             (double)layer_input(plan, plan->bounds[stage + 1]).total * MR_STAGE_FLOPS_PER_LINK_BYTE;

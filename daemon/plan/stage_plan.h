@@ -7,7 +7,7 @@
 #include "daemon/plan/plan.h"
 #include "daemon/plan/simulate.h"
 
-/* Fills plan->stages from job, bounds, layers and the stages' peak_in_flight.
+/* Fills plan->stages from job, bounds, layers and the stages' peak_in_flight, for any bounds anew.
  * INVALID_ARGUMENT: a stage needs more bytes than a size can count. */
 MR_MUST_CHECK mr_status mr_stage_plan_fill(mr_plan *plan);
 

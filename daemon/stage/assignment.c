@@ -38,10 +38,24 @@ static mr_status assignment_take_peers(mr_assignment *assignment,
     return MR_OK;
 }
 
+/* The cut of a profiled job. */
+static mr_status assignment_take_bounds(mr_job *job, const Millrace__V1__Prepare *order) {
+    size_t *bounds = mr_alloc_array(order->n_bounds, sizeof(*bounds));
+    if (bounds == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu bounds", order->n_bounds);
+    for (size_t i = 0; i < order->n_bounds; i++)
+        bounds[i] = order->bounds[i];
+    mr_status status = mr_job_set_bounds(job, bounds, order->n_bounds);
+    mr_free(bounds);
+    return status;
+}
+
 static mr_status assignment_take_plan(mr_assignment *assignment,
                                       const Millrace__V1__Prepare *order) {
     MR_TRY(mr_job_parse(order->job_file, strlen(order->job_file), &assignment->job, NULL));
     mr_job_become(assignment->job, assignment->mode);
+    if (order->n_bounds > 0)
+        MR_TRY(assignment_take_bounds(assignment->job, order));
     MR_TRY(mr_plan_make(assignment->job, assignment->inference, &assignment->plan));
     assignment->rank_count = assignment->plan->topology.world_size;
     if (order->rank >= assignment->rank_count)
@@ -56,7 +70,11 @@ static mr_status assignment_take_plan(mr_assignment *assignment,
     MR_TRY(mr_topology_coordinates(&assignment->plan->topology, order->rank, coordinates));
     assignment->stage = (uint32_t)coordinates[0]; /* axes are pipe, data, model */
     assignment->replica = (uint32_t)coordinates[1];
-    return MR_OK;
+    assignment->model_rank = (uint32_t)coordinates[2];
+    if (assignment->job->model == 1)
+        return MR_OK;
+    mr_job_become_shard(assignment->job, assignment->model_rank);
+    return mr_job_describe(assignment->job, assignment->plan->shards);
 }
 
 static mr_status assignment_take_paths(mr_assignment *assignment,
@@ -104,13 +122,17 @@ void mr_assignment_destroy(mr_assignment *assignment) {
     mr_free(assignment);
 }
 
+bool mr_assignment_is_fed(const mr_assignment *assignment) {
+    return assignment->stage == 0 && assignment->model_rank == 0;
+}
+
 const mr_stage_plan *mr_assignment_stage(const mr_assignment *assignment) {
     return &assignment->plan->stages[assignment->stage];
 }
 
 mr_shape mr_assignment_boundary(const mr_assignment *assignment, size_t layer) {
     return layer == 0 ? mr_job_input_shape(assignment->job)
-                      : assignment->plan->layers[layer - 1].output;
+                      : assignment->plan->shards[layer - 1].output;
 }
 
 size_t mr_assignment_message_bytes(const mr_assignment *assignment, size_t layer) {

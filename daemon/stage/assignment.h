@@ -20,6 +20,7 @@ typedef struct mr_assignment {
     uint32_t rank;
     uint32_t stage;
     uint32_t replica; /* data coordinate */
+    uint32_t model_rank; /* model coordinate: job and plan->shards are of its shards */
     size_t rank_count;
     char (*addresses)[MR_ADDRESS_BYTES]; /* by rank */
     mr_job *job;
@@ -35,6 +36,9 @@ MR_MUST_CHECK mr_status mr_assignment_make(const Millrace__V1__Prepare *order,
 /* NULL is fine. */
 void mr_assignment_destroy(mr_assignment *assignment);
 
+/* Do microbatches come to this rank from the client? To the first stage of each replica, there to
+ * the first rank of the model axis, which hands them on to the others. */
+bool mr_assignment_is_fed(const mr_assignment *assignment);
 /* This rank's part of the plan. */
 const mr_stage_plan *mr_assignment_stage(const mr_assignment *assignment);
 /* The shape that enters layer index (layer_count: the last layer's output). */

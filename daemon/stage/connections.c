@@ -74,7 +74,7 @@ static bool group_has(const mr_group_plan *group, uint32_t rank) {
 static size_t tied_bytes(const mr_assignment *assignment, const char *key) {
     const mr_job *job = assignment->job;
     for (size_t l = 0; l < job->layer_count; l++) {
-        const mr_layer_description *layer = &assignment->plan->layers[l];
+        const mr_layer_description *layer = &assignment->plan->shards[l];
         if (strcmp(job->layers[l].tie, key) != 0)
             continue;
         for (size_t i = 0; i < layer->parameter_count; i++) {
@@ -105,10 +105,35 @@ static size_t largest_layer_bytes(const mr_assignment *assignment) {
     const mr_stage_plan *stage = mr_assignment_stage(assignment);
     size_t largest = 0;
     for (size_t l = stage->layer_first; l < stage->layer_end; l++) {
-        size_t bytes = layer_bytes(&assignment->plan->layers[l]);
+        size_t bytes = layer_bytes(&assignment->plan->shards[l]);
         largest = bytes > largest ? bytes : largest;
     }
     return largest;
+}
+
+static size_t size_max(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+/* What the ranks of a model axis exchange at once: a sum of any activation in f32, the shares of
+ * one, a microbatch of the feed, statistics of logits, or their squares. */
+static size_t model_bytes(const mr_assignment *assignment, size_t gather_bytes) {
+    const mr_stage_plan *stage = mr_assignment_stage(assignment);
+    size_t width = assignment->job->model;
+    size_t largest = size_max(mr_assignment_message_bytes(assignment, 0), sizeof(mr_message));
+    for (size_t l = stage->layer_first; l <= stage->layer_end; l++) {
+        mr_shape shape = mr_assignment_boundary(assignment, l);
+        size_t elements = 0;
+        size_t *last = &shape.dims[shape.dim_count - 1];
+        size_t rows = 1;
+        for (size_t i = 0; i + 1 < shape.dim_count; i++)
+            rows *= shape.dims[i];
+        *last = shape.cut_from > 0 ? shape.cut_from : *last;
+        MR_ASSERT(mr_shape_elements(&shape, &elements)); /* the plan has counted the whole layer */
+        largest = size_max(largest, elements * sizeof(float));
+        largest = size_max(largest, width * MR_LOGIT_STATISTIC_COUNT * rows * sizeof(float));
+    }
+    return size_max(largest, width * gather_bytes);
 }
 
 /* Of all of this stage's weights, at most: a tie's count for each use. What replicas with split
@@ -117,7 +142,7 @@ static size_t weights_bytes(const mr_assignment *assignment) {
     const mr_stage_plan *stage = mr_assignment_stage(assignment);
     size_t bytes = 0;
     for (size_t l = stage->layer_first; l < stage->layer_end; l++)
-        bytes += layer_bytes(&assignment->plan->layers[l]); /* the plan has added them up */
+        bytes += layer_bytes(&assignment->plan->shards[l]); /* the plan has added them up */
     return bytes;
 }
 
@@ -266,6 +291,10 @@ static mr_status connections_groups(const group_pass *pass) {
             MR_TRY(group_tied(pass, group, tied++));
         else if (group->kind == MR_GROUP_DATA)
             MR_TRY(group_data(pass, group));
+        else if (group->kind == MR_GROUP_MODEL)
+            MR_TRY(group_on_host(pass, "model", group,
+                                 model_bytes(pass->assignment, pass->gather_bytes),
+                                 &pass->connections->model));
     }
     pass->connections->tied_count = tied;
     return MR_OK;
@@ -435,6 +464,8 @@ void mr_connections_interrupt(mr_connections *connections, const char *reason) {
         mr_group_interrupt(connections->data, reason);
     if (connections->gradients != NULL)
         mr_group_interrupt(connections->gradients, reason);
+    if (connections->model != NULL)
+        mr_group_interrupt(connections->model, reason);
     for (size_t i = 0; i < connections->tied_count; i++)
         if (connections->tied[i].group != NULL)
             mr_group_interrupt(connections->tied[i].group, reason);
@@ -448,6 +479,7 @@ void mr_connections_close(mr_connections *connections) {
     mr_group_close(connections->pipe);
     mr_group_close(connections->data);
     mr_group_close(connections->gradients);
+    mr_group_close(connections->model);
     for (size_t i = 0; i < connections->tied_count; i++)
         mr_group_close(connections->tied[i].group);
     mr_free(connections->tied);

@@ -35,6 +35,7 @@ typedef struct mr_connections {
     mr_group *pipe;
     mr_group *data;      /* losses, records and a save's state; NULL with one replica */
     mr_group *gradients; /* the same ranks: sums of gradients, weights; NULL with one replica */
+    mr_group *model;     /* NULL with a model axis of one rank */
     size_t tied_count;
     mr_tied_group *tied;
     mr_group_ids made; /* ids that this rank made in listen, for the coordinator */

@@ -72,6 +72,7 @@ static void report_free(mr_executor_report *report) {
     mr_group_ids_deinit(&report->ids);
     mr_free(report->files.files);
     mr_free(report->logits);
+    mr_profile_device_destroy(report->profile);
 }
 
 /* LOOP: hands over every report that waits; after stop there is nobody to hand it to. */
@@ -140,6 +141,7 @@ static bool wishes_take(mr_executor *executor, const mr_executor_event *event) {
     case MR_EXECUTOR_PREPARE:
     case MR_EXECUTOR_CONNECT:
     case MR_EXECUTOR_DROP:
+    case MR_EXECUTOR_PROFILE:
     case MR_EXECUTOR_EXIT:
         break;
     }
@@ -258,7 +260,7 @@ static mr_status executor_await_feed(mr_executor *executor) {
 
 static mr_status executor_step(mr_executor *executor, bool wants_logits) {
     const mr_assignment *assignment = mr_session_assignment(executor->session);
-    if (assignment->stage == 0 && assignment->replica > 0)
+    if (mr_assignment_is_fed(assignment) && assignment->replica > 0)
         MR_TRY(executor_await_feed(executor));
     mr_executor_report report = {
         .kind = MR_EXECUTOR_STEP_DONE,
@@ -269,7 +271,7 @@ static mr_status executor_step(mr_executor *executor, bool wants_logits) {
     uint64_t done = mr_session_next_step(executor->session);
     executor->wishes.periodic = !assignment->inference && assignment->checkpoint_dir[0] != 0 &&
                                 every > 0 && done % every == 0;
-    if (assignment->stage != 0)
+    if (!mr_assignment_is_fed(assignment))
         return MR_OK;
     if (assignment->inference)
         return executor_report_result(executor, &report);
@@ -375,6 +377,23 @@ static void executor_connect(mr_executor *executor, const mr_group_ids *ids) {
     executor_report_kind(executor, MR_EXECUTOR_CONNECTED, MR_OK);
 }
 
+static void executor_profile(mr_executor *executor, const mr_profiler_order *order) {
+    const mr_profiler_options options = {
+        .device = executor->device,
+        .order = order,
+        .links = executor->options.transport.links,
+        .credentials = executor->options.transport.credentials,
+        .stop = &executor->stop,
+    };
+    mr_executor_report report = {.kind = MR_EXECUTOR_PROFILED};
+    MR_ASSERT(executor->session == NULL);
+    mr_status status = mr_profiler_run(&options, &report.profile, &report.status);
+    if (mr_status_is_ok(status))
+        executor_report(executor, &report);
+    else
+        executor_report_failure(executor, status);
+}
+
 static void executor_drop(mr_executor *executor) {
     atomic_store(&executor->connected, NULL);
     mr_session_destroy(executor->session);
@@ -396,6 +415,9 @@ static void executor_handle(mr_executor *executor, const mr_executor_event *even
             if (!mr_status_is_ok(status) && !executor->holds)
                 executor_report_failure(executor, status);
         }
+        break;
+    case MR_EXECUTOR_PROFILE:
+        executor_profile(executor, event->order);
         break;
     case MR_EXECUTOR_DROP:
         executor_drop(executor);

@@ -19,6 +19,7 @@
 #include "daemon/stage/connections.h"
 #include "daemon/stage/feed.h"
 #include "daemon/stage/layer_save.h"
+#include "daemon/stage/profiler.h"
 
 typedef struct mr_executor mr_executor;
 
@@ -32,6 +33,7 @@ typedef enum mr_executor_event_kind {
     MR_EXECUTOR_DROP,    /* end the assignment, in order or not; answered by RELEASED */
     MR_EXECUTOR_FEED_READY,
     MR_EXECUTOR_FEED_CLOSED,
+    MR_EXECUTOR_PROFILE, /* borrows order until the answer: PROFILED or FAILED, or RELEASED */
     MR_EXECUTOR_EXIT,
 } mr_executor_event_kind;
 
@@ -40,6 +42,7 @@ typedef struct mr_executor_event {
     const mr_assignment *assignment;
     char tag[MR_NAME_BYTES];
     const mr_group_ids *ids; /* CONNECT: borrowed until RELEASED */
+    const mr_profiler_order *order; /* PROFILE */
     uint64_t interval;       /* SET: activation_checkpoint_interval */
 } mr_executor_event;
 
@@ -53,7 +56,8 @@ typedef enum mr_executor_report_kind {
     MR_EXECUTOR_FINISHED,
     MR_EXECUTOR_FAILED, /* status */
     MR_EXECUTOR_RELEASED,
-    MR_EXECUTOR_RESULT, /* rank 0, a step without training; owns logits */
+    MR_EXECUTOR_RESULT,   /* rank 0, a step without training; owns logits */
+    MR_EXECUTOR_PROFILED, /* owns profile; status: why its link was not measured */
 } mr_executor_report_kind;
 
 /* What a finished optimizer step was. */
@@ -91,6 +95,7 @@ typedef struct mr_executor_report {
     float *logits; /* RESULT: of logit_shape; NULL where they were not wanted */
     mr_shape logit_shape;
     mr_group_ids ids; /* PREPARED: of groups and edges, made here; owned */
+    mr_profile_device *profile;
 } mr_executor_report;
 
 /* What EXEC is at, for heartbeats and status. Any thread may read. */

@@ -80,8 +80,9 @@ static mr_status save_write_file(save_work *work, size_t layer, mr_layer_file ki
     char name[MR_NAME_BYTES];
     mr_layer_tensors *list = &work->list;
     const unsigned char *state = work->state;
-    mr_layout_layer_name((uint32_t)mr_parameters_layer(work->options->parameters, layer)->index, 0,
-                         1, kind, name);
+    const mr_assignment *assignment = work->options->assignment;
+    mr_layout_layer_name((uint32_t)mr_parameters_layer(work->options->parameters, layer)->index,
+                         assignment->model_rank, (uint32_t)assignment->job->model, kind, name);
     mr_layer_tensors_fill(list, work->options->parameters, layer, kind);
     if (list->count == 0)
         return MR_OK; /* an optimizer without state */

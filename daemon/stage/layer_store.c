@@ -1,66 +1,97 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/stage/layer_store.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "daemon/base/alloc.h"
-#include "daemon/checkpoint/catalog.h"
+#include "daemon/checkpoint/layer_reader.h"
 #include "daemon/stage/layer_tensors.h"
 
-/* A checkpoint of sgd without momentum has no files of state; the type alone does not tell. */
-static mr_status store_check_state(const mr_manifest *manifest, const char *name,
-                                   const mr_parameters *parameters) {
-    if (mr_manifest_find(manifest, name) != NULL)
-        return MR_OK;
-    return MR_ERROR(FAILED_PRECONDITION, "the checkpoint of %s has no %s: there is no %s",
-                    manifest->optimizer.type, mr_parameters_states(parameters).names[0], name);
+/* One load: what it reads from and where it puts it. */
+typedef struct store_work {
+    const mr_assignment *assignment;
+    const mr_manifest *manifest;
+    mr_layer_files files; /* of the manifest */
+    mr_parameters *parameters;
+    mr_layer_tensors list;
+} store_work;
+
+/* This rank's shard of a tensor, brought whole into memory; of a split state the part that this
+ * replica holds is kept. */
+static mr_status store_load_part(const store_work *work, mr_layer_reader *reader, size_t index) {
+    const mr_parameter_part *part = &work->list.parameters[index]->part;
+    float *whole = mr_alloc(mr_layer_tensors_bytes(&work->list, index));
+    if (whole == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the %zu bytes of %s",
+                        mr_layer_tensors_bytes(&work->list, index), work->list.names[index]);
+    mr_status status =
+        mr_layer_reader_load(reader, work->list.names[index],
+                             work->list.parameters[index]->description,
+                             work->assignment->model_rank, work->assignment->job->model, whole);
+    if (mr_status_is_ok(status) && part->count > 0)
+        memcpy(work->list.held[index]->data, whole + part->first, part->count * sizeof(float));
+    mr_free(whole);
+    return status;
 }
 
-/* A weight whole; of a state the part that this replica holds. Every tensor is looked at, even one
- * of which this replica holds nothing: a damaged file is found by all. */
-static mr_status store_load_tensor(const mr_safetensors_reader *reader,
-                                   const mr_layer_tensors *list, size_t index,
+/* A weight whole; of a state what this replica holds. Every tensor is read, even one of which this
+ * replica holds nothing: a damaged file is found by all. */
+static mr_status store_load_tensor(const store_work *work, mr_layer_reader *reader, size_t index,
                                    mr_layer_file kind) {
-    const mr_safetensors_tensor *wanted = &list->tensors[index];
-    const mr_parameter_part *part = &list->parameters[index]->part;
-    size_t bytes = part->count * sizeof(float);
-    if (kind == MR_LAYER_FILE_MODEL || bytes == mr_layer_tensors_bytes(list, index))
-        return mr_safetensors_load(reader, wanted, list->held[index]->data);
-    const mr_safetensors_tensor *found = NULL;
-    MR_TRY(mr_safetensors_expect(reader, wanted, &found));
-    if (bytes == 0)
-        return MR_OK;
-    return mr_safetensors_read(reader, found, part->first * sizeof(float),
-                               list->held[index]->data, bytes);
+    size_t held = work->list.parameters[index]->part.count * sizeof(float);
+    if (kind == MR_LAYER_FILE_OPTIM && held != mr_layer_tensors_bytes(&work->list, index))
+        return store_load_part(work, reader, index);
+    return mr_layer_reader_load(reader, work->list.names[index],
+                                work->list.parameters[index]->description,
+                                work->assignment->model_rank, work->assignment->job->model,
+                                work->list.held[index]->data);
 }
 
-static mr_status store_load_file(const mr_assignment *assignment, const mr_manifest *manifest,
-                                 mr_parameters *parameters, size_t layer, mr_layer_file kind,
-                                 mr_layer_tensors *list) {
+/* A checkpoint of sgd without momentum has no files of state; the type alone does not tell. */
+static mr_status store_check_state(const store_work *work, uint32_t layer) {
     char name[MR_NAME_BYTES];
-    mr_safetensors_reader *reader = NULL;
-    mr_layout_layer_name((uint32_t)mr_parameters_layer(parameters, layer)->index, 0, 1, kind, name);
-    mr_layer_tensors_fill(list, parameters, layer, kind);
-    if (list->count == 0)
+    const mr_layer_files_entry *first = NULL;
+    size_t width = 0;
+    MR_TRY(mr_layer_files_of(&work->files, layer, MR_LAYER_FILE_OPTIM, &first, &width));
+    if (width > 0)
+        return MR_OK;
+    mr_layout_layer_name(layer, 0, 1, MR_LAYER_FILE_OPTIM, name);
+    return MR_ERROR(FAILED_PRECONDITION, "the checkpoint of %s has no %s: there is no %s",
+                    work->manifest->optimizer.type,
+                    mr_parameters_states(work->parameters).names[0], name);
+}
+
+static mr_status store_load_file(store_work *work, size_t layer, mr_layer_file kind) {
+    mr_layer_reader *reader = NULL;
+    const mr_layer_reader_options options = {
+        .path = work->assignment->checkpoint_path,
+        .manifest = work->manifest,
+        .files = &work->files,
+        .layer = (uint32_t)mr_parameters_layer(work->parameters, layer)->index,
+        .kind = kind,
+    };
+    mr_layer_tensors_fill(&work->list, work->parameters, layer, kind);
+    if (work->list.count == 0)
         return MR_OK; /* an optimizer without state */
     if (kind == MR_LAYER_FILE_OPTIM)
-        MR_TRY(store_check_state(manifest, name, parameters));
-    MR_TRY(mr_catalog_open_file(assignment->checkpoint_path, manifest, name, &reader));
+        MR_TRY(store_check_state(work, options.layer));
+    MR_TRY(mr_layer_reader_open(&options, &reader));
     mr_status status = MR_OK;
-    for (size_t i = 0; i < list->count && mr_status_is_ok(status); i++)
-        status = store_load_tensor(reader, list, i, kind);
-    mr_safetensors_close(reader);
-    return mr_status_is_ok(status) ? status : mr_status_prefix(status, "%s", name);
+    for (size_t i = 0; i < work->list.count && mr_status_is_ok(status); i++)
+        status = store_load_tensor(work, reader, i, kind);
+    mr_layer_reader_close(reader);
+    return mr_status_is_ok(status) ? status
+                                   : mr_status_prefix(status, "layer %" PRIu32, options.layer);
 }
 
-static mr_status store_load_layers(const mr_assignment *assignment, const mr_manifest *manifest,
-                                   mr_parameters *parameters, mr_layer_tensors *list) {
-    for (size_t i = 0; i < mr_parameters_layer_count(parameters); i++) {
-        if (mr_parameters_layer(parameters, i)->description->parameter_count == 0)
+static mr_status store_load_layers(store_work *work) {
+    for (size_t i = 0; i < mr_parameters_layer_count(work->parameters); i++) {
+        if (mr_parameters_layer(work->parameters, i)->description->parameter_count == 0)
             continue;
-        MR_TRY(store_load_file(assignment, manifest, parameters, i, MR_LAYER_FILE_MODEL, list));
-        if (mr_parameters_training(parameters))
-            MR_TRY(store_load_file(assignment, manifest, parameters, i, MR_LAYER_FILE_OPTIM, list));
+        MR_TRY(store_load_file(work, i, MR_LAYER_FILE_MODEL));
+        if (mr_parameters_training(work->parameters))
+            MR_TRY(store_load_file(work, i, MR_LAYER_FILE_OPTIM));
     }
     return MR_OK;
 }
@@ -80,22 +111,30 @@ static mr_status store_check_manifest(const mr_job *job, bool training,
     return MR_OK;
 }
 
+static mr_status store_load(store_work *work) {
+    MR_TRY(store_check_manifest(work->assignment->job, mr_parameters_training(work->parameters),
+                                work->manifest));
+    MR_TRY(mr_layer_files_list(work->manifest, &work->files));
+    mr_status status = store_load_layers(work);
+    mr_layer_files_deinit(&work->files);
+    return status;
+}
+
 mr_status mr_layer_store_load(const mr_assignment *assignment, mr_parameters *parameters,
                               uint64_t *out_step) {
     mr_manifest manifest = {0};
-    MR_TRY(mr_manifest_read(assignment->checkpoint_path, &manifest));
     mr_status status = MR_OK;
-    mr_layer_tensors *list = mr_alloc(sizeof(*list));
-    if (list == NULL)
-        status = MR_ERROR(RESOURCE_EXHAUSTED, "no memory to load a checkpoint");
-    else
-        status = store_check_manifest(assignment->job, mr_parameters_training(parameters),
-                                      &manifest);
-    if (mr_status_is_ok(status))
-        status = store_load_layers(assignment, &manifest, parameters, list);
-    if (mr_status_is_ok(status))
-        *out_step = manifest.optimizer.steps;
-    mr_free(list);
+    store_work *work = mr_alloc(sizeof(*work));
+    if (work == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to load a checkpoint");
+    MR_TRY_GOTO(status, mr_manifest_read(assignment->checkpoint_path, &manifest), out);
+    work->assignment = assignment;
+    work->manifest = &manifest;
+    work->parameters = parameters;
+    MR_TRY_GOTO(status, store_load(work), out);
+    *out_step = manifest.optimizer.steps;
+out:
     mr_manifest_deinit(&manifest);
+    mr_free(work);
     return status;
 }

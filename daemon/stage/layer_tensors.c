@@ -10,8 +10,10 @@ static void tensors_add(mr_layer_tensors *list, const char *prefix, const char *
     const mr_shape *shape = &parameter->weight.shape;
     (void)snprintf(list->names[at], MR_LAYER_TENSOR_NAME_BYTES, "%s%s%s",
                    prefix == NULL ? "" : prefix, prefix == NULL ? "" : ".", name);
+    mr_slice_text(parameter->description, list->cuts[at]);
     list->tensors[at] = (mr_safetensors_tensor){
         .name = list->names[at],
+        .cut = list->cuts[at],
         .dtype = MR_SAFETENSORS_F32,
         .dims = (uint32_t)shape->dim_count,
         .data = held->data, /* host memory is device memory on the CPU device */

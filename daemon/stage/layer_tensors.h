@@ -9,6 +9,7 @@
 
 #include "daemon/checkpoint/layout.h"
 #include "daemon/checkpoint/safetensors.h"
+#include "daemon/checkpoint/slice.h"
 #include "daemon/stage/parameters.h"
 
 enum {
@@ -20,6 +21,7 @@ typedef struct mr_layer_tensors {
     size_t count;
     mr_safetensors_tensor tensors[MR_LAYER_TENSORS_MAX]; /* whole; data is the held tensor's */
     char names[MR_LAYER_TENSORS_MAX][MR_LAYER_TENSOR_NAME_BYTES];
+    char cuts[MR_LAYER_TENSORS_MAX][MR_SLICE_TEXT_BYTES];
     const mr_stage_parameter *parameters[MR_LAYER_TENSORS_MAX];
     const mr_tensor *held[MR_LAYER_TENSORS_MAX]; /* weight or state; a split state is shorter */
 } mr_layer_tensors;

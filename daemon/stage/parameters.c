@@ -15,6 +15,7 @@
 
 #include "daemon/base/alloc.h"
 #include "daemon/base/random.h"
+#include "daemon/model/shard.h"
 #include "daemon/model/slices.h"
 #include "daemon/plan/state_share.h"
 
@@ -318,6 +319,11 @@ static mr_status parameters_init(mr_parameters *p) {
     if (p->options.training && !parameters_optimizer_runs(ops, optimizer))
         return MR_ERROR(UNIMPLEMENTED, "optimizer.type is %s, which a %s device does not compute",
                         mr_optimizer_name(optimizer), ops->name);
+    if (p->options.job->model > 1 && ops->embedding_forward_share == NULL)
+        return MR_ERROR(UNIMPLEMENTED,
+                        "pipeline.topology.model is %zu; a %s device computes whole layers only, "
+                        "so it must be 1",
+                        p->options.job->model, ops->name);
     for (size_t i = 0; i < p->layer_count; i++) {
         mr_status status = mr_layer_check(parameters_spec(p, i));
         if (!mr_status_is_ok(status))
@@ -384,6 +390,22 @@ void mr_parameters_destroy(mr_parameters *parameters) {
 
 enum { PARAMETERS_DRAW_ELEMENTS = 1 << 16 }; /* drawn on the host at a time */
 
+/* The numbers that a shard has of a whole: elements [first, first + n) of the shard, by the places
+ * that they have in the whole. *run: the shard's run that first lies in. */
+static void parameters_draw_normal(const mr_random_key *key, float deviation, const mr_shard *shard,
+                                   size_t first, size_t n, size_t *run, float *host) {
+    size_t done = 0;
+    while (done < n) {
+        mr_shard_run at = mr_shard_run_at(shard, *run);
+        size_t skip = first + done - at.shard_first;
+        size_t left = at.count - skip;
+        size_t count = left < n - done ? left : n - done;
+        mr_random_normal(key, at.whole_first + skip, count, deviation, host + done);
+        done += count;
+        *run += count == left;
+    }
+}
+
 static void parameters_draw_item(mr_parameters *p, const mr_stage_parameter *item, float *host) {
     mr_device *device = p->options.device;
     /* Every holder of a tied parameter draws what its tie's first layer says. */
@@ -392,13 +414,19 @@ static void parameters_draw_item(mr_parameters *p, const mr_stage_parameter *ite
     bool constant = from->init == MR_INIT_ZERO || from->init == MR_INIT_ONE;
     mr_random_key key = mr_random_key_make(p->options.job->seed, MR_RANDOM_INIT, item->init_layer,
                                            item->init_parameter, 0);
+    const mr_layer_spec *spec = &p->options.job->layers[item->layer];
+    size_t width = mr_layer_spec_is_shard(spec) ? spec->model_width : 1;
+    mr_shard shard;
+    mr_status status = mr_shard_make(from, spec->model_rank, width, &shard);
+    MR_ASSERT(mr_status_is_ok(status)); /* the description was made from it */
     size_t elements = parameters_elements(&item->weight.shape);
+    size_t run = 0;
     size_t done = 0;
     while (done < elements) {
         size_t n = elements - done;
         n = n < PARAMETERS_DRAW_ELEMENTS ? n : PARAMETERS_DRAW_ELEMENTS;
         if (!constant)
-            mr_random_normal(&key, done, n, (float)from->init_deviation, host);
+            parameters_draw_normal(&key, (float)from->init_deviation, &shard, done, n, &run, host);
         for (size_t i = 0; constant && i < n; i++)
             host[i] = from->init == MR_INIT_ONE ? 1.0f : 0.0f;
         device->ops->copy_in(device, (float *)item->weight.data + done, host, n * sizeof *host);

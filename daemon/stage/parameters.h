@@ -83,7 +83,8 @@ void mr_parameters_destroy(mr_parameters *parameters);
 
 /* Draws the initial weights; optimizer state becomes zero. Element e of parameter p of layer l is a
  * pure function of (job seed, l, p, e), a tied one drawn as its tie's first layer, so every cut of
- * the model into stages starts with the same bits (law 1). RESOURCE_EXHAUSTED: no host memory. */
+ * the model into stages starts with the same bits (law 1); e counts in the whole parameter, so that
+ * a rank of the model axis starts with its shard of them. RESOURCE_EXHAUSTED: no host memory. */
 MR_MUST_CHECK mr_status mr_parameters_draw(mr_parameters *parameters);
 
 /* Rounds the masters into their compute tensors; after every change of weights, before the next

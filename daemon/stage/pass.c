@@ -16,6 +16,7 @@ static mr_layer_call pass_call(const mr_pass *pass, size_t layer) {
         .saved = mr_activations_saved(pass->activations, pass_slot(pass), layer),
         .retained = mr_activations_retained(pass->activations),
         .scratch = mr_activations_scratch(pass->activations),
+        .model = pass->model,
     };
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* pass.h: one microbatch forward or backward through all layers of a stage.
- * Owner: stage/executor. Thread: EXEC. Straight-line work: no waiting, no allocation.
+ * Owner: stage/executor. Thread: EXEC. Straight-line work: no allocation, and no waiting but for
+ * the other ranks of the model axis, whose errors the caller asks for (model_axis.h).
  * Not here: which microbatch when (executor), where its input comes from (link, feed). */
 #ifndef MR_STAGE_PASS_H
 #define MR_STAGE_PASS_H
@@ -15,6 +16,7 @@ typedef struct mr_pass {
     const mr_assignment *assignment;
     const mr_parameters *parameters;
     const mr_activations *activations;
+    mr_reducer *model; /* NULL with a model axis of one rank */
     uint64_t step;
     uint32_t micro_batch;
     /* backward: told of each layer (its index within the stage) when nothing more is added to its

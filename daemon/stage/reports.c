@@ -44,6 +44,39 @@ void mr_report_prepared(mr_control *control, mr_report_subject subject, const ch
     mr_free(messages);
 }
 
+void mr_report_profiled(mr_control *control, mr_report_subject subject,
+                        const mr_profile_device *profile) {
+    REPORT_BEGIN(Millrace__V1__Profiled, MILLRACE__V1__PROFILED__INIT, profiled,
+                 MILLRACE__V1__STAGE_REPORT__REPORT_PROFILED);
+    body.loss = profile->loss;
+    body.zero = profile->zero;
+    body.norm = profile->norm;
+    body.optimizer = profile->optimizer;
+    body.link = profile->link;
+    body.link_byte = profile->link_byte;
+    size_t count = profile->class_count;
+    Millrace__V1__LayerCost *costs = mr_alloc_array(count, sizeof(*costs));
+    Millrace__V1__LayerCost **list = mr_alloc_array(count, sizeof(*list));
+    bool whole = costs != NULL && list != NULL;
+    for (size_t i = 0; i < count && whole; i++) {
+        millrace__v1__layer_cost__init(&costs[i]);
+        costs[i].forward = profile->costs[i].forward;
+        costs[i].backward_input = profile->costs[i].backward_input;
+        costs[i].backward_weight = profile->costs[i].backward_weight;
+        costs[i].saved_bytes = profile->costs[i].saved_bytes;
+        list[i] = &costs[i];
+    }
+    body.n_costs = whole ? count : 0;
+    body.costs = list;
+    if (whole)
+        mr_control_send(control, &report_);
+    else
+        mr_report_failed(control, subject,
+                         MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu costs", count));
+    mr_free(list);
+    mr_free(costs);
+}
+
 void mr_report_connected(mr_control *control, mr_report_subject subject) {
     REPORT_BEGIN(Millrace__V1__Connected, MILLRACE__V1__CONNECTED__INIT, connected,
                  MILLRACE__V1__STAGE_REPORT__REPORT_CONNECTED);

@@ -9,6 +9,7 @@
 #include "daemon/plan/readiness.h"
 #include "daemon/stage/layer_store.h"
 #include "daemon/stage/optimizer.h"
+#include "daemon/stage/session_model.h"
 #include "daemon/stage/session_result.h"
 
 /* Owned parameters of a stage: those without a tie, and tied ones whose tie begins on it. */
@@ -20,7 +21,7 @@ static mr_status stage_owned_count(const mr_assignment *assignment, size_t stage
     const mr_stage_plan *plan = &assignment->plan->stages[stage];
     MR_TRY(mr_job_ties(assignment->job, &ties, &tie_count));
     for (size_t l = plan->layer_first; l < plan->layer_end; l++) {
-        const mr_layer_description *layer = &assignment->plan->layers[l];
+        const mr_layer_description *layer = &assignment->plan->shards[l];
         for (size_t i = 0; i < layer->parameter_count; i++)
             if (!layer->parameters[i].tied)
                 owned++;
@@ -115,7 +116,7 @@ static mr_status session_build(mr_session *session) {
     mr_parameters_options options = {
         .device = device,
         .job = assignment->job,
-        .descriptions = assignment->plan->layers,
+        .descriptions = assignment->plan->shards,
         .layer_first = stage->layer_first,
         .layer_end = stage->layer_end,
         .training = !assignment->inference,
@@ -133,6 +134,7 @@ static mr_status session_build(mr_session *session) {
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu microbatches",
                         mr_activations_slots(session->activations));
     MR_TRY(session_size_loss(session));
+    MR_TRY(mr_session_model_build(session));
     MR_TRY(session_size_gather(session));
     session->last_backward =
         mr_schedule_last_backward(&assignment->plan->schedules[assignment->stage], 0);
@@ -177,6 +179,7 @@ mr_group_ids mr_session_take_ids(mr_session *session) {
 mr_status mr_session_connect(mr_session *session, const mr_group_ids *ids) {
     MR_TRY(mr_connections_open(&session->connections, session->assignment,
                                &session->options.transport, ids, session_pipe_bytes(session)));
+    MR_TRY(mr_session_model_open(session));
     for (size_t i = 0; i < session->connections.tied_count; i++) {
         const mr_tied_group *tied = &session->connections.tied[i];
         const mr_stage_parameter *held =
@@ -197,6 +200,7 @@ void mr_session_destroy(mr_session *session) {
     if (session == NULL)
         return;
     mr_gradient_reducer_destroy(session->reducer); /* it uses all of the rest */
+    mr_session_model_close(session);
     mr_connections_close(&session->connections);
     if (session->loss.base != NULL)
         session->options.device->ops->memory_destroy(session->options.device, &session->loss);
@@ -228,9 +232,12 @@ mr_status mr_session_save(mr_session *session, const char *tag, mr_layer_save_fi
 mr_status mr_session_agree(mr_session *session, void *record, size_t bytes) {
     const mr_assignment *assignment = session->assignment;
     bool decides = assignment->rank == 0;
-    if (session->connections.data != NULL && assignment->stage == 0)
+    if (session->connections.data != NULL && mr_assignment_is_fed(assignment))
         MR_TRY(mr_group_broadcast(session->connections.data, record, bytes, 0,
                                   decides ? MR_STEP_WAIT_TIMEOUT_MS : -1));
+    if (session->connections.model != NULL && assignment->stage == 0)
+        MR_TRY(mr_group_broadcast(session->connections.model, record, bytes, 0,
+                                  assignment->model_rank == 0 ? MR_STEP_WAIT_TIMEOUT_MS : -1));
     return mr_group_broadcast(session->connections.pipe, record, bytes, 0,
                               assignment->stage == 0 ? MR_STEP_WAIT_TIMEOUT_MS : -1);
 }

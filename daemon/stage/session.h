@@ -50,7 +50,8 @@ MR_MUST_CHECK mr_status mr_session_step(mr_session *session, bool wants_logits,
 MR_MUST_CHECK mr_status mr_session_save(mr_session *session, const char *tag,
                                         mr_layer_save_files *out_files);
 /* Between steps: the bytes at record, which rank 0 has filled, on every rank of the job: from rank
- * 0 to the first stages of all replicas, and from each of them down its pipeline. */
+ * 0 to the first stages of all replicas, from each of them over its model axis, and from each of
+ * those down its pipeline. */
 MR_MUST_CHECK mr_status mr_session_agree(mr_session *session, void *record, size_t bytes);
 const mr_assignment *mr_session_assignment(const mr_session *session);
 /* The step that comes next, from 0. */

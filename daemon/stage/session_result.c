@@ -5,6 +5,7 @@
 
 #include "daemon/base/alloc.h"
 #include "daemon/base/half.h"
+#include "daemon/stage/session_model.h"
 
 static bool result_evaluates(const mr_session *session) {
     return session->assignment->mode == MR_JOB_MODE_EVALUATION;
@@ -14,12 +15,22 @@ static mr_status result_allocate(mr_session *session) {
     session->logits = mr_alloc_array(session->logit_count, sizeof(float));
     if (session->logits == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu logits", session->logit_count);
-    return MR_OK;
+    return mr_session_model_want_logits(session);
+}
+
+/* What leaves the model, of all ranks of the model axis together. */
+static mr_shape result_output(const mr_session *session) {
+    const mr_assignment *assignment = session->assignment;
+    mr_shape output = mr_assignment_boundary(assignment, assignment->job->layer_count);
+    if (output.cut_from > 0)
+        output.dims[output.dim_count - 1] = output.cut_from;
+    output.cut_from = 0;
+    return output;
 }
 
 mr_status mr_session_result_init(mr_session *session) {
     const mr_assignment *assignment = session->assignment;
-    mr_shape output = mr_assignment_boundary(assignment, assignment->job->layer_count);
+    mr_shape output = result_output(session);
     if (!result_evaluates(session)) {
         session->logit_count = output.dims[output.dim_count - 1];
         return result_allocate(session);
@@ -55,6 +66,19 @@ static void result_copy(mr_session *session, const void *from, mr_dtype dtype, s
     }
 }
 
+/* rows of the output from number first on, whole, as f32. */
+static mr_status result_take_rows(mr_session *session, const mr_tensor *output, size_t first,
+                                  size_t rows, float *out) {
+    const mr_shape *shape = &output->shape;
+    size_t width = shape->dims[shape->dim_count - 1];
+    const unsigned char *from =
+        (const unsigned char *)output->data + first * width * mr_dtype_bytes(shape->dtype);
+    bool cut = shape->cut_from > 0;
+    result_copy(session, from, shape->dtype, rows * width,
+                cut ? mr_session_model_share(session) : out);
+    return cut ? mr_session_model_logits(session, rows, shape->cut_from, out) : MR_OK;
+}
+
 /* Row 0 at the asked position. */
 static mr_status result_take_position(mr_session *session, const session_slot *slot) {
     const mr_tensor *position = mr_session_tensor(&slot->input, "position");
@@ -63,21 +87,19 @@ static mr_status result_take_position(mr_session *session, const session_slot *s
         return MR_ERROR(INVALID_ARGUMENT, "the microbatch carries no tensor named position");
     size_t row = (size_t)*(const int32_t *)position->data;
     MR_ASSERT(shape->dim_count < 2 || row < shape->dims[shape->dim_count - 2]);
-    size_t bytes = session->logit_count * mr_dtype_bytes(shape->dtype);
-    result_copy(session, (const unsigned char *)slot->output.data + row * bytes, shape->dtype,
-                session->logit_count, session->logits);
-    return MR_OK;
+    return result_take_rows(session, &slot->output, row, 1, session->logits);
 }
 
 mr_status mr_session_result_take(mr_session *session, const session_slot *slot,
                                  uint32_t micro_batch) {
     if (!result_evaluates(session))
         return result_take_position(session, slot);
+    mr_shape whole = result_output(session);
     size_t count = session->logit_count / session->assignment->job->micro_batches;
-    if (session->wants_logits)
-        result_copy(session, slot->output.data, slot->output.shape.dtype, count,
-                    session->logits + micro_batch * count);
-    return MR_OK;
+    if (!session->wants_logits)
+        return MR_OK;
+    return result_take_rows(session, &slot->output, 0, count / whole.dims[whole.dim_count - 1],
+                            session->logits + micro_batch * count);
 }
 
 /* What rode along with the input is sent on from the input's own memory: it must be gone first. */
@@ -131,10 +153,9 @@ mr_status mr_session_result_share(mr_session *session) {
 }
 
 const float *mr_session_logits(const mr_session *session, mr_shape *out_shape) {
-    const mr_assignment *assignment = session->assignment;
-    mr_shape output = mr_assignment_boundary(assignment, assignment->job->layer_count);
+    mr_shape output = result_output(session);
     if (result_evaluates(session))
-        output.dims[0] *= assignment->job->micro_batches;
+        output.dims[0] *= session->assignment->job->micro_batches;
     else
         output = (mr_shape){.dim_count = 1, .dims = {session->logit_count}};
     output.dtype = MR_DTYPE_F32;

@@ -7,6 +7,7 @@
 #define MR_STAGE_SESSION_STATE_H
 
 #include "daemon/stage/gradient_reducer.h"
+#include "daemon/stage/model_axis.h"
 #include "daemon/stage/session.h"
 
 /* What each rank gives to the gather after a step, before the squares of its owned parameters. */
@@ -19,6 +20,19 @@ typedef struct session_slot {
     mr_tensor output;
 } session_slot;
 
+/* What a session shares with the other ranks of its model axis (session_model.h); all zero where
+ * there is none. */
+typedef struct session_model {
+    mr_model_axis *axis;           /* from connect on */
+    mr_device_memory loss_scratch; /* last stage: for a loss over shares of logits */
+    unsigned char *inputs;         /* first stage, not fed: [slots] of input_bytes */
+    size_t input_bytes;
+    size_t *squares_bytes; /* [width] */
+    double *squares;       /* [width] of the owned parameters' squares */
+    float *share;          /* without training, last stage: this rank's logits */
+    float *shares;         /* and those of all ranks, one after the other */
+} session_model;
+
 struct mr_session {
     mr_session_options options;
     const mr_assignment *assignment;
@@ -26,6 +40,7 @@ struct mr_session {
     mr_activations *activations;
     size_t interval; /* activation_checkpoint_interval in use */
     mr_connections connections;
+    session_model model;
     mr_gradient_reducer *reducer; /* NULL with one replica */
     size_t last_backward;         /* index in the rank's list; while it runs, layers get ready */
     session_slot *slots; /* [mr_activations_slots] */

@@ -13,8 +13,8 @@
 
 #include "daemon/base/alloc.h"
 #include "daemon/base/clock.h"
-#include "daemon/layers/loss.h"
 #include "daemon/stage/optimizer.h"
+#include "daemon/stage/session_model.h"
 #include "daemon/stage/session_result.h"
 
 /* ---- one instruction ---- */
@@ -29,6 +29,7 @@ static mr_pass session_pass(const mr_session *session, uint32_t micro_batch) {
         .assignment = session->assignment,
         .parameters = session->parameters,
         .activations = session->activations,
+        .model = mr_model_axis_reducer(session->model.axis),
         .step = session->next_step,
         .micro_batch = micro_batch,
     };
@@ -40,10 +41,8 @@ static mr_status session_take_loss(mr_session *session, const session_slot *slot
     mr_tensor gradient = slot->output;
     if (labels == NULL)
         return MR_ERROR(INVALID_ARGUMENT, "the microbatch carries no tensor named labels");
-    mr_loss_run(session->options.device, session->assignment->job->loss, &slot->output, labels,
-                session->loss_scale, session->assignment->inference ? NULL : &gradient,
-                session->loss.base);
-    return MR_OK;
+    return mr_session_model_loss(session, &slot->output, labels,
+                                 session->assignment->inference ? NULL : &gradient);
 }
 
 /* What the last stage does with its output. */
@@ -66,6 +65,7 @@ static mr_status session_forward(mr_session *session, uint32_t micro_batch) {
                                  MR_STEP_WAIT_TIMEOUT_MS));
     int64_t start_ns = mr_clock_now_ns();
     slot->output = mr_pass_forward(&pass, &slot->input.tensors[0].tensor);
+    MR_TRY(mr_model_axis_check(session->model.axis));
     if (mr_session_is_last(session))
         MR_TRY(session_end_forward(session, slot, micro_batch));
     session->busy_ns += mr_clock_now_ns() - start_ns;
@@ -96,6 +96,7 @@ static mr_status session_backward(mr_session *session, uint32_t micro_batch, boo
     }
     int64_t start_ns = mr_clock_now_ns();
     mr_pass_backward(&pass, &slot->input.tensors[0].tensor, dy, dx.data != NULL ? &dx : NULL);
+    MR_TRY(mr_model_axis_check(session->model.axis));
     session->busy_ns += mr_clock_now_ns() - start_ns;
     if (session->connections.gradient_in != NULL)
         mr_link_release(session->connections.gradient_in, &slot->gradient);
@@ -190,6 +191,7 @@ static mr_status session_gather(mr_session *session) {
     session->mine[GATHER_BUSY] = (double)session->busy_ns;
     mr_optimizer_sums(session->parameters, &session->mine[GATHER_HEAD]);
     MR_TRY(device->ops->check(device));
+    MR_TRY(mr_session_model_squares(session, &session->mine[GATHER_HEAD]));
     return mr_group_gather(session->connections.pipe, session->mine, session->gather_bytes,
                            session->gathered, MR_STEP_WAIT_TIMEOUT_MS);
 }
@@ -259,8 +261,7 @@ static mr_status session_instruction(mr_session *session, const mr_instruction *
     switch (instruction->opcode) {
     case MR_OPCODE_LOAD:
         MR_TRY(mr_session_result_reuse(session, slot));
-        mr_feed_take(session->options.feed, session->next_step, m, &slot->input);
-        return MR_OK;
+        return mr_session_model_load(session, m, &slot->input);
     case MR_OPCODE_RECEIVE_ACTIVATION:
         MR_TRY(mr_session_result_reuse(session, slot));
         return mr_link_receive(session->connections.activation_in, session->next_step, m, chunk,
@@ -344,7 +345,7 @@ mr_status mr_session_step(mr_session *session, bool wants_logits, mr_step_result
     MR_TRY(session_run_list(session));
     if (session->assignment->inference)
         MR_TRY(mr_session_result_share(session));
-    if (session->assignment->stage == 0)
+    if (mr_assignment_is_fed(session->assignment))
         mr_feed_done(session->options.feed, session->next_step);
     session->next_step++;
     session_progress_set(session, NULL);

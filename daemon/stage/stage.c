@@ -28,13 +28,14 @@ enum { STAGE_INSTANCE_BYTES = 33, STAGE_TRACE_SPANS = 16384, STAGE_REASON_BYTES 
 typedef enum stage_state {
     STAGE_DETACHED,
     STAGE_IDLE,
+    STAGE_PROFILING, /* until EXEC has timed the job's layers */
     STAGE_PREPARING, /* from Prepare to Run */
     STAGE_RUNNING,
     STAGE_DROPPING, /* until EXEC has let go of everything */
 } stage_state;
 
-static const char *const stage_state_names[] = {"detached", "idle", "preparing", "running",
-                                                "dropping"};
+static const char *const stage_state_names[] = {"detached",  "idle",    "profiling",
+                                                "preparing", "running", "dropping"};
 
 /* What LOOP knows of the job this stage holds. The assignment itself is EXEC's. */
 typedef struct stage_job {
@@ -50,6 +51,7 @@ typedef struct stage_job {
     size_t interval;       /* activation_checkpoint_interval in use; likewise */
     mr_assignment *assignment; /* borrowed by EXEC until it reports Released */
     mr_group_ids ids;          /* of Connect; likewise */
+    mr_profiler_order *profiled; /* borrowed by EXEC while PROFILING; without an assignment */
     mr_status ending;                /* what the client's feed is told */
 } stage_job;
 
@@ -82,7 +84,8 @@ static mr_report_subject stage_subject(const stage *self) {
 }
 
 static bool stage_holds_job(const stage *self) {
-    return self->state == STAGE_PREPARING || self->state == STAGE_RUNNING;
+    return self->state == STAGE_PROFILING || self->state == STAGE_PREPARING ||
+           self->state == STAGE_RUNNING;
 }
 
 static void stage_ready_publish(stage *self) {
@@ -127,6 +130,7 @@ static void stage_released(stage *self) {
     MR_LOG(INFO, "job released", MR_S("job", self->job.id), MR_I("epoch", self->job.epoch));
     mr_stage_metrics_release(self->metrics);
     mr_assignment_destroy(self->job.assignment);
+    mr_profiler_order_destroy(self->job.profiled);
     mr_group_ids_deinit(&self->job.ids);
     self->job = (stage_job){0};
     bool attached = mr_control_attached(self->control);
@@ -137,10 +141,32 @@ static void stage_released(stage *self) {
 
 /* ---- orders ---- */
 
-static void stage_refuse(stage *self, const Millrace__V1__Prepare *order, mr_status status) {
-    MR_LOG(WARN, "assignment refused", MR_S("job", order->job_id), MR_S("why", status.text));
-    mr_report_failed(self->control,
-                     (mr_report_subject){.job_id = order->job_id, .epoch = order->epoch}, status);
+static void stage_refuse(stage *self, mr_report_subject subject, mr_status status) {
+    MR_LOG(WARN, "assignment refused", MR_S("job", subject.job_id), MR_S("why", status.text));
+    mr_report_failed(self->control, subject, status);
+}
+
+static mr_status stage_busy(const stage *self) {
+    return MR_ERROR(FAILED_PRECONDITION, "this stage is %s with job %s",
+                    stage_state_names[self->state], self->job.id);
+}
+
+static void stage_profile(stage *self, const Millrace__V1__Profile *order) {
+    const mr_report_subject subject = {.job_id = order->job_id, .epoch = order->epoch};
+    mr_profiler_order *profiled = NULL;
+    mr_status status = self->state == STAGE_IDLE ? MR_OK : stage_busy(self);
+    if (mr_status_is_ok(status))
+        status = mr_profiler_order_make(order, self->identity.address, &profiled);
+    if (!mr_status_is_ok(status)) {
+        stage_refuse(self, subject, status);
+        return;
+    }
+    self->job = (stage_job){.epoch = profiled->epoch, .profiled = profiled};
+    memcpy(self->job.id, profiled->job_id, sizeof(self->job.id));
+    stage_state_set(self, STAGE_PROFILING);
+    MR_LOG(INFO, "profiling", MR_S("job", self->job.id), MR_I("epoch", self->job.epoch),
+           MR_I("layers", profiled->job->layer_count));
+    stage_post(self, &(mr_executor_event){.kind = MR_EXECUTOR_PROFILE, .order = profiled});
 }
 
 static void stage_take_assignment(stage *self, mr_assignment *assignment) {
@@ -161,16 +187,13 @@ static void stage_take_assignment(stage *self, mr_assignment *assignment) {
 }
 
 static void stage_prepare(stage *self, const Millrace__V1__Prepare *order) {
+    const mr_report_subject subject = {.job_id = order->job_id, .epoch = order->epoch};
     mr_assignment *assignment = NULL;
-    if (self->state != STAGE_IDLE) {
-        stage_refuse(self, order,
-                     MR_ERROR(FAILED_PRECONDITION, "this stage is %s with job %s",
-                              stage_state_names[self->state], self->job.id));
-        return;
-    }
-    mr_status status = mr_assignment_make(order, &assignment);
+    mr_status status = self->state == STAGE_IDLE ? MR_OK : stage_busy(self);
+    if (mr_status_is_ok(status))
+        status = mr_assignment_make(order, &assignment);
     if (!mr_status_is_ok(status)) {
-        stage_refuse(self, order, status);
+        stage_refuse(self, subject, status);
         return;
     }
     stage_take_assignment(self, assignment);
@@ -246,6 +269,9 @@ static void stage_order_arrived(void *context, const Millrace__V1__StageOrder *o
         MR_LOG(INFO, "attached", MR_S("member", order->registered->member_id),
                MR_S("coordinator", self->options->coordinator));
         break;
+    case MILLRACE__V1__STAGE_ORDER__ORDER_PROFILE:
+        stage_profile(self, order->profile);
+        break;
     case MILLRACE__V1__STAGE_ORDER__ORDER_PREPARE:
         stage_prepare(self, order->prepare);
         break;
@@ -309,13 +335,25 @@ static void stage_prepared(stage *self, const mr_executor_report *report) {
     self->job.next_step = report->step;
     self->job.held = report->held;
     self->job.interval = report->interval;
-    if (self->job.assignment->stage == 0)
+    if (mr_assignment_is_fed(self->job.assignment))
         status = mr_feed_start(self->feed, self->job.assignment, report->step);
     if (mr_status_is_ok(status))
         mr_report_prepared(self->control, stage_subject(self), self->job.schedule_hash,
                            report->step, &report->ids);
     else
         mr_report_failed(self->control, stage_subject(self), status);
+}
+
+/* Nothing is held any more: the stage is as idle as before. */
+static void stage_profiled(stage *self, const mr_executor_report *report) {
+    if (!mr_status_is_ok(report->status))
+        MR_LOG(WARN, "link not measured", MR_S("address", self->identity.address),
+               MR_S("why", report->status.text));
+    mr_report_profiled(self->control, stage_subject(self), report->profile);
+    MR_LOG(INFO, "profiled", MR_S("job", self->job.id), MR_I("epoch", self->job.epoch));
+    mr_profiler_order_destroy(self->job.profiled);
+    self->job = (stage_job){0};
+    stage_state_set(self, STAGE_IDLE);
 }
 
 static void stage_step_done(stage *self, const mr_executor_report *report) {
@@ -374,6 +412,11 @@ static void stage_executor_report(void *context, mr_executor_report *report) {
         break;
     case MR_EXECUTOR_RELEASED:
         stage_released(self);
+        break;
+    case MR_EXECUTOR_PROFILED:
+        if (holds)
+            stage_profiled(self, report);
+        mr_profile_device_destroy(report->profile);
         break;
     case MR_EXECUTOR_RESULT:
         if (holds)
@@ -611,6 +654,7 @@ static void stage_end(stage *self) {
     mr_loop_destroy(self->loop);
     mr_executor_destroy(self->executor);
     mr_assignment_destroy(self->job.assignment);
+    mr_profiler_order_destroy(self->job.profiled);
     mr_group_ids_deinit(&self->job.ids);
     mr_feed_destroy(self->feed);
     mr_group_hub_destroy(self->groups);

@@ -4,6 +4,7 @@
  * membership, and ends everything in order.
  *
  *   DETACHED -> IDLE -> PREPARING -> READY -> RUNNING -> DROPPING -> IDLE
+ *   IDLE -> PROFILING -> IDLE
  *      any state: the coordinator is lost -> DROPPING -> DETACHED; SIGTERM -> exit
  *
  * Owner: main. Thread: main, which becomes LOOP. Limits: MR_SHUTDOWN_TIMEOUT_MS.

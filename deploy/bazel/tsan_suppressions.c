@@ -17,6 +17,7 @@ const char *__tsan_default_suppressions(void) {
            "called_from_lib:/libre2.so\n"
            "called_from_lib:/libssl.so\n"
            "called_from_lib:/libcrypto.so\n"
+           "called_from_lib:/libdnnl.so\n"
            "called_from_lib:/libz.so\n"
            "called_from_lib:/libstdc++.so\n"
            "called_from_lib:/libabsl_base.so\n"

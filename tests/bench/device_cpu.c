@@ -51,7 +51,8 @@ static mr_tensor bench_tensor(bench *b, mr_dtype dtype, size_t d0, size_t d1, si
         if (dtype == MR_DTYPE_F32)
             ((float *)t.data)[i] = (float)(random() % 2001 - 1000) * 1e-3f;
         else if (dtype == MR_DTYPE_BF16)
-            ((uint16_t *)t.data)[i] = mr_half_round(MR_DTYPE_BF16, (float)(random() % 2001 - 1000) * 1e-3f);
+            ((uint16_t *)t.data)[i] =
+                mr_half_round(MR_DTYPE_BF16, (float)(random() % 2001 - 1000) * 1e-3f);
         else
             ((int32_t *)t.data)[i] = (int32_t)(random() % V);
     return t;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: whatever stages, clients and the disk do, in whatever order, the coordinator keeps its
  * promises: a member has one job, and knows it; epochs only grow; no order carries an old one; a
- * manifest is committed only when every rank has saved in that epoch; jobs start in the order in
- * which they came; a final state is final; every request gets one answer; a stage's death ends its
- * job within ten seconds with that stage named; in the end, when nothing breaks any more, every job
- * has ended and every stage is free.
+ * job that is cut by its layers' times prepares only when every rank's times are known and the cut
+ * is back, and one that only measures never prepares; a manifest is committed only when every rank
+ * has saved in that epoch; jobs start in the order in which they came; a final state is final;
+ * every request gets one answer; a stage's death ends its job within ten seconds with that stage
+ * named; in the end, when nothing breaks any more, every job has ended and every stage is free.
  * Method: thousands of seeded histories in virtual time (coordinator_world.h), each with faults for
  * a minute and then an end game; all promises are checked after every single decision. */
 #include <inttypes.h>
@@ -176,6 +177,27 @@ static void check_commit(history *h, const mr_action *action) {
     CHECK(h, !"a commit without a report");
 }
 
+/* The ranks whose times have come in the job's epoch. */
+static void note_profiled(history *h, const mr_event *event) {
+    const mr_member *member = mr_registry_find(&h->w.state.registry, event->member);
+    world_job *known = event->kind == MR_EVENT_PROFILED ? world_job_find(&h->w, event->job) : NULL;
+    if (known != NULL && member != NULL && event->epoch == known->last_epoch)
+        known->profiled |= 1u << member->rank;
+}
+
+static void check_order(history *h, const mr_action *action) {
+    const world_job *known = world_job_find(&h->w, action->job_id);
+    if (known == NULL || action->job == NULL)
+        return;
+    if (action->order == MR_ORDER_PROFILE)
+        CHECK(h, known->profiles && !known->cut);
+    if (action->order != MR_ORDER_PREPARE)
+        return;
+    CHECK(h, !known->profile_only);
+    CHECK(h, !known->profiles ||
+                 (known->cut && known->profiled == (1u << action->job->spec->rank_count) - 1));
+}
+
 static void check_actions(history *h) {
     for (size_t i = 0; i < h->w.actions.count; i++) {
         const mr_action *action = &h->w.actions.items[i];
@@ -183,6 +205,7 @@ static void check_actions(history *h) {
             check_commit(h, action);
         if (action->kind != MR_ACTION_SEND || action->job == NULL)
             continue;
+        check_order(h, action);
         /* A decision may order something and then end the epoch; it never goes back. */
         const world_job *known = world_job_find(&h->w, action->job_id);
         CHECK(h, known == NULL || action->epoch >= known->sent_epoch);
@@ -226,7 +249,8 @@ static void history_print(const history *h) {
             print_error("request %zu has no answer\n", i);
 }
 
-static void history_run(history *h, uint64_t seed, size_t ends[MR_JOB_STATE_COUNT]) {
+static void history_run(history *h, uint64_t seed, size_t ends[MR_JOB_STATE_COUNT],
+                        size_t *cuts) {
     *h = (history){.seed = seed};
     world *w = &h->w;
     world_init(w, seed);
@@ -240,6 +264,7 @@ static void history_run(history *h, uint64_t seed, size_t ends[MR_JOB_STATE_COUN
         if (!world_next(w, &mail))
             continue;
         note_saved(h, &mail.event);
+        note_profiled(h, &mail.event);
         assert_int_equal(mr_decide(&w->state, &mail.event, &w->actions).code, MR_CODE_OK);
         check_actions(h);
         world_act(w);
@@ -249,6 +274,8 @@ static void history_run(history *h, uint64_t seed, size_t ends[MR_JOB_STATE_COUN
     }
     for (size_t i = 0; i < w->state.jobs.count; i++)
         ends[w->state.jobs.records[i]->facts.state]++;
+    for (size_t i = 0; i < w->job_count; i++)
+        *cuts += w->jobs[i].cut;
     world_deinit(w);
 }
 
@@ -258,16 +285,18 @@ static void test_any_history_keeps_every_promise(void **unused) {
     assert_non_null(h);
     const char *only = getenv("MR_SIMULATION_SEED"); /* to look at one history again */
     size_t ends[MR_JOB_STATE_COUNT] = {0};
+    size_t cuts = 0;
     if (only != NULL)
-        history_run(h, strtoull(only, NULL, 10), ends);
+        history_run(h, strtoull(only, NULL, 10), ends, &cuts);
     for (uint64_t seed = 1; only == NULL && seed <= HISTORIES; seed++)
-        history_run(h, seed, ends);
+        history_run(h, seed, ends, &cuts);
     mr_free(h);
     if (only != NULL)
         return;
     /* The histories are worth something: jobs end in every way. */
-    print_message("succeeded %zu, failed %zu, cancelled %zu\n", ends[MR_JOB_SUCCEEDED],
-                  ends[MR_JOB_FAILED], ends[MR_JOB_CANCELLED]);
+    print_message("succeeded %zu, failed %zu, cancelled %zu; cut by times %zu\n",
+                  ends[MR_JOB_SUCCEEDED], ends[MR_JOB_FAILED], ends[MR_JOB_CANCELLED], cuts);
+    assert_true(cuts > HISTORIES / 2);
     assert_true(ends[MR_JOB_SUCCEEDED] > HISTORIES);
     assert_true(ends[MR_JOB_FAILED] > HISTORIES);
     assert_true(ends[MR_JOB_CANCELLED] > HISTORIES / 10);

@@ -168,7 +168,7 @@ static void stage_release(world *w, world_stage *stage, const world_mail *order)
     stage->paused = false;
 }
 
-/* The stage's own answer to PREPARE and CONNECT: mostly yes. */
+/* The stage's own answer to PROFILE, PREPARE and CONNECT: mostly yes. */
 static void stage_answer(world *w, world_stage *stage, mr_event_kind kind) {
     world_mail mail = stage_mail(stage, kind);
     world_job *job = world_job_find(w, stage->job);
@@ -177,6 +177,8 @@ static void stage_answer(world *w, world_stage *stage, mr_event_kind kind) {
         mail.event.kind = MR_EVENT_FAILED;
         mail.event.u.failed.code = MR_CODE_RESOURCE_EXHAUSTED;
         (void)snprintf(mail.text, sizeof(mail.text), "no memory for its layers");
+    } else if (kind == MR_EVENT_PROFILED) {
+        stage->report_ms += (int64_t)world_random(w, 8000); /* it takes its time */
     } else if (kind == MR_EVENT_PREPARED) {
         (void)snprintf(mail.text, sizeof(mail.text), "%s",
                        world_mishap(w, 60) ? "another hash" : "hash");
@@ -192,6 +194,13 @@ static void stage_obey(world *w, const world_mail *order) {
         return;
     bool mine = strcmp(stage->job, order->job) == 0;
     switch (order->order) {
+    case MR_ORDER_PROFILE:
+        memcpy(stage->job, order->job, sizeof(stage->job));
+        stage->epoch = order->epoch;
+        stage->rank = (uint32_t)order->event.request;
+        stage->running = stage->paused = stage->pause_wanted = stage->save_wanted = false;
+        stage_answer(w, stage, MR_EVENT_PROFILED);
+        break;
     case MR_ORDER_PREPARE:
         memcpy(stage->job, order->job, sizeof(stage->job));
         stage->epoch = order->epoch;
@@ -362,10 +371,28 @@ static mr_job_spec *client_spec(world *w) {
     spec->ranks = mr_alloc_array(spec->rank_count, sizeof(*spec->ranks));
     for (uint32_t rank = 0; rank < spec->rank_count; rank++)
         spec->ranks[rank] = (mr_spec_rank){.stage = rank, .first = rank == 0};
+    if (!trains && world_random(w, 3) == 0)
+        spec->mode = MR_JOB_MODE_PROFILE;
+    spec->profiles =
+        spec->mode == MR_JOB_MODE_PROFILE || (trains && world_random(w, 3) == 0);
     spec->total_steps = trains ? 3 + world_random(w, 60) : 0;
     (void)snprintf(spec->schedule_hash, sizeof(spec->schedule_hash), "hash");
     if (world_random(w, 4) != 0)
         (void)snprintf(spec->checkpoint_dir, sizeof(spec->checkpoint_dir), "/ckpt");
+    return spec;
+}
+
+/* What DISK makes of it once it is cut. */
+static mr_job_spec *client_spec_copy(const mr_job_spec *old) {
+    mr_job_spec *spec = NULL;
+    mr_status made = mr_job_spec_ended(old->name, "text", "/", old->mode, &spec);
+    MR_ASSERT(mr_status_is_ok(made));
+    spec->rank_count = old->rank_count;
+    spec->ranks = mr_alloc_array(spec->rank_count, sizeof(*spec->ranks));
+    memcpy(spec->ranks, old->ranks, spec->rank_count * sizeof(*spec->ranks));
+    spec->total_steps = old->total_steps;
+    memcpy(spec->schedule_hash, old->schedule_hash, sizeof(spec->schedule_hash));
+    memcpy(spec->checkpoint_dir, old->checkpoint_dir, sizeof(spec->checkpoint_dir));
     return spec;
 }
 
@@ -514,6 +541,27 @@ static void act_commit(world *w, const mr_action *action) {
     mail_push(w, mail);
 }
 
+/* The same spec with bounds; sometimes nothing fits, sometimes it takes long. */
+static void act_cut(world *w, const mr_action *action) {
+    const mr_job_spec *old = action->job->spec;
+    world_mail mail = {
+        .at_ms = w->now_ms + 1 + (int64_t)world_random(w, 1500),
+        .kind = WORLD_EVENT,
+        .epoch = action->epoch,
+        .event = {.kind = MR_EVENT_CUT},
+    };
+    world_job *job = world_job_find(w, action->job->facts.id);
+    memcpy(mail.job, action->job->facts.id, sizeof(mail.job));
+    if (world_mishap(w, 10)) {
+        job->other_cause = true;
+        mail.event.u.cut.status = MR_ERROR(RESOURCE_EXHAUSTED, "no cut into stages fits");
+    } else {
+        mail.event.u.cut.owned_spec = client_spec_copy(old);
+    }
+    job->cut = true;
+    mail_push(w, mail);
+}
+
 static void act_store(world *w, const mr_action *action) {
     world_mail mail = {
         .at_ms = w->now_ms + 1 + (int64_t)world_random(w, 10),
@@ -537,6 +585,8 @@ static void act_learn(world *w, const mr_job_record *job) {
         .every = 1 + world_random(w, 9),
         .ranks = job->spec->rank_count,
         .trains = mr_job_mode_trains(job->spec->mode),
+        .profiles = job->spec->profiles,
+        .profile_only = job->spec->mode == MR_JOB_MODE_PROFILE,
         .last_state = MR_JOB_QUEUED,
     };
     memcpy(known->id, job->facts.id, sizeof(known->id));
@@ -565,6 +615,9 @@ void world_act(world *w) {
             break;
         case MR_ACTION_COMMIT:
             act_commit(w, action);
+            break;
+        case MR_ACTION_CUT:
+            act_cut(w, action);
             break;
         case MR_ACTION_ANSWER:
             MR_ASSERT(action->request < w->request_count);
@@ -599,6 +652,8 @@ void world_deinit(world *w) {
     for (size_t i = 0; i < w->mail_count; i++)
         if (w->mail[i].kind == WORLD_EVENT && w->mail[i].event.kind == MR_EVENT_SUBMIT)
             mr_job_spec_destroy(w->mail[i].event.u.submit.owned_spec);
+        else if (w->mail[i].kind == WORLD_EVENT && w->mail[i].event.kind == MR_EVENT_CUT)
+            mr_job_spec_destroy(w->mail[i].event.u.cut.owned_spec);
     mr_free(w->mail);
     mr_actions_deinit(&w->actions);
     mr_coordinator_state_deinit(&w->state);
@@ -632,6 +687,10 @@ static void mail_fix_up(const world *w, world_mail *mail) {
         event->u.drain.member_id = mail->text;
     else if (event->kind == MR_EVENT_COMMIT)
         event->u.commit.tag = mail->tag;
+    else if (event->kind == MR_EVENT_PROFILED) {
+        mr_status made = mr_profile_device_create(1, &event->u.profiled.owned_profile);
+        MR_ASSERT(mr_status_is_ok(made)); /* made on arrival: the same report may come twice */
+    }
     else if (event->kind == MR_EVENT_SAVED) {
         event->u.saved.tag = mail->tag;
         event->u.saved.error = mail->text;

@@ -68,6 +68,10 @@ typedef struct world_job {
     uint64_t every;
     size_t ranks;
     bool trains;
+    bool profiles;     /* its stages are asked for times before they prepare */
+    bool profile_only; /* and then it ends */
+    uint32_t profiled; /* ranks whose times have reached the coordinator in this epoch */
+    bool cut;
     bool feed_told;
     bool done;
     uint64_t killed_member; /* first member that died in it */

@@ -71,8 +71,8 @@ STANDARD = frozenset((
     " stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string tgmath"
     " threads time uchar wchar wctype").split())
 SYSTEM = re.compile(
-    r"(aio|alloca|dirent|dlfcn|elf|endian|execinfo|fcntl|ftw|getopt|glob|grp|ifaddrs|libgen|malloc"
-    r"|netdb|poll|pthread|pwd|regex|sched|semaphore|spawn|strings|syslog|termios|unistd"
+    r"(aio|alloca|dirent|dlfcn|elf|endian|execinfo|fcntl|fnmatch|ftw|getopt|glob|grp|ifaddrs|libgen"
+    r"|malloc|netdb|poll|pthread|pwd|regex|sched|semaphore|spawn|strings|syslog|termios|unistd"
     r"|arpa/.*|linux/.*|net/.*|netinet/.*|sys/.*)\.h$")
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">]+)[">]', re.MULTILINE)
 GROUPS = ("own header", "C standard and system", "third party", "project")

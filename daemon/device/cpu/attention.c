@@ -35,6 +35,12 @@ static void attention_narrow(const attention_work *work, const float *from, uint
         work->kernels->narrow(from + t * work->common.D, to + t * stride, work->common.D);
 }
 
+/* Heads of a share are runs of whole planes [T, T], so a plane's words follow each other. */
+static uint64_t attention_dropout_first(const attention_work *work, size_t task) {
+    uint64_t element = (uint64_t)task * work->T * work->T;
+    return work->common.dropout == NULL ? element : mr_dropout_word(work->common.dropout, element);
+}
+
 static void attention_staged_task(void *context, size_t task, int thread) {
     const attention_work *work = context;
     size_t C = work->C;
@@ -52,7 +58,7 @@ static void attention_staged_task(void *context, size_t task, int thread) {
     head.stride = D;
     head.out_stride = D;
     head.lse += task * work->T;
-    head.dropout_first = (uint64_t)task * work->T * work->T;
+    head.dropout_first = attention_dropout_first(work, task);
     head.scratch = work->scratch + (size_t)thread * work->scratch_floats;
     for (size_t i = 0; i < 3; i++)
         attention_widen(work, work->qkv + packed + i * C, 3 * C, part[i]);
@@ -85,7 +91,7 @@ static void attention_task(void *context, size_t task, int thread) {
     head.v += packed;
     head.out += plain;
     head.lse += task * work->T;
-    head.dropout_first = (uint64_t)task * work->T * work->T;
+    head.dropout_first = attention_dropout_first(work, task);
     if (head.dout != NULL) {
         head.dout += plain;
         head.dq += packed;

@@ -78,6 +78,12 @@ void mr_device_cpu_embedding_forward(mr_device *device, const mr_tensor *tokens,
                                      const mr_tensor *wte, const mr_tensor *wpe, mr_tensor *y);
 void mr_device_cpu_embedding_backward(mr_device *device, const mr_tensor *tokens,
                                       const mr_tensor *dy, mr_tensor *dwte, mr_tensor *dwpe);
+void mr_device_cpu_embedding_forward_share(mr_device *device, const mr_tensor *tokens,
+                                           const mr_vocabulary *vocabulary, const mr_tensor *wte,
+                                           const mr_tensor *wpe, mr_tensor *y);
+void mr_device_cpu_embedding_backward_share(mr_device *device, const mr_tensor *tokens,
+                                            const mr_vocabulary *vocabulary, const mr_tensor *dy,
+                                            mr_tensor *dwte, mr_tensor *dwpe);
 void mr_device_cpu_layernorm_forward(mr_device *device, const mr_tensor *x, const mr_tensor *w,
                                      const mr_tensor *b, float eps, mr_tensor *y, mr_tensor *mean,
                                      mr_tensor *rstd);
@@ -112,6 +118,13 @@ void mr_device_cpu_accumulate(mr_device *device, mr_tensor *a, const mr_tensor *
 void mr_device_cpu_cross_entropy(mr_device *device, const mr_tensor *logits,
                                  const mr_tensor *labels, float scale, mr_tensor *dlogits,
                                  double *loss);
+void mr_device_cpu_logit_statistics(mr_device *device, const mr_tensor *logits,
+                                    const mr_tensor *labels, const mr_vocabulary *vocabulary,
+                                    float *statistics);
+void mr_device_cpu_cross_entropy_share(mr_device *device, const mr_tensor *logits,
+                                       const mr_tensor *labels, const mr_vocabulary *vocabulary,
+                                       const float *statistics, size_t width, float scale,
+                                       mr_tensor *dlogits, double *loss);
 void mr_device_cpu_mean_squared_error(mr_device *device, const mr_tensor *y,
                                       const mr_tensor *target, float scale, mr_tensor *dy,
                                       double *loss);

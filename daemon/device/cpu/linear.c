@@ -5,8 +5,8 @@
  * measured: small enough that every thread gets several, large enough that copying the operands
  * into oneDNN's own layout, once per block, stays below a few percent.
  * bf16 is multiplied as it is where the processor can, C rounded or, for gradients of weights,
- * added in f32. Elsewhere, and in f16, the operands are widened first and C is rounded last, so that the product
- * is the one of f32: the same to the last bits, slower.
+ * added in f32. Elsewhere, and in f16, the operands are widened first and C is rounded last, so
+ * that the product is the one of f32: the same to the last bits, slower.
  * A bias gradient is summed in rows of CPU_SUM_ROWS, whose sums are added in order. */
 #include <stdatomic.h>
 #include <string.h>
@@ -106,8 +106,8 @@ static void linear_run(mr_device_cpu *cpu, linear_product *product, size_t rows,
                                           shape->m, shape->n, shape->k, failure));
 }
 
-/* The product of a type that the processor does not multiply: in f32 between copies. A, B and C are packed,
- * so their elements count as one row. */
+/* The product of a type that the processor does not multiply: in f32 between copies. A, B and C are
+ * packed, so their elements count as one row. */
 static void linear_run_wide(mr_device_cpu *cpu, linear_product *product, size_t rows,
                             size_t columns) {
     mr_onednn_shape *shape = &product->shape;
@@ -153,10 +153,12 @@ void mr_device_cpu_linear_forward(mr_device *device, const mr_tensor *x, const m
     MR_ASSERT(mr_device_cpu_count(y) == R * OUT);
     MR_ASSERT(bias == NULL || mr_device_cpu_count(bias) == OUT);
     bool half = mr_device_cpu_is_half(x);
-    MR_ASSERT(w->shape.dtype == x->shape.dtype && y->shape.dtype == x->shape.dtype);
+    MR_ASSERT(w->shape.dtype == x->shape.dtype);
+    MR_ASSERT(y->shape.dtype == x->shape.dtype || y->shape.dtype == MR_DTYPE_F32);
     linear_product product = {
         .shape = {.m = R, .n = OUT, .k = IN, .a_stride = IN, .b_stride = IN, .c_stride = OUT,
-                  .b_transposed = true, .bias = bias != NULL, .bf16 = half, .bf16_out = half},
+                  .b_transposed = true, .bias = bias != NULL, .bf16 = half,
+                  .bf16_out = mr_device_cpu_is_half(y)},
         .dtype = x->shape.dtype,
         .a = x->data,
         .b = w->data,
@@ -174,10 +176,11 @@ void mr_device_cpu_linear_backward_input(mr_device *device, const mr_tensor *dy,
     MR_ASSERT(mr_device_cpu_rows(w) == OUT);
     MR_ASSERT(mr_device_cpu_count(dx) == R * IN);
     bool half = mr_device_cpu_is_half(dy);
-    MR_ASSERT(w->shape.dtype == dy->shape.dtype && dx->shape.dtype == dy->shape.dtype);
+    MR_ASSERT(w->shape.dtype == dy->shape.dtype);
+    MR_ASSERT(dx->shape.dtype == dy->shape.dtype || dx->shape.dtype == MR_DTYPE_F32);
     linear_product product = {
         .shape = {.m = R, .n = IN, .k = OUT, .a_stride = OUT, .b_stride = IN, .c_stride = IN,
-                  .bf16 = half, .bf16_out = half},
+                  .bf16 = half, .bf16_out = mr_device_cpu_is_half(dx)},
         .dtype = dy->shape.dtype,
         .a = dy->data,
         .b = w->data,

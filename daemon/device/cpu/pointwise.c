@@ -27,6 +27,19 @@ typedef struct pointwise_work {
 
 enum { POINTWISE_PIECE = 2048 };
 
+/* Elements [at, at + n) of a share, run by run of the whole. */
+static void pointwise_dropout(const pointwise_work *work, size_t at, size_t n, const float *x,
+                              float *y) {
+    uint64_t run = work->dropout->run;
+    for (size_t done = 0; done < n;) {
+        uint64_t left = run == 0 ? n : run - (at + done) % run;
+        size_t count = left < n - done ? (size_t)left : n - done;
+        work->kernels->dropout(x + done, work->dropout, mr_dropout_word(work->dropout, at + done),
+                               y + done, count);
+        done += count;
+    }
+}
+
 /* n elements from number `at` on, in f32. */
 static void pointwise_piece(const pointwise_work *work, size_t at, size_t n, const float *a,
                             const float *b, float *out) {
@@ -39,7 +52,7 @@ static void pointwise_piece(const pointwise_work *work, size_t at, size_t n, con
         kernels->pointwise_backward(work->kind, a, b, out, n);
         break;
     case POINTWISE_DROPOUT:
-        kernels->dropout(a, work->dropout, at, out, n);
+        pointwise_dropout(work, at, n, a, out);
         break;
     case POINTWISE_ADD:
         kernels->add(a, b, work->dropout, at, out, n);
@@ -144,6 +157,7 @@ void mr_device_cpu_add(mr_device *device, const mr_tensor *a, const mr_tensor *b
         .n = mr_device_cpu_count(a),
     };
     MR_ASSERT(mr_device_cpu_count(b) == work.n && mr_device_cpu_count(out) == work.n);
+    MR_ASSERT(dropout == NULL || dropout->run == 0);
     pointwise_run(device, &work);
 }
 

@@ -75,6 +75,7 @@ size_t mr_device_cuda_rows(const mr_tensor *tensor) {
 mr_cuda_mask mr_device_cuda_mask(const mr_dropout *dropout) {
     if (dropout == NULL || !(dropout->probability > 0.0f))
         return (mr_cuda_mask){.needed = false};
+    MR_ASSERT(dropout->run == 0); /* a stage refuses a model axis on this device */
     double bound = ceil((double)dropout->probability * 4294967296.0);
     return (mr_cuda_mask){
         .k = {dropout->key.k[0], dropout->key.k[1]},

@@ -5,8 +5,8 @@
  * rows_cpu.c, or on machines with a card tests/gpu/rows_cuda.c.
  * Every test makes activations and matrices with bench_random and bench_poison, which take the
  * row's type, and everything that is f32 in every precision (device.h says what) with
- * bench_random_f32 and bench_poison_f32; so each test of an operation is one of bf16 and f16, too. Host
- * copies are floats that the type can hold.
+ * bench_random_f32 and bench_poison_f32; so each test of an operation is one of bf16 and f16, too.
+ * Host copies are floats that the type can hold.
  * Owner: tests. Host copies and device memory are freed by bench_close. */
 #ifndef MR_TESTS_CONTRACT_DEVICE_BENCH_H
 #define MR_TESTS_CONTRACT_DEVICE_BENCH_H

@@ -53,7 +53,7 @@ static char *help_text(const mr_command *command, const char *noun) {
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
     assert_non_null(out);
-    mr_help_print(out, command, noun);
+    mr_help_print(out, 0, command, noun);
     assert_int_equal(fclose(out), 0);
     return text;
 }
@@ -168,7 +168,7 @@ static void test_wrong_counts_and_values_are_refused(void **state) {
     check_error("generate --tokens 99999999999999999999", "from 1 to");
     check_error("generate --temperature -1", "from 0 to");
     check_error("generate --temperature nan", "nan");
-    check_error("job list -o xml", "table|json|jsonl|name");
+    check_error("job list -o xml", "table|wide|json|jsonl|name");
     check_error("job list -o jso", "jso");
     check_error("job list -o", "needs a value");
     check_error("job list --quiet=1", "takes no value");

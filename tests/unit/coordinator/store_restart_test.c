@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <sqlite3.h>
 
 #include "daemon/base/fault.h"
 #include "daemon/coordinator/store.h"
@@ -24,6 +25,7 @@ enum { PATH_BYTES = 512, JOBS_MAX = 64, CHANGES_MAX = 16 };
 typedef struct loaded {
     mr_store_job jobs[JOBS_MAX];
     char job_file[64]; /* of the last one */
+    char profile[64];
     size_t count;
 } loaded;
 
@@ -87,6 +89,7 @@ static mr_status load_one(void *context, const mr_store_job *job) {
     loaded *all = context;
     assert_true(all->count < JOBS_MAX);
     (void)snprintf(all->job_file, sizeof(all->job_file), "%s", job->job_file);
+    (void)snprintf(all->profile, sizeof(all->profile), "%s", job->profile);
     all->jobs[all->count++] = *job;
     return MR_OK;
 }
@@ -273,9 +276,47 @@ static void test_failed_write_leaves_the_old_facts(void **state) {
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* What the first version of the schema wrote. */
+static void test_store_of_the_first_schema_is_carried_over(void **state) {
+    mr_store *store = open_store(*state);
+    put(store, 1, MR_JOB_FAILED, "stage 1: lost");
+    mr_store_close(store);
+    char path[PATH_BYTES + 32];
+    sqlite3 *database = NULL;
+    (void)snprintf(path, sizeof(path), "%s/state/state.sqlite", (const char *)*state);
+    assert_int_equal(sqlite3_open(path, &database), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(database,
+                                  "ALTER TABLE jobs DROP COLUMN profile;"
+                                  "ALTER TABLE jobs DROP COLUMN predicted_step_seconds;"
+                                  "ALTER TABLE jobs DROP COLUMN predicted_bubble;"
+                                  "ALTER TABLE jobs RENAME COLUMN mode TO inference;"
+                                  "PRAGMA user_version = 1;",
+                                  NULL, NULL, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_close(database), SQLITE_OK);
+    store = open_store(*state);
+    loaded all;
+    load(store, 10, &all);
+    assert_int_equal(all.count, 1);
+    assert_string_equal(all.jobs[0].facts.reason, "stage 1: lost");
+    assert_true(all.jobs[0].facts.predicted_step_seconds == 0);
+    mr_store_job job = make_job(2, MR_JOB_QUEUED, "waits");
+    job.profile = "{}";
+    job.facts.mode = MR_JOB_MODE_PROFILE;
+    job.facts.predicted_step_seconds = 0.25;
+    assert_int_equal(mr_store_put(store, &job, 1000).code, MR_CODE_OK);
+    load(store, 10, &all);
+    assert_int_equal(all.count, 2);
+    assert_int_equal(all.jobs[1].facts.mode, MR_JOB_MODE_PROFILE);
+    assert_true(all.jobs[1].facts.predicted_step_seconds == 0.25);
+    assert_string_equal(all.profile, "{}");
+    mr_store_close(store);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_reopened_store_has_every_fact_and_change),
+        TEST(test_store_of_the_first_schema_is_carried_over),
         TEST(test_limit_keeps_active_jobs_and_the_newest),
         TEST(test_second_coordinator_is_refused),
         TEST(test_folder_is_for_its_owner),

@@ -203,7 +203,7 @@ static void test_activations_compute_their_formula(void **state) {
     mr_device *device = fixture_device(1);
     for (size_t k = 0; k < sizeof types / sizeof types[0]; k++) {
         layer_case c = {
-            "activation", {.type = types[k]}, {MR_DTYPE_F32, 2, {3, 37}, true}};
+            "activation", {.type = types[k]}, {MR_DTYPE_F32, 2, {3, 37}, true, 0}};
         layer_fixture f;
         fixture_init(&f, device, &c, 3);
         fixture_forward(&f);
@@ -222,7 +222,7 @@ static void test_linear_computes_its_formula(void **state) {
     (void)state;
     layer_case c = {"linear",
                     {.type = MR_LAYER_TYPE_LINEAR, .in = 7, .out = 5, .bias = true},
-                    {MR_DTYPE_F32, 2, {3, 7}, true}};
+                    {MR_DTYPE_F32, 2, {3, 7}, true, 0}};
     mr_device *device = fixture_device(1);
     layer_fixture f;
     fixture_init(&f, device, &c, 3);

@@ -183,7 +183,8 @@ static void check_compute(const stage_model *m, const mr_parameters *p) {
         float *master = stage_read(m, &item->weight);
         float *compute = stage_read(m, &item->compute);
         for (size_t i = 0; i < stage_elements(&item->weight); i++) {
-            float wanted = matrix ? mr_half_widen(MR_DTYPE_BF16, mr_half_round(MR_DTYPE_BF16, master[i])) : master[i];
+            uint16_t half = mr_half_round(MR_DTYPE_BF16, master[i]);
+            float wanted = matrix ? mr_half_widen(MR_DTYPE_BF16, half) : master[i];
             assert_true(compute[i] == wanted);
         }
         mr_free(compute);

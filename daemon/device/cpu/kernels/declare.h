@@ -25,6 +25,8 @@ void MR_KERNEL(norm_backward_weight)(const mr_cpu_norm_backward *norm, size_t fi
                                      float *out);
 void MR_KERNEL(column_sums)(const float *dy, size_t rows, size_t columns, float *out);
 void MR_KERNEL(cross_entropy)(const mr_cpu_cross_entropy *entropy, size_t first, size_t last);
+void MR_KERNEL(logit_sum)(const float *x, size_t n, float *out_max, float *out_sum);
+void MR_KERNEL(logit_gradient)(const float *x, float max, float factor, float *dx, size_t n);
 double MR_KERNEL(squared_error)(const float *y, const float *target, float factor, float *dy,
                                 size_t n);
 double MR_KERNEL(sum_of_squares)(const float *x, size_t n);

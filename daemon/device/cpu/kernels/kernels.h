@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels.h: what one task does, as a table of functions; one table per instruction set.
  * A kernel works alone on the range it is given, knows no threads, allocates nothing and cannot
- * fail. All of them compute in f32; a bf16 or f16 tensor goes through widen and narrow, a few rows at a
- * time (staging, device_cpu.h), so that its floats never leave the cache. Numbers may lie at any
- * address. Pointers of different names do not overlap unless said.
+ * fail. All of them compute in f32; a bf16 or f16 tensor goes through widen and narrow, a few rows
+ * at a time (staging, device_cpu.h), so that its floats never leave the cache. Numbers may lie at
+ * any address. Pointers of different names do not overlap unless said.
  * Owner: device/cpu. Thread: any of the pool.
  * Not here: how work is cut into ranges (the family files of device/cpu). */
 #ifndef MR_DEVICE_CPU_KERNELS_KERNELS_H
@@ -99,6 +99,10 @@ typedef struct mr_cpu_kernels {
     /* out [columns] = sums over rows of dy [rows, columns]. */
     void (*column_sums)(const float *dy, size_t rows, size_t columns, float *out);
     void (*cross_entropy)(const mr_cpu_cross_entropy *entropy, size_t first, size_t last);
+    /* The largest of x [n] and the sum of exp(x - max). */
+    void (*logit_sum)(const float *x, size_t n, float *out_max, float *out_sum);
+    /* dx = factor exp(x - max), may be x. */
+    void (*logit_gradient)(const float *x, float max, float factor, float *dx, size_t n);
     /* Returns the sum of (y - target)^2; dy = factor (y - target), NULL or may be y. */
     double (*squared_error)(const float *y, const float *target, float factor, float *dy,
                             size_t n);

@@ -65,6 +65,17 @@ void MR_KERNEL(cross_entropy)(const mr_cpu_cross_entropy *entropy, size_t first,
     }
 }
 
+void MR_KERNEL(logit_sum)(const float *x, size_t n, float *out_max, float *out_sum) {
+    *out_max = loss_row_max(x, n);
+    *out_sum = loss_row_exp(x, *out_max, n, NULL);
+}
+
+void MR_KERNEL(logit_gradient)(const float *x, float max, float factor, float *dx, size_t n) {
+    const vf shift = v_set(max);
+    for (size_t i = 0; i < n; i += V_LANES)
+        v_store_left(dx + i, v_exp(v_load_left(x + i, n - i) - shift) * factor, n - i);
+}
+
 double MR_KERNEL(squared_error)(const float *y, const float *target, float factor, float *dy,
                                 size_t n) {
     vd sums[2] = {{0}, {0}};

@@ -22,6 +22,8 @@ extern const mr_cpu_kernels MR_KERNEL(table);
     .norm_backward_weight = MR_KERNEL(norm_backward_weight),                                       \
     .column_sums = MR_KERNEL(column_sums),                                                         \
     .cross_entropy = MR_KERNEL(cross_entropy),                                                     \
+    .logit_sum = MR_KERNEL(logit_sum),                                                             \
+    .logit_gradient = MR_KERNEL(logit_gradient),                                                   \
     .squared_error = MR_KERNEL(squared_error),                                                     \
     .sum_of_squares = MR_KERNEL(sum_of_squares),                                                   \
     .adamw = MR_KERNEL(adamw),                                                                     \
