@@ -256,12 +256,18 @@ static const mr_ds_reason pipeline_reasons[] = {
     {NULL, NULL},
 };
 
+/* The same word in both; profile is only promised there. */
+static const char *const partition_words[] = {"uniform", "parameters", "profile"};
+
 static void pipeline_read_partition(const mr_ds_section *section) {
     const char *method = NULL;
     if (!mr_ds_read_text(section, "partition", &method) || method == NULL)
         return;
-    if (strcasecmp(method, "uniform") == 0 || strcasecmp(method, "parameters") == 0) {
-        const char *word = strcasecmp(method, "uniform") == 0 ? "uniform" : "parameters";
+    const char *word = NULL;
+    for (size_t i = 0; i < sizeof(partition_words) / sizeof(partition_words[0]); i++)
+        if (strcasecmp(method, partition_words[i]) == 0)
+            word = partition_words[i];
+    if (word != NULL) {
         mr_ds_report_set(section->report, "pipeline", "partition", json_string(word));
     } else if (strncasecmp(method, "type:", 5) == 0) {
         char text[MR_PATTERN_BYTES + 8];
@@ -277,8 +283,8 @@ static void pipeline_read_partition(const mr_ds_section *section) {
                      "behind the first colon is the pattern");
     } else {
         mr_ds_leave(section, "partition",
-                    "a job file knows parameters (the default), uniform, type:REGEX, weights and "
-                    "bounds");
+                    "a job file knows parameters (the default), uniform, type:REGEX, profile, "
+                    "weights and bounds");
         return;
     }
     mr_ds_differ(section, "partition",

@@ -179,8 +179,11 @@ static void machine_profile(mr_decision *decision, mr_job_record *job) {
     }
     job->phase = MR_START_PROFILING;
     job->deadline_ms = decision->now_ms + MR_PROFILE_TIMEOUT_MS + MR_STARTING_SLACK_MS;
-    mr_job_machine_set(decision, job, MR_JOB_STARTING, "%zu stage%s time the layers", asked,
-                       asked == 1 ? "" : "s");
+    if (asked == 0)
+        mr_job_machine_set(decision, job, MR_JOB_STARTING, "the layers' times are known");
+    else
+        mr_job_machine_set(decision, job, MR_JOB_STARTING, "%zu stage%s time the layers", asked,
+                           asked == 1 ? "" : "s");
     for (uint32_t i = 0; i < job->spec->rank_count; i++)
         if (!job->ranks[i].profiled)
             (void)mr_decision_order(decision, job, i, MR_ORDER_PROFILE); /* needs nothing more */

@@ -65,7 +65,7 @@ typedef struct mr_spec_source {
     mr_job_mode mode;
     const char *profile; /* millrace.profile/v1; "" or NULL: none */
     bool cut; /* the profile is of the job's own members in rank order: cut by it */
-    const uint32_t *bounds; /* of a job that was cut before; NULL: as the file and the profile say */
+    const uint32_t *bounds; /* of a job that was cut before; NULL: as file and profile say */
     size_t bound_count;
 } mr_spec_source;
 

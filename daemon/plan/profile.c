@@ -247,12 +247,18 @@ const mr_profile_device *mr_profile_of_rank(const mr_profile *profile, size_t ra
     return profile->devices[rank < last ? rank : last];
 }
 
+/* "cuda:0" and "cuda:1" are of one kind: a number tells cards of one machine apart. */
+static bool device_is_like(const char *one, const char *other) {
+    size_t kind = strcspn(one, ":");
+    return kind == strcspn(other, ":") && strncmp(one, other, kind) == 0;
+}
+
 size_t mr_profile_match(const mr_profile *profile, const char *device, uint32_t threads,
                         const char *address) {
     size_t found = profile->device_count;
     for (size_t i = 0; i < profile->device_count; i++) {
         const mr_profile_device *entry = profile->devices[i];
-        if (strcmp(entry->device, device) != 0 || entry->threads != threads)
+        if (!device_is_like(entry->device, device) || entry->threads != threads)
             continue;
         if (strcmp(entry->address, address) == 0)
             return i;

@@ -94,8 +94,8 @@ MR_MUST_CHECK mr_status mr_profile_check(const mr_profile *profile, const mr_job
 /* What rank is reckoned with before members are known: entry rank, or the last one where there are
  * fewer. There is at least one. */
 const mr_profile_device *mr_profile_of_rank(const mr_profile *profile, size_t rank);
-/* The entry that was measured on this member, or else on one with the same device and as many
- * threads; device_count where there is none. */
+/* The entry that was measured on this member, or else on one with the same kind of device ("cpu",
+ * "cuda") and as many threads; device_count where there is none. */
 size_t mr_profile_match(const mr_profile *profile, const char *device, uint32_t threads,
                         const char *address);
 

@@ -59,12 +59,15 @@ class Daemon:
             self.lines.append("")
             self._changed.notify_all()
 
-    def wait_message(self, message, seconds=START_SECONDS, after=0):
-        """The first JSON log line with this message at or after line number after."""
+    def wait_message(self, message, seconds=START_SECONDS, after=0, match=None):
+        """The first JSON log line with this message at or after line number after; match: a field
+        and its value that the line must have."""
         def find():
             for number, line in enumerate(self.lines[after:], after):
                 if '"message":"%s"' % message in line:
-                    return number, json.loads(line)
+                    said = json.loads(line)
+                    if match is None or said.get(match[0]) == match[1]:
+                        return number, said
                 if line == "":
                     raise AssertionError("%s ended without %r:\n%s"
                                          % (self.name, message, "".join(self.lines[-20:])))

@@ -433,7 +433,7 @@ class PodsAsProcesses(unittest.TestCase):
                                                  **values))
         self.addCleanup(self.end, daemon)
         ready = daemon.wait_message(message)
-        return daemon, ready["address"], ready["status_address"]
+        return daemon, ready.get("address"), ready["status_address"]
 
     def end(self, daemon):
         if not daemon.process.stderr.closed:

@@ -144,7 +144,10 @@ class Profile(unittest.TestCase):
         with Cluster(stages=2) as cluster:
             path = job_file(cluster, "changed", "profile")
             job = cluster.client("-o", "name", "job", "submit", path).check().out.strip()
-            cluster.coordinator.wait_message("job state", match=("state", "RUNNING"))
+            watch = cluster.client_start("job", "watch", job)
+            self.assertTrue(any("RUNNING" in line for line in watch.stderr))
+            watch.send_signal(signal.SIGINT)
+            watch.communicate(timeout=60)
             before = cluster.client("-o", "json", "job", "get", job).check().json()["job"]
             text = cluster.client("-o", "json", "job", "profile", job).check().out
             cluster.client("job", "set", job, "pipeline.activation_checkpoint_interval=1").check()

@@ -112,6 +112,8 @@ static void test_a_member_is_matched_by_address_then_by_kind(void **state) {
     assert_int_equal(mr_profile_match(profile, "cpu", 1, "x:1"), 0);
     assert_int_equal(mr_profile_match(profile, "cpu", 2, "b:1"), 3);
     assert_int_equal(mr_profile_match(profile, "cuda:0", 1, "x:1"), 2);
+    assert_int_equal(mr_profile_match(profile, "cuda:3", 1, "x:1"), 2);
+    assert_int_equal(mr_profile_match(profile, "cud", 1, "x:1"), 3);
     assert_ptr_equal(mr_profile_of_rank(profile, 1), profile->devices[1]);
     assert_ptr_equal(mr_profile_of_rank(profile, 9), profile->devices[2]);
     mr_profile_destroy(profile);
