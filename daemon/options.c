@@ -106,8 +106,9 @@ static void manual_print(void) {
     manual_options(ROLE_N, "Of a node");
     manual_options(ROLE_S, "Of a stage");
     (void)printf(
-        ".SH SIGNALS\n.TP\nSIGTERM, SIGINT\nAn end in good order. A node lets its stages end "
-        "first, and kills what has not ended in time; a second signal kills at once.\n.TP\nSIGHUP\nA node "
+        ".SH SIGNALS\n.TP\nSIGTERM, SIGINT\nAn end in good order. A stage with time for it "
+        "(\\-\\-drain) has its job saved first. A node lets its stages end, and kills what has not "
+        "ended in time; a second signal kills at once.\n.TP\nSIGHUP\nA node "
         "starts the stages that wait, were refused or have ended.\n.SH EXIT STATUS\n"
         "0 a good end, 64 usage, 65 damaged data, 69 not reachable, 70 a bug, 71 out of something, "
         "75 please start again, 77 not allowed, 78 configuration. After 64, 65, 77 and 78 another "
@@ -220,7 +221,7 @@ static mr_node_options options_node(const char *const values[OPTION_ID_COUNT],
         .listen = value_or(values[OPTION_ID_LISTEN], "127.0.0.1:0"),
         .advertise = values[OPTION_ID_ADVERTISE],
         .status_listen = value_or(values[OPTION_ID_STATUS], "127.0.0.1:9790"),
-        .drain_seconds = (unsigned)strtoul(values[OPTION_ID_DRAIN], NULL, 10),
+        .drain_seconds = (unsigned)strtoul(value_or(values[OPTION_ID_DRAIN], "25"), NULL, 10),
         .log_level = values[OPTION_ID_LOG_LEVEL],
         .credentials = *credentials,
     };
@@ -247,6 +248,7 @@ static void options_fill(const char *const values[OPTION_ID_COUNT], mr_options *
                    .threads = (int)strtoul(values[OPTION_ID_THREADS], NULL, 10),
                    .pin = values[OPTION_ID_PIN] != NULL},
         .credentials = credentials,
+        .drain_seconds = (unsigned)strtoul(value_or(values[OPTION_ID_DRAIN], "0"), NULL, 10),
     };
     options->node = options_node(values, &credentials);
 }
@@ -296,9 +298,9 @@ mr_status mr_options_parse(int argument_count, char **arguments, mr_options *out
     for (size_t i = 0; i < OPTION_ID_COUNT; i++)
         values[i] = option_rows[i].preset;
     MR_TRY(options_read(argument_count, arguments, roles, values));
-    unsigned long drain = strtoul(values[OPTION_ID_DRAIN], NULL, 10);
-    if (drain < 1 || drain > MR_NODE_DRAIN_SECONDS_MAX)
-        return MR_ERROR(INVALID_ARGUMENT, "--drain is %lu; it must be from 1 to %d seconds", drain,
+    unsigned long drain = strtoul(value_or(values[OPTION_ID_DRAIN], "0"), NULL, 10);
+    if (drain > MR_NODE_DRAIN_SECONDS_MAX)
+        return MR_ERROR(INVALID_ARGUMENT, "--drain is %lu; it must be from 0 to %d seconds", drain,
                         MR_NODE_DRAIN_SECONDS_MAX);
     options_fill(values, out_options);
     out_options->role = role;

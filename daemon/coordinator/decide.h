@@ -76,6 +76,7 @@ typedef enum mr_event_kind {
     MR_EVENT_FAILED,
     MR_EVENT_RELEASED,
     MR_EVENT_FEED_STATE,
+    MR_EVENT_LEAVING, /* a member drains itself */
     MR_EVENT_PROFILED,
     /* clients */
     MR_EVENT_SUBMIT,

@@ -235,6 +235,19 @@ void mr_requests_set(mr_decision *decision, const mr_event *event) {
 
 /* ---- drain ----------------------------------------------------------------------------------- */
 
+void mr_requests_drain_member(mr_decision *decision, mr_member *member) {
+    mr_coordinator_state *state = decision->state;
+    if (member->draining)
+        return;
+    member->draining = true;
+    state->queue_changed = true;
+    mr_job_record *job = mr_jobs_find(&state->jobs, member->job);
+    if (member->state == MR_MEMBER_IDLE)
+        mr_decision_shut_down(decision, member);
+    else if (job != NULL && mr_job_state_is_active(job->facts.state))
+        mr_job_machine_drain(decision, job, member->rank);
+}
+
 void mr_requests_drain(mr_decision *decision, const mr_event *event) {
     mr_coordinator_state *state = decision->state;
     const char *id = event->u.drain.member_id;
@@ -244,18 +257,9 @@ void mr_requests_drain(mr_decision *decision, const mr_event *event) {
                                  MR_ERROR(NOT_FOUND, "no attached stage has the id \"%s\"", id));
         return;
     }
-    bool again = member->draining;
-    member->draining = true;
     mr_action *answer = mr_actions_add(decision->actions, MR_ACTION_ANSWER);
     answer->request = event->request;
     answer->reply = MR_REPLY_MEMBER;
     answer->member = member->number;
-    if (again)
-        return;
-    state->queue_changed = true;
-    mr_job_record *job = mr_jobs_find(&state->jobs, member->job);
-    if (member->state == MR_MEMBER_IDLE)
-        mr_decision_shut_down(decision, member);
-    else if (job != NULL && mr_job_state_is_active(job->facts.state))
-        mr_job_machine_drain(decision, job, member->rank);
+    mr_requests_drain_member(decision, member);
 }

@@ -261,6 +261,10 @@ static bool report_plain(mr_event *event, const Millrace__V1__StageReport *repor
         event->kind = MR_EVENT_FEED_STATE;
         event->u.feed_state.open = report->feed_state->open;
         return true;
+    case MILLRACE__V1__STAGE_REPORT__REPORT_LEAVING:
+        REPORT_SUBJECT(leaving);
+        event->kind = MR_EVENT_LEAVING;
+        return true;
     default:
         return false;
     }

@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PORT_MAX = 65535, REASON_BYTES = 96 };
+/* A stage ends this long before it would be killed. */
+enum { PORT_MAX = 65535, REASON_BYTES = 96, DRAIN_MARGIN_SECONDS = 5 };
+static_assert(MR_SHUTDOWN_TIMEOUT_MS < DRAIN_MARGIN_SECONDS * 1000,
+              "after its drain a stage has time for its end");
 
 mr_status mr_node_address_nth(const char *option, const char *address, size_t n,
                               char out_address[MR_NOTICE_ADDRESS_BYTES]) {
@@ -30,6 +33,9 @@ static mr_status stage_make(const mr_node_options *options, const mr_node_device
                             mr_node_stage *stage) {
     stage->device = *device;
     (void)snprintf(stage->threads, sizeof(stage->threads), "%u", device->threads);
+    unsigned drain = options->drain_seconds;
+    (void)snprintf(stage->drain, sizeof(stage->drain), "%u",
+                   drain > DRAIN_MARGIN_SECONDS ? drain - DRAIN_MARGIN_SECONDS : 0);
     MR_TRY(mr_node_address_nth("listen", options->listen, n, stage->listen));
     MR_TRY(mr_node_address_nth("status", options->status_listen, n + 1, stage->status_listen));
     if (options->advertise == NULL)
@@ -67,6 +73,7 @@ mr_stage_command mr_node_stage_command(const mr_node_options *options,
     command_add(&command, &used, "--threads", stage->threads);
     command_add(&command, &used, "--listen", stage->listen);
     command_add(&command, &used, "--status", stage->status_listen);
+    command_add(&command, &used, "--drain", stage->drain);
     command_add(&command, &used, "--log-level", options->log_level);
     if (stage->advertise[0] != '\0')
         command_add(&command, &used, "--advertise", stage->advertise);

@@ -23,6 +23,7 @@ typedef struct mr_node_stage {
     char advertise[MR_NOTICE_ADDRESS_BYTES]; /* "": none */
     char status_listen[MR_NOTICE_ADDRESS_BYTES];
     char threads[12];
+    char drain[12];
 } mr_node_stage;
 
 typedef struct mr_node_stages {

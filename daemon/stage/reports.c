@@ -184,6 +184,12 @@ void mr_report_feed(mr_control *control, mr_report_subject subject, bool open) {
     mr_control_send(control, &report_);
 }
 
+void mr_report_leaving(mr_control *control, mr_report_subject subject) {
+    REPORT_BEGIN(Millrace__V1__Leaving, MILLRACE__V1__LEAVING__INIT, leaving,
+                 MILLRACE__V1__STAGE_REPORT__REPORT_LEAVING);
+    mr_control_send(control, &report_);
+}
+
 void mr_report_heartbeat(mr_control *control, mr_report_subject subject,
                          const mr_executor_progress *progress) {
     REPORT_BEGIN(Millrace__V1__Heartbeat, MILLRACE__V1__HEARTBEAT__INIT, heartbeat,

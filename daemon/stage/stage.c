@@ -60,6 +60,7 @@ typedef struct stage {
     stage_state state;
     int64_t state_since_ms;
     mr_notify notify;
+    int64_t leave_end_ms; /* of a drain by SIGTERM; 0: none */
     stage_job job;
     char instance[STAGE_INSTANCE_BYTES];
     mr_loop *loop;
@@ -482,8 +483,21 @@ static void stage_notify_ready(stage *self) {
     mr_notify_ready(&self->notify, text);
 }
 
+/* The drain that SIGTERM began has taken too long, or the one who drains is gone. */
+static void stage_leave_check(stage *self) {
+    if (self->leave_end_ms == 0)
+        return;
+    bool attached = mr_control_attached(self->control);
+    if (attached && mr_clock_now_ms() < self->leave_end_ms)
+        return;
+    MR_LOG(WARN, "leaving before the job was drained",
+           MR_S("why", attached ? "out of time" : "the coordinator is lost"));
+    mr_loop_stop(self->loop);
+}
+
 static void stage_heartbeat(void *context) {
     stage *self = context;
+    stage_leave_check(self);
     mr_executor_progress progress;
     mr_executor_progress_read(self->executor, &progress);
     mr_status_page_beat(self->page);
@@ -511,9 +525,17 @@ static void stage_heartbeat(void *context) {
 
 static void stage_signalled(void *context, int signal_number) {
     stage *self = context;
-    MR_LOG(INFO, "stopping", MR_I("signal", signal_number),
-           MR_S("state", stage_state_names[self->state]));
-    mr_loop_stop(self->loop);
+    int64_t drain_ms = (int64_t)self->options->drain_seconds * 1000;
+    bool saves = drain_ms > 0 && self->leave_end_ms == 0 && stage_holds_job(self);
+    MR_LOG(INFO, saves ? "leaving: the job is drained first" : "stopping",
+           MR_I("signal", signal_number), MR_S("state", stage_state_names[self->state]));
+    if (!saves || !mr_control_attached(self->control)) {
+        mr_loop_stop(self->loop);
+        return;
+    }
+    self->leave_end_ms = mr_clock_now_ms() + drain_ms;
+    mr_notify_stopping(drain_ms + MR_SHUTDOWN_TIMEOUT_MS);
+    mr_report_leaving(self->control, stage_subject(self));
 }
 
 /* ---- building and ending ---- */

@@ -5,7 +5,9 @@
  *
  *   DETACHED -> IDLE -> PREPARING -> READY -> RUNNING -> DROPPING -> IDLE
  *   IDLE -> PROFILING -> IDLE
- *      any state: the coordinator is lost -> DROPPING -> DETACHED; SIGTERM -> exit
+ *      any state: the coordinator is lost -> DROPPING -> DETACHED
+ *      SIGTERM: exit; with a job and time for it (drain_seconds) the coordinator drains this stage
+ *      first, which saves the job; the second SIGTERM exits at once
  *
  * Owner: main. Thread: main, which becomes LOOP. Limits: MR_SHUTDOWN_TIMEOUT_MS.
  * Not here: computing (executor.h), deciding (coordinator). */
@@ -25,6 +27,7 @@ typedef struct mr_stage_options {
     mr_device_options device;
     mr_fabric_opener fabric_open; /* of a device whose tensors are not in host memory; or NULL */
     mr_rpc_credentials credentials;
+    unsigned drain_seconds; /* from SIGTERM so long for the job to be saved; 0: it is not */
 } mr_stage_options;
 
 /* Runs until SIGTERM, SIGINT or the coordinator's Shutdown. Starts and stops rpc's runtime.

@@ -139,6 +139,31 @@ class Node(unittest.TestCase):
             self.assertEqual(fetch(node.address, "/readyz")[0], 200)
             self.assertEqual(node.stop(signal.SIGTERM), 0)
 
+    def test_a_drain_saves_the_job_and_resume_continues(self):
+        with self.cluster() as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            path = cluster.write("job.yaml", job_text(
+                steps=400, directory=os.path.join(cluster.folder, "checkpoints"), **SLOW))
+            with NodeDaemon(cluster, "--devices", "cpu:2", "--status", "127.0.0.1:0", "--drain",
+                            "60") as node:
+                self.wait_members(node, 2)
+                client = cluster.client_start("-o", "jsonl", "train", path)
+                client.stdout.readline()
+                self.assertEqual(node.stop(signal.SIGTERM, seconds=60), 0)
+                out, err = client.communicate(timeout=30)
+                self.assertEqual(client.returncode, 8, err)
+                self.assertIn("saved as step-", err)
+                self.assertEqual(node.messages("stage killed"), [])
+                done = int(err.partition("saved as step-")[2][:12])
+                self.assertGreaterEqual(done, 1)
+            with NodeDaemon(cluster, "--devices", "cpu:2", "--status", "127.0.0.1:0",
+                            name="again") as node:
+                self.wait_members(node, 2)
+                client = cluster.client_start("-o", "jsonl", "train", path, "--resume")
+                self.assertEqual(json.loads(client.stdout.readline())["step"], done + 1)
+                client.kill()
+                client.communicate()
+
     def test_a_drain_in_mid_step_ends_and_a_stage_that_does_not_is_killed(self):
         with self.cluster() as cluster, NodeDaemon(
                 cluster, "--devices", "cpu:2", "--status", "127.0.0.1:0", "--drain", "2") as node:
@@ -170,7 +195,7 @@ class Node(unittest.TestCase):
                  "--listen", "192.0.2.1:0"], stderr=subprocess.PIPE, text=True, timeout=60)
             self.assertEqual(node.returncode, 64, node.stderr)
             self.assertIn("192.0.2.1", node.stderr)
-            for options, word in ((["--devices", "gpu"], "gpu"), (["--drain", "0"], "--drain"),
+            for options, word in ((["--devices", "gpu"], "gpu"), (["--drain", "4000"], "--drain"),
                                   (["--device", "cpu"], "no option of a node")):
                 run = subprocess.run([clusters.MILLRACED, "node"] + options,
                                      stderr=subprocess.PIPE, text=True, timeout=60)
