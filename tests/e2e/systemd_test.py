@@ -24,6 +24,8 @@ CHECKPOINTS = "/var/lib/millrace/checkpoints"
 EXPOSURE_MAX = {"millrace-coordinator.service": 1.3, "millrace-node.service": 2.0,
                 "millrace-stage@cpu.service": 2.0}
 TLS = "/etc/millrace/tls/"
+TLS_OPTIONS = ("--tls-ca", TLS + "ca.crt", "--tls-cert", TLS + "tls.crt", "--tls-key",
+               TLS + "tls.key")
 
 
 def prepare(machine):
@@ -42,9 +44,10 @@ def prepare(machine):
     machine.write("/etc/millrace/node.env", "MILLRACE_OPTIONS=--devices cpu:2 --threads 1\n")
     machine.write("/etc/millrace/stage-cpu.env", "MILLRACE_OPTIONS=--threads 1\n")
     machine.write("/srv/job/corpus.txt", CORPUS)
-    for name in ("first", "second"):
+    for name, steps in (("first", 3), ("second", 3), ("long", 100000)):
         machine.write("/srv/job/%s.yaml" % name, job_text(
-            name=name, steps=3, directory="%s/%s" % (CHECKPOINTS, name), every=2))
+            name=name, steps=steps, directory="%s/%s" % (CHECKPOINTS, name),
+            every=2 if steps == 3 else 0))
 
 
 class Systemd(unittest.TestCase):
@@ -161,9 +164,7 @@ class Systemd(unittest.TestCase):
         after = len(self.machine.journal.lines)
         self.machine.run("systemctl", "restart", *UNITS[1:]).check()
         self.wait_members(3, after)
-        tls = ["--tls-ca", TLS + "ca.crt", "--tls-cert", TLS + "tls.crt", "--tls-key",
-               TLS + "tls.key"]
-        done = self.client("-o", "jsonl", *tls, "train", "/srv/job/second.yaml").check()
+        done = self.client("-o", "jsonl", *TLS_OPTIONS, "train", "/srv/job/second.yaml").check()
         self.assertEqual(len(done.out.splitlines()), 3)
         self.assertNotEqual(self.client("--timeout", "3", "job", "list").code, 0)
         self.passed()
@@ -184,10 +185,18 @@ class Systemd(unittest.TestCase):
             subprocess.run(command, shell=True, check=True, cwd=folder, stdout=subprocess.DEVNULL,
                            stderr=subprocess.DEVNULL)
 
-    def test_8_stop_and_uninstall_leave_state_and_nothing_else(self):
+    def test_8_stop_saves_and_uninstall_leaves_state_alone(self):
         machine = self.machine
+        client = subprocess.Popen(
+            machine.enter("/usr/local/bin/millrace", "-o", "jsonl", *TLS_OPTIONS, "train",
+                          "/srv/job/long.yaml"),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        client.stdout.readline()
         after = len(machine.journal.lines)
         machine.run("systemctl", "stop", "millrace.target").check()
+        err = client.communicate(timeout=60)[1]
+        self.assertEqual(client.returncode, 8, err)
+        self.assertIn("saved as step-", err)
         # The coordinator goes last; the target's own end waits for nobody.
         machine.journal.wait("Stopped millrace-coordinator.service", after=after)
         for unit in UNITS[1:]:
