@@ -8,8 +8,12 @@
 
 Debian's /usr is what debootstrap would unpack, and it is here already: a boot takes seconds, no
 network and no package. What the host's /usr has enabled by itself does not run: the machine boots
-into a target that the test names. SkipTest, with the reason, where such a container cannot run."""
+into a target that the test names. SkipTest, with the reason, where such a container cannot run.
 
+Nothing outlives the test, however it ends: its mounts are seen by this process and its children
+alone, and the container ends with this process."""
+
+import ctypes
 import os
 import shutil
 import signal
@@ -24,7 +28,8 @@ import cluster as clusters
 BOOT_SECONDS = 120
 RUN_SECONDS = 120
 ROOT_BYTES = 1 << 30
-TOOLS = ("systemd-nspawn", "systemctl", "nsenter", "mount", "dbus-daemon")
+CLONE_NEWNS = 0x20000
+TOOLS = ("setpriv", "systemd-nspawn", "systemctl", "nsenter", "mount", "dbus-daemon")
 
 
 class Done:
@@ -126,7 +131,18 @@ class Machine:
             file.write(text)
         os.chmod(full, mode)
 
+    def hide_mounts(self):
+        """From here on this process has mounts of its own; they go with it."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(CLONE_NEWNS) != 0:
+            raise unittest.SkipTest("mounts of our own cannot be had here: %s"
+                                    % os.strerror(ctypes.get_errno()))
+        done = subprocess.run(["mount", "--make-rprivate", "/"], stderr=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            raise unittest.SkipTest("mounts cannot be hidden here: %s" % done.stderr.strip())
+
     def make_root(self):
+        self.hide_mounts()
         os.mkdir(self.root)
         self.mount("-t", "tmpfs", "-o", "size=%d,mode=755" % ROOT_BYTES, "tmpfs", self.root)
         for folder in ("usr", "etc", "var", "run", "tmp", "proc", "sys", "dev", "root", "srv",
@@ -150,32 +166,45 @@ class Machine:
     # ---- boot ----
 
     def container(self, *arguments, **options):
-        command = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network",
-                   "--link-journal=no", "--resolv-conf=off", "--timezone=off", "--directory",
-                   self.root]
+        command = ["setpriv", "--pdeathsig", "KILL", "systemd-nspawn", "--quiet", "--register=no",
+                   "--keep-unit", "--private-network", "--link-journal=no", "--resolv-conf=off",
+                   "--timezone=off", "--directory", self.root]
         return subprocess.Popen(command + list(arguments), stdin=subprocess.DEVNULL,
                                 stderr=subprocess.STDOUT, **options)
 
-    def try_container(self):
-        """Can a container run at all? Where it can, what follows must work."""
-        process = self.container("/usr/bin/true", stdout=subprocess.PIPE, text=True)
-        out = process.communicate(timeout=BOOT_SECONDS)[0]
-        if process.returncode != 0:
-            raise unittest.SkipTest("systemd-nspawn cannot run here: %s" % out.strip()[-300:])
-
-    def boot(self):
+    def start(self, target):
+        """Boots into a target; the console's last words where that fails, None where it is up."""
         boot = Boot()
         log = os.path.join(self.top, "console")
         with open(log, "w") as console:
             self.process = self.container(
-                "--notify-ready=yes", "--boot", "systemd.unit=" + self.target,
+                "--notify-ready=yes", "--boot", "systemd.unit=" + target,
                 "systemd.log_target=journal", stdout=console,
                 env=dict(os.environ, NOTIFY_SOCKET=boot.path))
         self.leader = boot.wait(self.process)
         boot.socket.close()
-        if self.leader is None:
-            with open(log, errors="replace") as console:
-                raise AssertionError("the machine did not boot:\n" + console.read()[-4000:])
+        if self.leader is not None:
+            return None
+        with open(log, errors="replace") as console:
+            return console.read()[-4000:]
+
+    def end(self):
+        """Its init ends with the container's own process."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+
+    def try_boot(self):
+        """Can Debian as it is be booted at all? Where it can, what follows must work."""
+        words = self.start("basic.target")
+        self.end()
+        if words is not None:
+            raise unittest.SkipTest("systemd cannot boot in a container here: %s" % words[-300:])
+
+    def boot(self):
+        words = self.start(self.target)
+        if words is not None:
+            raise AssertionError("the machine did not boot:\n" + words)
         self.journal = Journal(self.enter("journalctl", "--follow", "--lines=all", "--output=cat"))
 
     def __enter__(self):
@@ -185,7 +214,7 @@ class Machine:
                                     % (", ".join(missing) or "root"))
         try:
             self.make_root()
-            self.try_container()
+            self.try_boot()
             self.prepare(self)
             self.boot()
         except BaseException:
@@ -200,8 +229,7 @@ class Machine:
             self.journal.process.kill()
             self.journal.process.wait()
         if self.process is not None:
-            self.process.send_signal(signal.SIGKILL)  # its init ends with it
-            self.process.wait()
+            self.end()
         for path in reversed(self.mounts):
             subprocess.run(["umount", "--lazy", path], stderr=subprocess.DEVNULL)
         return False

@@ -10,6 +10,7 @@ socket; the status port is asked after them."""
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -187,6 +188,41 @@ class Node(unittest.TestCase):
             node.wait_message("node ready")
             node.stop(signal.SIGKILL)
             wait_gone(node.processes())
+
+    def beside_a_driver(self, cluster, **environment):
+        """A node over a driver of the test's (tests/unit/node/fake_driver.c), whose CUDA library
+        is no library."""
+        folder = os.path.join(cluster.folder, "bin")
+        os.mkdir(folder)
+        shutil.copy(clusters.MILLRACED, folder)
+        open(os.path.join(folder, "libmillrace_cuda.so"), "w").close()
+        driver = os.path.join(clusters.ROOT, clusters.PREFIX, "tests/unit/node")
+        program = os.path.join(folder, "run")
+        with open(program, "w") as file:
+            file.write("#!/bin/sh\nexport LD_LIBRARY_PATH='%s' %s\nexec '%s/millraced' \"$@\"\n" % (
+                driver, " ".join("%s=%s" % pair for pair in environment.items()), folder))
+        os.chmod(program, 0o755)
+        real, clusters.MILLRACED = clusters.MILLRACED, program
+        try:
+            return NodeDaemon(cluster, "--status", "127.0.0.1:0")
+        finally:
+            clusters.MILLRACED = real
+
+    def test_auto_takes_every_card_of_the_driver(self):
+        with self.cluster() as cluster, self.beside_a_driver(cluster) as node:
+            node.wait_message("node ready")
+            stages = node.status()["stages"]
+            self.assertEqual([s["device"] for s in stages], ["cuda:0", "cuda:1", "cuda:2"])
+            for stage in stages:  # their library does not load, which may be mended
+                self.assertEqual((stage["last_exit_code"], stage["state"]), (69, "waiting"))
+            self.assertIn("does not load", "".join(node.lines))
+
+    def test_a_driver_that_hangs_is_not_waited_for(self):
+        with self.cluster() as cluster, self.beside_a_driver(
+                cluster, FAKE_DRIVER_HANGS="1") as node:
+            started = node.messages("node started")[0]
+            self.assertEqual(started["cards"], "the driver did not answer in time")
+            self.assertEqual(node.wait_message("stage started")["device"], "cpu:0")
 
     def test_stages_that_cannot_run_end_the_node_with_their_exit_code(self):
         with self.cluster() as cluster:
