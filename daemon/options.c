@@ -247,6 +247,7 @@ static void options_fill(const char *const values[OPTION_ID_COUNT], mr_options *
         .device = {.kind = values[OPTION_ID_DEVICE],
                    .threads = (int)strtoul(values[OPTION_ID_THREADS], NULL, 10),
                    .pin = values[OPTION_ID_PIN] != NULL},
+        .drain_seconds = (unsigned)strtoul(value_or(values[OPTION_ID_DRAIN], "0"), NULL, 10),
         .credentials = credentials,
         .drain_seconds = (unsigned)strtoul(value_or(values[OPTION_ID_DRAIN], "0"), NULL, 10),
     };
@@ -298,10 +299,11 @@ mr_status mr_options_parse(int argument_count, char **arguments, mr_options *out
     for (size_t i = 0; i < OPTION_ID_COUNT; i++)
         values[i] = option_rows[i].preset;
     MR_TRY(options_read(argument_count, arguments, roles, values));
-    unsigned long drain = strtoul(value_or(values[OPTION_ID_DRAIN], "0"), NULL, 10);
-    if (drain > MR_NODE_DRAIN_SECONDS_MAX)
-        return MR_ERROR(INVALID_ARGUMENT, "--drain is %lu; it must be from 0 to %d seconds", drain,
-                        MR_NODE_DRAIN_SECONDS_MAX);
+    unsigned long drain = strtoul(value_or(values[OPTION_ID_DRAIN], "1"), NULL, 10);
+    unsigned long least = role == MR_ROLE_NODE ? 1 : 0;
+    if (drain < least || drain > MR_DRAIN_SECONDS_MAX)
+        return MR_ERROR(INVALID_ARGUMENT, "--drain is %lu; it must be from %lu to %d seconds",
+                        drain, least, MR_DRAIN_SECONDS_MAX);
     options_fill(values, out_options);
     out_options->role = role;
     return MR_OK;

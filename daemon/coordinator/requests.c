@@ -29,6 +29,8 @@ static void submit_facts(const mr_decision *decision, const mr_event *event, mr_
     memcpy(out->name, spec->name, sizeof(out->name));
     (void)snprintf(out->checkpoint_path, sizeof(out->checkpoint_path), "%s",
                    event->u.submit.checkpoint_path); /* as long as its field */
+    if (event->u.submit.note != NULL)
+        (void)snprintf(out->reason, sizeof(out->reason), "%s", event->u.submit.note);
     (void)snprintf(out->request_id, sizeof(out->request_id), "%s",
                    event->u.submit.request_id); /* checked by submit_check */
 }
@@ -249,9 +251,8 @@ void mr_requests_drain_member(mr_decision *decision, mr_member *member) {
 }
 
 void mr_requests_drain(mr_decision *decision, const mr_event *event) {
-    mr_coordinator_state *state = decision->state;
     const char *id = event->u.drain.member_id;
-    mr_member *member = mr_registry_find_id(&state->registry, id);
+    mr_member *member = mr_registry_find_id(&decision->state->registry, id);
     if (member == NULL || member->state == MR_MEMBER_LOST) {
         mr_decision_answer_error(decision, event->request,
                                  MR_ERROR(NOT_FOUND, "no attached stage has the id \"%s\"", id));

@@ -33,9 +33,10 @@ static mr_status stage_make(const mr_node_options *options, const mr_node_device
                             mr_node_stage *stage) {
     stage->device = *device;
     (void)snprintf(stage->threads, sizeof(stage->threads), "%u", device->threads);
-    unsigned drain = options->drain_seconds;
+    /* It saves its job in that time, and needs some more to end. */
+    unsigned ending = MR_SHUTDOWN_TIMEOUT_MS / 1000 + 1;
     (void)snprintf(stage->drain, sizeof(stage->drain), "%u",
-                   drain > DRAIN_MARGIN_SECONDS ? drain - DRAIN_MARGIN_SECONDS : 0);
+                   options->drain_seconds > ending ? options->drain_seconds - ending : 0);
     MR_TRY(mr_node_address_nth("listen", options->listen, n, stage->listen));
     MR_TRY(mr_node_address_nth("status", options->status_listen, n + 1, stage->status_listen));
     if (options->advertise == NULL)
