@@ -249,7 +249,6 @@ static void options_fill(const char *const values[OPTION_ID_COUNT], mr_options *
                    .pin = values[OPTION_ID_PIN] != NULL},
         .drain_seconds = (unsigned)strtoul(value_or(values[OPTION_ID_DRAIN], "0"), NULL, 10),
         .credentials = credentials,
-        .drain_seconds = (unsigned)strtoul(value_or(values[OPTION_ID_DRAIN], "0"), NULL, 10),
     };
     options->node = options_node(values, &credentials);
 }

@@ -53,7 +53,7 @@ static const char **environment_make(const char *const *settings) {
 }
 
 /* Between fork and exec in a process with other threads: only what a signal handler may call. */
-static _Noreturn void process_become(pid_t parent, const char *path, const char *const *arguments,
+static _Noreturn void child_become(pid_t parent, const char *path, const char *const *arguments,
                                      const char **environment) {
     sigset_t none;
     (void)sigemptyset(&none);
@@ -67,14 +67,14 @@ static _Noreturn void process_become(pid_t parent, const char *path, const char 
 }
 
 mr_status mr_child_start(const char *path, const char *const *arguments,
-                           const char *const *settings, pid_t *out_process) {
+                         const char *const *settings, pid_t *out_process) {
     const char **environment = environment_make(settings);
     pid_t parent = getpid();
     if (environment == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for an environment");
     pid_t process = fork();
     if (process == 0)
-        process_become(parent, path, arguments, environment);
+        child_become(parent, path, arguments, environment);
     int error = errno;
     mr_free(environment);
     if (process < 0)
@@ -89,6 +89,6 @@ bool mr_child_reap(pid_t process, mr_child_end *out_end) {
     if (ended != process)
         return false;
     *out_end = (mr_child_end){.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1,
-                                .signal_number = WIFSIGNALED(status) ? WTERMSIG(status) : 0};
+                              .signal_number = WIFSIGNALED(status) ? WTERMSIG(status) : 0};
     return true;
 }

@@ -27,7 +27,7 @@ MR_MUST_CHECK mr_status mr_child_own_path(char out_path[MR_CHILD_PATH_BYTES]);
  * or remove it ("NAME"). UNAVAILABLE: no process, with the system's reason. An exec that fails is
  * seen as exit code 78. */
 MR_MUST_CHECK mr_status mr_child_start(const char *path, const char *const *arguments,
-                                         const char *const *settings, pid_t *out_process);
+                                       const char *const *settings, pid_t *out_process);
 /* Has it ended? Never waits; gives each end once. */
 bool mr_child_reap(pid_t process, mr_child_end *out_end);
 

@@ -6,10 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A stage ends this long before it would be killed. */
-enum { PORT_MAX = 65535, REASON_BYTES = 96, DRAIN_MARGIN_SECONDS = 5 };
-static_assert(MR_SHUTDOWN_TIMEOUT_MS < DRAIN_MARGIN_SECONDS * 1000,
-              "after its drain a stage has time for its end");
+enum { PORT_MAX = 65535, REASON_BYTES = 96 };
 
 mr_status mr_node_address_nth(const char *option, const char *address, size_t n,
                               char out_address[MR_NOTICE_ADDRESS_BYTES]) {

@@ -8,10 +8,10 @@
 
 #include <sys/types.h>
 
+#include "daemon/node/child.h"
 #include "daemon/node/devices.h"
 #include "daemon/node/node.h"
 #include "daemon/node/notice.h"
-#include "daemon/node/child.h"
 #include "daemon/node/ward.h"
 
 typedef struct mr_node_stage {

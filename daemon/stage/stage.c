@@ -60,7 +60,6 @@ typedef struct stage {
     stage_state state;
     int64_t state_since_ms;
     mr_notify notify;
-    int64_t leave_end_ms; /* of a drain by SIGTERM; 0: none */
     stage_job job;
     char instance[STAGE_INSTANCE_BYTES];
     mr_loop *loop;
@@ -489,21 +488,8 @@ static void stage_notify_ready(stage *self) {
     mr_notify_ready(&self->notify, text);
 }
 
-/* The drain that SIGTERM began has taken too long, or the one who drains is gone. */
-static void stage_leave_check(stage *self) {
-    if (self->leave_end_ms == 0)
-        return;
-    bool attached = mr_control_attached(self->control);
-    if (attached && mr_clock_now_ms() < self->leave_end_ms)
-        return;
-    MR_LOG(WARN, "leaving before the job was drained",
-           MR_S("why", attached ? "out of time" : "the coordinator is lost"));
-    mr_loop_stop(self->loop);
-}
-
 static void stage_heartbeat(void *context) {
     stage *self = context;
-    stage_leave_check(self);
     mr_executor_progress progress;
     mr_executor_progress_read(self->executor, &progress);
     mr_status_page_beat(self->page);

@@ -5,9 +5,7 @@
  *
  *   DETACHED -> IDLE -> PREPARING -> READY -> RUNNING -> DROPPING -> IDLE
  *   IDLE -> PROFILING -> IDLE
- *      any state: the coordinator is lost -> DROPPING -> DETACHED
- *      SIGTERM: exit; with a job and time for it (drain_seconds) the coordinator drains this stage
- *      first, which saves the job; the second SIGTERM exits at once
+ *      any state: the coordinator is lost -> DROPPING -> DETACHED; SIGTERM -> exit
  *
  * Owner: main. Thread: main, which becomes LOOP. Limits: MR_SHUTDOWN_TIMEOUT_MS.
  * Not here: computing (executor.h), deciding (coordinator). */
@@ -28,7 +26,6 @@ typedef struct mr_stage_options {
     mr_fabric_opener fabric_open; /* of a device whose tensors are not in host memory; or NULL */
     unsigned drain_seconds; /* from SIGTERM on so long for the job to be saved; 0: stop at once */
     mr_rpc_credentials credentials;
-    unsigned drain_seconds; /* from SIGTERM so long for the job to be saved; 0: it is not */
 } mr_stage_options;
 
 /* Runs until SIGTERM (with drain_seconds: until its job is saved and let go of, or they are over;

@@ -78,6 +78,11 @@ class Journal:
             return find()
 
 
+def children(process):
+    with open("/proc/%d/task/%d/children" % (process, process)) as file:
+        return [int(word) for word in file.read().split()]
+
+
 class Boot:
     """The end of NOTIFY_SOCKET that the container's start reports to."""
 
@@ -88,21 +93,17 @@ class Boot:
         self.path = self.socket.getsockname().decode().replace("\0", "@", 1)
 
     def wait(self, process):
-        """The container's first process, once its system is up."""
-        leader = None
+        """Is the container's system up?"""
         for _ in range(BOOT_SECONDS):
             try:
                 text = self.socket.recv(4096).decode(errors="replace")
             except socket.timeout:
                 if process.poll() is not None:
-                    return None
+                    return False
                 continue
-            for line in text.splitlines():
-                if line.startswith("X_NSPAWN_LEADER_PID="):
-                    leader = int(line.partition("=")[2])
-                if line == "READY=1":
-                    return leader
-        return None
+            if "READY=1" in text.splitlines():
+                return True
+        return False
 
 
 class Machine:
@@ -166,9 +167,10 @@ class Machine:
     # ---- boot ----
 
     def container(self, *arguments, **options):
-        command = ["setpriv", "--pdeathsig", "KILL", "systemd-nspawn", "--quiet", "--register=no",
-                   "--keep-unit", "--private-network", "--link-journal=no", "--resolv-conf=off",
-                   "--timezone=off", "--directory", self.root]
+        command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork",
+                   "--kill-child=KILL", "--mount-proc", "systemd-nspawn", "--quiet",
+                   "--register=no", "--keep-unit", "--private-network", "--link-journal=no",
+                   "--resolv-conf=off", "--timezone=off", "--directory", self.root]
         return subprocess.Popen(command + list(arguments), stdin=subprocess.DEVNULL,
                                 stderr=subprocess.STDOUT, **options)
 
@@ -181,15 +183,19 @@ class Machine:
                 "--notify-ready=yes", "--boot", "systemd.unit=" + target,
                 "systemd.log_target=journal", stdout=console,
                 env=dict(os.environ, NOTIFY_SOCKET=boot.path))
-        self.leader = boot.wait(self.process)
+        up = boot.wait(self.process)
         boot.socket.close()
-        if self.leader is not None:
+        if up:
+            # setpriv became unshare, which has systemd-nspawn, and that has the machine's init.
+            nspawn = children(self.process.pid)[0]
+            self.leader = children(nspawn)[0]
             return None
         with open(log, errors="replace") as console:
             return console.read()[-4000:]
 
     def end(self):
-        """Its init ends with the container's own process."""
+        """The container is in a process namespace that ends with its first process, which ends
+        with ours."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         self.process = None
