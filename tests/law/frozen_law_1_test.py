@@ -140,6 +140,19 @@ class FrozenLaw1(unittest.TestCase):
                 self.assertEqual(tensors(step_folder(directory, STEPS), layer)[name],
                                  tensors(step_folder(directory, 0), layer)[name])
 
+    def test_ranks_that_share_layers_keep_to_it_in_every_cut(self):
+        with Cluster(stages=4) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            for name, layers in (("frozen", FROZEN), ("tied", TIED % {
+                    "embed": "{key: embed, parameters: [wte.weight]}", "frozen": ""})):
+                with self.subTest(name):
+                    one = self.train(cluster, name + "-m1", layers, 1, more=", model: 2")
+                    two = self.train(cluster, name + "-m2", layers, 2, more=", model: 2")
+                    self.assertEqual(two[:2], one[:2])
+                    whole = self.train(cluster, name + "-m0", layers, 1)
+                    for (loss, _), (other, _) in list(zip(one[0], whole[0]))[:STEPS]:
+                        self.assertLess(abs(loss - other), 1e-4 * other)
+
     def test_replicas_leave_frozen_parameters_alone(self):
         with Cluster(stages=4) as cluster:
             cluster.write("corpus.txt", CORPUS)
