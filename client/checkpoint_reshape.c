@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* checkpoint_reshape.c: a checkpoint written anew for another number of model ranks, on this
  * machine, without a server; `merge` is the same for one. */
-#include <stdio.h>
 #include <string.h>
 
+#include "client/checkpoint_target.h"
 #include "client/job_file.h"
 #include "client/nouns.h"
 #include "client/path_text.h"
@@ -29,23 +29,6 @@ static const mr_view reshape_view = {
     .columns = reshape_columns,
     .column_count = sizeof(reshape_columns) / sizeof(reshape_columns[0]),
 };
-
-/* DIR/TAG into its two halves; dir has MR_CHECKPOINT_PATH_BYTES. */
-static mr_status target_split(const char *path, char *dir, const char **out_tag) {
-    size_t bytes = strlen(path);
-    const char *slash = strrchr(path, '/');
-    if (bytes >= MR_CHECKPOINT_PATH_BYTES)
-        return MR_ERROR(INVALID_ARGUMENT, "the target's path has %zu bytes; the most is %d", bytes,
-                        MR_CHECKPOINT_PATH_BYTES - 1);
-    if (slash != NULL && slash[1] == '\0')
-        return MR_ERROR(INVALID_ARGUMENT, "%s ends with '/'; the target is FOLDER/TAG",
-                        mr_path_shorten(path).text);
-    (void)snprintf(dir, MR_CHECKPOINT_PATH_BYTES, "%.*s",
-                   slash == NULL ? 1 : (int)(slash - path) + (slash == path),
-                   slash == NULL ? "." : path);
-    *out_tag = slash == NULL ? path : slash + 1;
-    return MR_OK;
-}
 
 /* The job's layers, as far as they belong to the checkpoint's model. */
 static mr_status job_describe(const char *path, const char *source, mr_job_file *file,
@@ -77,12 +60,13 @@ static mr_status reshape_print(const mr_client *client, const char *path, size_t
 static mr_status reshape(mr_client *client, size_t width) {
     const char *const *arguments = client->invocation->arguments;
     const char *job = mr_invocation_text(client->invocation, "job");
-    char dir[MR_CHECKPOINT_PATH_BYTES];
+    mr_checkpoint_target target;
     mr_job_file file = {0};
     mr_layer_description *layers = NULL;
     mr_reshape_result result = {0};
-    mr_reshape_options options = {.source = arguments[0], .dir = dir, .width = width};
-    mr_status status = target_split(arguments[1], dir, &options.tag);
+    mr_reshape_options options = {.source = arguments[0], .dir = target.dir, .width = width};
+    mr_status status = mr_checkpoint_target_split(arguments[1], &target);
+    options.tag = target.tag;
     if (mr_status_is_ok(status) && job != NULL)
         status = job_describe(job, arguments[0], &file, &layers);
     if (mr_status_is_ok(status)) {

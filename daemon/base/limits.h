@@ -75,7 +75,7 @@ enum {
     MR_STATUS_PAGE_BYTES_MAX = 4 << 20,
     /* node */
     MR_NODE_STAGES_MAX = 64,          /* of one node */
-    MR_NODE_DRAIN_SECONDS_MAX = 3600, /* an option's bound */
+    MR_DRAIN_SECONDS_MAX = 3600,      /* an option's bound, of stages too */
     /* queues */
     MR_QUEUE_LOOP_MAX = 4096, /* events waiting for LOOP */
 };

@@ -11,6 +11,7 @@
 #include "daemon/model/description.h"
 #include "daemon/model/layer_pattern.h"
 #include "daemon/model/layer_spec.h"
+#include "daemon/model/loss_scale.h"
 #include "daemon/model/optimizer_form.h"
 #include "daemon/model/seed.h"
 
@@ -88,6 +89,7 @@ typedef struct mr_job {
     uint64_t warmup_steps;
     uint64_t total_steps;
     double min_lr;
+    mr_loss_scale_rule loss_scale; /* of F16 */
     mr_dtype precision; /* F32, BF16 or F16; every layer's spec has it, too */
     /* data */
     mr_data_format data_format;
@@ -99,6 +101,9 @@ typedef struct mr_job {
     uint64_t checkpoint_every_steps;    /* 0: only at the end and on request */
     uint64_t checkpoint_keep;           /* 0: all */
     bool checkpoint_initial;
+    char load_path[MR_PATH_BYTES]; /* checkpoint.load: what the job starts from; "" for nothing */
+    bool load_strict;              /* every parameter must be there, and nothing else */
+    bool load_optimizer;           /* go on at its step, with its optimizer state */
     /* SHA-256 in hex of the canonical text of model.layers (model_hash.h): what a checkpoint must
      * share with the job that loads it. Neither dropout nor the loss is part of it. */
     char model_hash[65];

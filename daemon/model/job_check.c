@@ -333,6 +333,26 @@ static void check_optimizer(const mr_job_draft *draft, mr_job_errors *errors) {
                           "above 0 and below 1");
 }
 
+/* As for the optimizer: a factor of gradients that no other precision has. */
+static void check_loss_scale(const mr_job_draft *draft, mr_job_errors *errors) {
+    static const char *const fields[] = {"loss_scale.fixed", "loss_scale.initial",
+                                         "loss_scale.window", "loss_scale.hysteresis",
+                                         "loss_scale.min"};
+    if (!good(draft, "precision"))
+        return;
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
+        if (given(draft, fields[i]) && draft->job.precision != MR_DTYPE_F16)
+            mr_job_errors_add(errors, line_of(draft, fields[i]),
+                              "%s is given but precision is not fp16; it belongs to fp16",
+                              fields[i]);
+    const mr_loss_scale_rule *rule = &draft->job.loss_scale;
+    if (good(draft, "loss_scale.initial") && good(draft, "loss_scale.min") &&
+        rule->initial < rule->least)
+        mr_job_errors_add(errors, line_of(draft, "loss_scale.initial"),
+                          "loss_scale.initial is %g; it must be at least loss_scale.min, %g",
+                          rule->initial, rule->least);
+}
+
 static void check_learning_rate(const mr_job_draft *draft, mr_job_errors *errors) {
     const mr_job *job = &draft->job;
     bool total = given(draft, "lr_schedule.total_steps");
@@ -395,9 +415,28 @@ static void check_vocab(const mr_job_draft *draft, mr_job_errors *errors) {
                           classes, first->vocab);
 }
 
+static void check_load(const mr_job_draft *draft, mr_job_errors *errors) {
+    static const char *const needs_path[] = {"checkpoint.load.strict",
+                                             "checkpoint.load.optimizer"};
+    if (given(draft, "checkpoint.load.path")) {
+        if (draft->job.load_optimizer && !draft->job.load_strict)
+            mr_job_errors_add(errors, line_of(draft, "checkpoint.load.optimizer"),
+                              "checkpoint.load.optimizer is true; it must be false where "
+                              "checkpoint.load.strict is false, because a new parameter has no "
+                              "state of that step");
+        return;
+    }
+    for (size_t i = 0; i < sizeof(needs_path) / sizeof(needs_path[0]); i++)
+        if (given(draft, needs_path[i]))
+            mr_job_errors_add(errors, line_of(draft, needs_path[i]),
+                              "checkpoint.load.path is missing; %s needs a checkpoint to load",
+                              needs_path[i]);
+}
+
 static void check_checkpoint(const mr_job_draft *draft, mr_job_errors *errors) {
     static const char *const needs_dir[] = {"checkpoint.every_steps", "checkpoint.keep",
                                             "checkpoint.initial"};
+    check_load(draft, errors);
     if (given(draft, "checkpoint.dir"))
         return;
     for (size_t i = 0; i < sizeof(needs_dir) / sizeof(needs_dir[0]); i++) {
@@ -417,6 +456,7 @@ void mr_job_check(const mr_job_draft *draft, mr_job_errors *errors) {
     check_model(draft, errors);
     check_vocab(draft, errors);
     check_optimizer(draft, errors);
+    check_loss_scale(draft, errors);
     check_learning_rate(draft, errors);
     check_data(draft, errors);
     check_checkpoint(draft, errors);

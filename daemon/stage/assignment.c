@@ -79,6 +79,7 @@ static mr_status assignment_take_plan(mr_assignment *assignment,
 
 static mr_status assignment_take_paths(mr_assignment *assignment,
                                        const Millrace__V1__Prepare *order) {
+    assignment->weights_only = order->weights_only;
     if (assignment->job->checkpoint_dir[0] != 0)
         MR_TRY(mr_job_resolve_path(order->base_directory, assignment->job->checkpoint_dir,
                                    assignment->checkpoint_dir));

@@ -99,7 +99,8 @@ static mr_status session_size_loss(mr_session *session) {
     MR_TRY(mr_job_label_shape(assignment->job, &labels));
     session->step_terms = mr_loss_terms(assignment->job->loss, &output, &labels) *
                           (double)assignment->job->micro_batches * (double)assignment->job->data;
-    session->loss_scale = (float)(1.0 / session->step_terms);
+    if (assignment->job->precision == MR_DTYPE_F16)
+        session->applied.loss_scale = mr_loss_scale_begin(&assignment->job->loss_scale);
     return MR_OK;
 }
 
@@ -151,7 +152,8 @@ static mr_status session_build(mr_session *session) {
 static mr_status session_fill(mr_session *session) {
     MR_TRY(session_build(session));
     if (session->assignment->checkpoint_path[0] != 0)
-        MR_TRY(mr_layer_store_load(session->assignment, session->parameters, &session->next_step));
+        MR_TRY(mr_layer_store_load(session->assignment, session->parameters, &session->next_step,
+                                   &session->applied));
     else
         MR_TRY(mr_parameters_draw(session->parameters));
     return mr_connections_listen(&session->connections, session->assignment,
@@ -254,6 +256,10 @@ mr_status mr_session_agree(mr_session *session, void *record, size_t bytes) {
 
 const mr_assignment *mr_session_assignment(const mr_session *session) {
     return session->assignment;
+}
+
+mr_applied mr_session_applied(const mr_session *session) {
+    return session->applied;
 }
 
 uint64_t mr_session_next_step(const mr_session *session) {

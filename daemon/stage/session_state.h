@@ -47,7 +47,8 @@ struct mr_session {
     mr_device_memory loss; /* one double: the step's loss sum */
     uint64_t next_step;
     uint64_t gradients_sent; /* chooses the outgoing buffer */
-    float loss_scale;
+    float loss_scale; /* of the loss's gradient: applied.loss_scale over step_terms */
+    mr_applied applied;
     double step_terms; /* the mean's denominator */
     size_t *gather_bytes; /* [stage_count] */
     double *gathered;     /* all ranks' parts, in rank order */

@@ -248,23 +248,58 @@ static mr_status session_share_weights(mr_session *session) {
     return MR_OK;
 }
 
+/* The factor of gradients: 1 but in fp16. */
+static double session_scale(const mr_session *session) {
+    double scale = session->applied.loss_scale.scale;
+    return scale > 0 ? scale : 1;
+}
+
+/* What all ranks know alike: were the step's gradients finite? In fp16 they are made smaller and
+ * the step is skipped; elsewhere the job cannot go on. */
+static mr_status session_judge(mr_session *session, bool *out_applies) {
+    mr_step_result *result = &session->result;
+    mr_loss_scale *scale = &session->applied.loss_scale;
+    const mr_job *job = session->assignment->job;
+    bool finite = isfinite(result->loss) && isfinite(result->gradient_norm);
+    *out_applies = finite;
+    if (scale->scale > 0) {
+        result->loss_scale = scale->scale;
+        result->skipped = !finite;
+        if (mr_loss_scale_update(scale, &job->loss_scale, finite))
+            return MR_OK;
+        return MR_ERROR(OUT_OF_RANGE,
+                        "gradients overflow fp16 and loss_scale is at its least, %g", scale->scale);
+    }
+    if (!finite)
+        return MR_ERROR(OUT_OF_RANGE, "the loss is %g and the gradient norm %g: not finite",
+                        result->loss, result->gradient_norm);
+    return MR_OK;
+}
+
+/* One optimizer step, on gradients that were scaled; nothing where they overflowed. */
+static mr_status session_apply(mr_session *session, double scale) {
+    const mr_job *job = session->assignment->job;
+    bool applies = false;
+    MR_TRY(session_judge(session, &applies));
+    if (!applies)
+        return MR_OK;
+    double clip = mr_optimizer_clip_factor(session->result.gradient_norm, job->grad_clip);
+    mr_optimizer_step(session->parameters, ++session->applied.steps, clip / scale);
+    return session_share_weights(session);
+}
+
 static mr_status session_optimizer(mr_session *session) {
     double loss = 0;
     double busy_ns = 0;
     MR_TRY(session_gather(session));
     size_t count = session_read_gathered(session, &loss, &busy_ns);
     const mr_job *job = session->assignment->job;
-    uint64_t step = session->next_step + 1; /* optimizer steps count from 1 */
+    double scale = session_scale(session);
     mr_step_result *result = &session->result;
     result->loss = loss / session->step_terms;
-    result->gradient_norm = mr_optimizer_norm(session->gathered, count);
-    result->learning_rate = mr_job_learning_rate(job, step);
-    if (!isfinite(result->loss) || !isfinite(result->gradient_norm))
-        return MR_ERROR(OUT_OF_RANGE, "the loss is %g and the gradient norm %g: not finite",
-                        result->loss, result->gradient_norm);
-    mr_optimizer_step(session->parameters, step,
-                      mr_optimizer_clip_factor(result->gradient_norm, job->grad_clip));
-    MR_TRY(session_share_weights(session));
+    result->gradient_norm = mr_optimizer_norm(session->gathered, count) / scale;
+    result->learning_rate = mr_job_learning_rate(job, session->applied.steps + 1);
+    MR_TRY(session_apply(session, scale));
     double makespan_ns = (double)(session->schedule_end_ns - session->schedule_start_ns);
     double stages = (double)session->assignment->plan->stage_count;
     result->bubble = makespan_ns > 0 ? fmax(0, 1 - busy_ns / (stages * makespan_ns)) : 0;
@@ -355,6 +390,7 @@ mr_status mr_session_step(mr_session *session, bool wants_logits, mr_step_result
     session->transport_ns = 0;
     session->reduction = (mr_reduction_time){0};
     session->wants_logits = wants_logits;
+    session->loss_scale = (float)(session_scale(session) / session->step_terms);
     session->schedule_start_ns = start_ns;
     if (wants_logits)
         MR_TRY(mr_session_result_want(session));

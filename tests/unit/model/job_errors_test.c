@@ -127,7 +127,7 @@ static void test_wrong_types_are_refused(void **state) {
         {"{type: layernorm, dim: 64}", "layernorm", 8,
          "model.layers[2] is layernorm; it must be a mapping such as {type: layernorm, dim: 64}"},
         {"precision: fp32", "precision: [fp32]", 21,
-         "precision is a list; it must be fp32 or bf16"},
+         "precision is a list; it must be fp32, bf16 or fp16"},
         {"partition: parameters", "partition: {a: 1}", 14,
          "pipeline.partition is a mapping; it must be uniform, parameters, weights, type:REGEX or "
          "profile, or a list of bounds such as [0, 4, 9]"},
@@ -231,8 +231,8 @@ static void test_words_of_later_versions_list_what_exists(void **state) {
          "profile, or a list of bounds such as [0, 4, 9]"},
         {"partition: parameters", "partition: parameters\n  profile: p.json", 15,
          "pipeline.profile is given but pipeline.partition is not profile"},
-        {"precision: fp32", "precision: fp16", 21,
-         "precision fp16 is not supported by this version; it must be fp32 or bf16"},
+        {"precision: fp32", "precision: fp8", 21,
+         "precision is fp8; it must be fp32, bf16 or fp16"},
         {"format: bytes", "format: nyp", 22,
          "data.format is nyp; it must be bytes, llmc, megatron or npy"},
         {"type: adamw", "type: rmsprop", 19,
@@ -442,7 +442,7 @@ static void test_all_mistakes_are_listed_in_file_order(void **state) {
     assert_int_equal(errors.count, 5);
     for (size_t i = 0; i < 5; i++)
         assert_int_equal(errors.items[i].line, lines[i]);
-    assert_string_equal(status.text, "line 3: precision is fp64; it must be fp32 or bf16");
+    assert_string_equal(status.text, "line 3: precision is fp64; it must be fp32, bf16 or fp16");
 }
 
 static void test_errors_stop_at_their_maximum(void **state) {

@@ -144,9 +144,10 @@ static void save(const char *dir, size_t width) {
 
 static mr_status load_rank(const char *dir, stage_model *m, mr_parameters *p, size_t rank) {
     uint64_t step = 0;
+    mr_applied applied = {0};
     mr_assignment assignment = {.epoch = 2, .job = &m->job, .model_rank = (uint32_t)rank};
     fixture_path(assignment.checkpoint_path, dir, "saved", NULL);
-    mr_status status = mr_layer_store_load(&assignment, p, &step);
+    mr_status status = mr_layer_store_load(&assignment, p, &step, &applied);
     assert_true(!mr_status_is_ok(status) || step == 7);
     return status;
 }
