@@ -328,6 +328,7 @@ static void test_fields_of_another_optimizer_are_refused(void **state) {
     CHECK(mistakes);
 }
 
+/* More stages than layers among them, which the field lets pass (deepspeed.md 10). */
 static void test_fields_that_contradict_are_refused(void **state) {
     static const mistake mistakes[] = {
         {TOPOLOGY, TOPOLOGY "\n  stages: 2", 14,
