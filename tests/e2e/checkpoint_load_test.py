@@ -94,7 +94,9 @@ class CheckpointLoad(unittest.TestCase):
         with Cluster(stages=2) as cluster:
             source = self.base(cluster)
             text = load_text("wider", source, strict=False, length=20, layers=4, steps=3)
-            one = self.losses(self.train(cluster, text).check())
+            run = self.train(cluster, text).check()
+            self.assertIn("; left as drawn: layer 0: wpe.weight is", run.err)
+            one = self.losses(run)
             two = self.losses(self.train(cluster, text.replace("stages: 2", "stages: 1")).check())
             self.assertEqual(one, two)
             lines = [json.loads(line) for line in cluster.coordinator.lines
@@ -103,6 +105,9 @@ class CheckpointLoad(unittest.TestCase):
             self.assertIn("layer 0: wpe.weight is f32 [16, 32], the job's is f32 [20, 32]", what)
             self.assertIn("layer 4: attn.qkv.weight is missing", what)
             self.assertTrue(any("is not the job's" in w for w in what), what)
+            history = cluster.client("job", "logs", "wider").check().out
+            self.assertIn("loads ", history)
+            self.assertIn("; left as drawn: layer 0: wpe.weight is f32 [16, 32]", history)
 
     def test_frozen_parameters_left_out_come_from_where_the_job_started(self):
         with Cluster(stages=2) as cluster:
