@@ -64,6 +64,61 @@ static void help_print(void) {
     }
 }
 
+/* A text in roff: hyphens that are typed. */
+static void manual_text(const char *text) {
+    for (const char *c = text; *c != '\0'; c++) {
+        if (*c == '-' || *c == '\\')
+            (void)putchar('\\');
+        (void)putchar(*c);
+    }
+}
+
+static void manual_options(unsigned role, const char *heading) {
+    (void)printf(".SS %s\n", heading);
+    for (size_t i = 0; i < OPTION_ID_COUNT; i++) {
+        const option_row *row = &option_rows[i];
+        if ((row->roles & role) == 0)
+            continue;
+        (void)printf(".TP\n\\fB\\-\\-");
+        manual_text(row->name);
+        (void)printf("\\fR \\fI%s\\fR\n", row->value_name != NULL ? row->value_name : "");
+        manual_text(row->help);
+        if (row->preset != NULL) {
+            (void)printf("; by default ");
+            manual_text(row->preset);
+        }
+        (void)putchar('\n');
+    }
+}
+
+/* millraced(8), from the same table as the parser. */
+static void manual_print(void) {
+    (void)printf(
+        ".TH MILLRACED 8 \"\" \"Millrace %s\" \"Millrace\"\n.SH NAME\nmillraced \\- the daemons "
+        "of Millrace, which trains models as a pipeline of stages\n.SH SYNOPSIS\n"
+        ".B millraced coordinator\n.RI [ options ]\n.br\n.B millraced node\n.RI [ options ]\n"
+        ".br\n.B millraced stage\n.RI [ options ]\n.SH DESCRIPTION\nThe coordinator, one for each "
+        "cluster, decides which stages do which job. The node, one for each machine, finds its "
+        "devices and keeps a stage process for each of them alive. A stage computes a run of a "
+        "model's layers on one device.\n.SH OPTIONS\n",
+        MR_VERSION);
+    manual_options(ROLE_C, "Of the coordinator");
+    manual_options(ROLE_N, "Of a node");
+    manual_options(ROLE_S, "Of a stage");
+    (void)printf(
+        ".SH SIGNALS\n.TP\nSIGTERM, SIGINT\nAn end in good order. A stage with time for it "
+        "(\\-\\-drain) has its job saved first. A node lets its stages end, and kills what has not "
+        "ended in time; a second signal kills at once.\n.TP\nSIGHUP\nA node "
+        "starts the stages that wait, were refused or have ended.\n.SH EXIT STATUS\n"
+        "0 a good end, 64 usage, 65 damaged data, 69 not reachable, 70 a bug, 71 out of something, "
+        "75 please start again, 77 not allowed, 78 configuration. After 64, 65, 77 and 78 another "
+        "start would end the same way: neither the units nor a node try one.\n.SH FILES\n.TP\n"
+        ".I /etc/millrace/coordinator.env, node.env, stage.env\nOptions of the systemd units.\n"
+        ".TP\n.I /etc/millrace/tls\nca.crt, tls.crt and tls.key, which the units hand to the "
+        "daemons as credentials.\n.SH ENVIRONMENT\nNOTIFY_SOCKET and WATCHDOG_USEC, as a service "
+        "manager sets them: sd_notify(3).\n.SH SEE ALSO\n.BR millrace (1)\n");
+}
+
 static mr_status option_find(const char *argument, unsigned role, const char **out_value,
                              option_id *out_id) {
     const char *equals = strchr(argument, '=');
@@ -233,6 +288,10 @@ mr_status mr_options_parse(int argument_count, char **arguments, mr_options *out
         }
     if (strcmp(arguments[1], "--version") == 0) {
         (void)printf("millraced %s %s\n", MR_VERSION, MR_COMMIT);
+        return MR_OK;
+    }
+    if (strcmp(arguments[1], "--man") == 0) {
+        manual_print();
         return MR_OK;
     }
     MR_TRY(role_find(arguments[1], &role, &roles));

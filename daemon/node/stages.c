@@ -55,7 +55,7 @@ mr_status mr_node_stages_make(const mr_node_options *options, const mr_node_devi
 
 static void command_add(mr_stage_command *command, size_t *used, const char *name,
                         const char *value) {
-    MR_ASSERT(*used + 2 < MR_PROCESS_ARGUMENTS_MAX);
+    MR_ASSERT(*used + 2 < MR_CHILD_ARGUMENTS_MAX);
     command->arguments[(*used)++] = name;
     if (value != NULL)
         command->arguments[(*used)++] = value;

@@ -139,7 +139,8 @@ FED = {
 }
 # Verbs whose answers take daemons of their own, or a shell.
 ELSEWHERE = {"trace_fetch": "client_local_test", "eval": "eval_test",
-             "job_profile": "profile_test",
+             "job_profile": "profile_test", "checkpoint_reshape": "checkpoint_widths_test",
+             "checkpoint_merge": "checkpoint_widths_test",
              "up": "client_local_test", "down": "client_local_test",
              "completion": "client_shell_test", "help": "client_shell_test"}
 

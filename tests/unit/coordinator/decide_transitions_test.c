@@ -627,6 +627,29 @@ static void test_drain_without_a_folder_fails_at_once(void **state) {
     assert_says(job, MR_JOB_FAILED, "was drained; nothing was saved");
 }
 
+/* Both stages of a machine that is taken away; what they ask for twice is done once. */
+static void test_stages_that_leave_are_drained_together(void **state) {
+    desk *d = *state;
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "/ckpt");
+    take(d, about(job, 1, MR_EVENT_LEAVING));
+    assert_int_equal(job->facts.state, MR_JOB_DRAINING);
+    assert_int_equal(orders(d, MR_ORDER_PAUSE), 2);
+    assert_int_equal(count_of(d, MR_ACTION_ANSWER), 0);
+    take(d, about(job, 2, MR_EVENT_LEAVING));
+    take(d, about(job, 2, MR_EVENT_LEAVING));
+    assert_int_equal(orders(d, MR_ORDER_PAUSE), 0);
+    pause_two(d, job, 6);
+    saved(d, job, 1, "step-000000000006", 6, "layer_00", "");
+    saved(d, job, 2, "step-000000000006", 6, "layer_01", "");
+    committed(d, job, "step-000000000006", MR_OK);
+    assert_says(job, MR_JOB_FAILED, "was drained; saved as step-000000000006");
+    take(d, about(job, 1, MR_EVENT_RELEASED));
+    assert_int_equal(orders(d, MR_ORDER_SHUTDOWN), 1);
+    take(d, about(job, 2, MR_EVENT_RELEASED));
+    assert_int_equal(orders(d, MR_ORDER_SHUTDOWN), 1);
+    assert_int_equal(mr_registry_idle_count(&d->state.registry), 0);
+}
+
 /* ---- store and start ------------------------------------------------------------------------- */
 
 static void stored(desk *d, uint64_t number, mr_status status) {
@@ -737,6 +760,7 @@ int main(void) {
         TEST(test_leaving_stage_leaves_a_checkpoint),
         TEST(test_idle_stage_that_leaves_is_told_to_exit),
         TEST(test_drain_without_a_folder_fails_at_once),
+        TEST(test_stages_that_leave_are_drained_together),
         TEST(test_nothing_starts_while_the_store_fails),
         TEST(test_restored_jobs_keep_their_place_and_burn_their_epochs),
         TEST(test_no_memory_changes_nothing),
