@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Goal: the status ports of a real coordinator and real stages answer what they promise, while a job
-runs, and nothing there can be changed. Method: plain HTTP from Python against one cluster."""
+"""Goal: the status ports of a real coordinator and real stages answer what they promise, while a
+job runs, and nothing there can be changed. Method: plain HTTP from Python against one cluster."""
 
 import http.client
 import json

@@ -100,6 +100,7 @@ class Browser:
         """The size of what is drawn, which is not the window's."""
         self.devtools("Emulation.setDeviceMetricsOverride", width=width, height=height,
                       deviceScaleFactor=1, mobile=False)
+        self.devtools("Emulation.setScrollbarsHidden", hidden=True)
 
     def scheme(self, name):
         """light or dark, as the system would say."""

@@ -93,13 +93,21 @@ void mr_page_add_time(mr_text *text, int64_t wall_ms) {
     mr_text_add(text, "<time datetime=\"%s\">%s</time>", machine, people);
 }
 
-void mr_page_add_cell(mr_text *text, const char *value) {
-    mr_text_add(text, "<td>");
+static void page_add_cell(mr_text *text, const char *opening, const char *value) {
+    mr_text_add(text, "%s", opening);
     if (value == NULL || value[0] == '\0')
         mr_text_add(text, "–");
     else
         mr_page_add_escaped(text, value);
     mr_text_add(text, "</td>");
+}
+
+void mr_page_add_cell(mr_text *text, const char *value) {
+    page_add_cell(text, "<td>", value);
+}
+
+void mr_page_add_long_cell(mr_text *text, const char *value) {
+    page_add_cell(text, "<td class=\"long\">", value);
 }
 
 void mr_page_add_command(mr_text *text, const char *id, const char *format, ...) {

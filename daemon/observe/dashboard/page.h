@@ -23,6 +23,8 @@ void mr_page_add_seconds(mr_text *text, double seconds);
 void mr_page_add_time(mr_text *text, int64_t wall_ms);
 /* <td>value</td>, escaped; "" is a dash. */
 void mr_page_add_cell(mr_text *text, const char *value);
+/* The same for a text that may be long: it is wrapped. */
+void mr_page_add_long_cell(mr_text *text, const char *value);
 /* A command for the client, which dashboard.js makes copyable; id: of the document. */
 void mr_page_add_command(mr_text *text, const char *id, const char *format, ...) MR_PRINTF(3, 4);
 

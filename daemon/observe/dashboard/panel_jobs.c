@@ -66,8 +66,8 @@ static void job_add_number(mr_text *text, const json_t *job, const char *key) {
 static void job_add_bubble(mr_text *text, const json_t *job) {
     mr_text_add(text, "<td>");
     if (mr_page_integer(job, "step") > 0)
-        mr_text_add(text, "%.0f %%, planned ", 100 * mr_page_number(job, "bubble"));
-    mr_text_add(text, "%.0f %%</td><td>", 100 * mr_page_number(job, "bubble_planned"));
+        mr_text_add(text, "%.0f %%, ", 100 * mr_page_number(job, "bubble"));
+    mr_text_add(text, "planned %.0f %%</td><td>", 100 * mr_page_number(job, "bubble_planned"));
     int64_t left = mr_page_integer(job, "total_steps") - mr_page_integer(job, "step");
     double seconds = mr_page_number(job, "step_seconds");
     if (strcmp(mr_page_string(job, "state"), "RUNNING") == 0 && left > 0 && seconds > 0)
@@ -95,7 +95,7 @@ void mr_panel_jobs(mr_text *text, const mr_dashboard_scene *scene) {
         job_add_number(text, job, "loss");
         job_add_number(text, job, "tokens_per_second");
         job_add_bubble(text, job);
-        mr_page_add_cell(text, mr_page_string(job, "reason"));
+        mr_page_add_long_cell(text, mr_page_string(job, "reason"));
         mr_text_add(text, "</tr>\n");
     }
     mr_page_close_table(text);
@@ -114,7 +114,7 @@ void mr_panel_queue(mr_text *text, const mr_dashboard_scene *scene) {
             mr_page_open_table(text, "Queue", "Place|Job|Waits for|Since");
         mr_text_add(text, "<tr><td>%" PRId64 "</td>", mr_page_integer(job, "queue_position"));
         mr_page_add_cell(text, mr_page_string(job, "name"));
-        mr_page_add_cell(text, mr_page_string(job, "reason"));
+        mr_page_add_long_cell(text, mr_page_string(job, "reason"));
         mr_text_add(text, "<td>");
         mr_page_add_time(text, mr_page_integer(job, "created_ms"));
         mr_text_add(text, "</td></tr>\n");

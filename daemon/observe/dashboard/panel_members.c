@@ -60,7 +60,7 @@ static void event_add(mr_text *text, const mr_event_record *record) {
     mr_page_add_time(text, record->at_ms);
     mr_text_add(text, "</td>");
     mr_page_add_cell(text, mr_page_string(event, "message"));
-    mr_text_add(text, "<td>");
+    mr_text_add(text, "<td class=\"long\">");
     json_object_foreach(event, key, value) {
         if (strcmp(key, "message") == 0 || strcmp(key, "at_ms") == 0)
             continue;

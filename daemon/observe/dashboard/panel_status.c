@@ -47,7 +47,7 @@ void mr_panel_body(mr_text *text, const mr_dashboard_scene *scene) {
 static void status_add_value(mr_text *text, const char *path, const json_t *value) {
     mr_text_add(text, "<tr><th scope=\"row\">");
     mr_page_add_escaped(text, path);
-    mr_text_add(text, "</th><td>");
+    mr_text_add(text, "</th><td class=\"long\">");
     if (json_is_string(value))
         mr_page_add_escaped(text, json_string_value(value));
     else if (json_is_integer(value))
