@@ -2,8 +2,8 @@
 /* checkpoint_inspect.c: what a checkpoint holds: its manifest, and layer by layer the files with
  * their tensors. One document is made of it; the table is made from the document. A file that is
  * damaged is named, and the rest is shown all the same. */
+#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -13,16 +13,9 @@
 #include "daemon/base/alloc.h"
 #include "daemon/base/limits.h"
 #include "daemon/checkpoint/catalog.h"
+#include "daemon/checkpoint/layer_files.h"
 
-/* One listed file with what its name says. */
-typedef struct inspect_file {
-    const mr_checkpoint_file *listed;
-    bool is_layer;
-    uint32_t layer;
-    bool has_model;
-    uint32_t model_rank;
-    mr_layer_file kind;
-} inspect_file;
+enum { NORM_VALUES = 4096 }; /* of a tensor that are looked at together */
 
 /* One inspection. */
 typedef struct inspect_walk {
@@ -37,47 +30,48 @@ typedef struct inspect_walk {
     mr_code first_code;        /* of the problems; OK: there is none */
 } inspect_walk;
 
-/* Layers ascending, then what is no layer's; of one layer the model's files first, by rank. */
-static int file_compare(const void *a, const void *b) {
-    const inspect_file *x = a;
-    const inspect_file *y = b;
-    if (x->is_layer != y->is_layer)
-        return x->is_layer ? -1 : 1;
-    if (x->layer != y->layer)
-        return x->layer < y->layer ? -1 : 1;
-    if (x->kind != y->kind)
-        return x->kind < y->kind ? -1 : 1;
-    if (x->model_rank != y->model_rank)
-        return x->model_rank < y->model_rank ? -1 : 1;
-    return strcmp(x->listed->name, y->listed->name);
-}
+/* ---- the document ---- */
 
-static mr_status files_sort(const mr_manifest *manifest, inspect_file **out_files) {
-    inspect_file *files = mr_alloc_array(manifest->file_count + 1, sizeof(*files));
-    if (files == NULL)
-        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu files", manifest->file_count);
-    for (size_t i = 0; i < manifest->file_count; i++) {
-        inspect_file *file = &files[i];
-        file->listed = &manifest->files[i];
-        file->is_layer = mr_layout_layer_parse(file->listed->name, &file->layer, &file->has_model,
-                                               &file->model_rank, &file->kind);
+/* Root of the sum of squares of an f32 tensor; the caller has checked the file's digest. */
+static mr_status tensor_norm(const mr_safetensors_reader *reader,
+                             const mr_safetensors_tensor *tensor, double *out_norm) {
+    float values[NORM_VALUES];
+    uint64_t bytes = tensor->end - tensor->begin;
+    double sum = 0;
+    for (uint64_t at = 0; at < bytes; at += sizeof(values)) {
+        size_t piece = bytes - at < sizeof(values) ? (size_t)(bytes - at) : sizeof(values);
+        MR_TRY(mr_safetensors_read(reader, tensor, at, values, piece));
+        for (size_t i = 0; i < piece / sizeof(float); i++)
+            sum += (double)values[i] * (double)values[i];
     }
-    qsort(files, manifest->file_count, sizeof(*files), file_compare);
-    *out_files = files;
+    *out_norm = sqrt(sum);
     return MR_OK;
 }
 
-/* ---- the document ---------------------------------------------------------------------------- */
+/* How the tensor is cut over model ranks, as its file says; NULL where it does not say it. */
+static const char *tensor_cut(const mr_safetensors_reader *reader, const char *name) {
+    char key[sizeof(MR_SAFETENSORS_CUT_PREFIX) + MR_SAFETENSORS_NAME_BYTES_MAX];
+    (void)snprintf(key, sizeof(key), MR_SAFETENSORS_CUT_PREFIX "%s", name);
+    return mr_safetensors_metadata(reader, key);
+}
 
-static json_t *tensor_json(const mr_safetensors_tensor *tensor, json_int_t *out_elements) {
+static mr_status tensor_json(const inspect_walk *walk, const mr_safetensors_reader *reader,
+                             const mr_safetensors_tensor *tensor, json_t **out_json) {
+    double norm = 0;
+    bool measured = !walk->headers_only && tensor->dtype == MR_SAFETENSORS_F32;
+    if (measured)
+        MR_TRY(tensor_norm(reader, tensor, &norm));
     json_t *shape = json_array();
-    *out_elements =
-        (json_int_t)((tensor->end - tensor->begin) / mr_safetensors_dtype_bytes(tensor->dtype));
     for (uint32_t i = 0; i < tensor->dims; i++)
         (void)json_array_append_new(shape, json_integer((json_int_t)tensor->shape[i]));
-    return json_pack("{s:o, s:s, s:o, s:I, s:I}", "name", mr_render_string(tensor->name), "dtype",
-                     mr_safetensors_dtype_name(tensor->dtype), "shape", shape, "elements",
-                     *out_elements, "bytes", (json_int_t)(tensor->end - tensor->begin));
+    *out_json = json_pack(
+        "{s:o, s:s, s:o, s:I, s:I, s:o, s:o}", "name", mr_render_string(tensor->name), "dtype",
+        mr_safetensors_dtype_name(tensor->dtype), "shape", shape, "elements",
+        (json_int_t)((tensor->end - tensor->begin) / mr_safetensors_dtype_bytes(tensor->dtype)),
+        "bytes", (json_int_t)(tensor->end - tensor->begin), "cut",
+        mr_render_string(tensor_cut(reader, tensor->name)), "norm",
+        measured ? mr_render_real(norm) : json_null());
+    return MR_OK;
 }
 
 static mr_status file_open(const inspect_walk *walk, const char *name,
@@ -95,20 +89,38 @@ static void file_damaged(inspect_walk *walk, const char *name, const mr_status *
         walk->first_code = why->code;
 }
 
+/* Elements that the file's tensors add to the model: what every rank holds whole counts once. */
+static json_int_t file_elements(const mr_layer_files_entry *file,
+                                const mr_safetensors_reader *reader) {
+    json_int_t elements = 0;
+    for (size_t i = 0; i < mr_safetensors_count(reader); i++) {
+        const mr_safetensors_tensor *tensor = mr_safetensors_at(reader, i);
+        const char *cut = tensor_cut(reader, tensor->name);
+        if (file->model_rank == 0 || cut == NULL || strcmp(cut, "whole") != 0)
+            elements += (json_int_t)((tensor->end - tensor->begin) /
+                                     mr_safetensors_dtype_bytes(tensor->dtype));
+    }
+    return elements;
+}
+
 /* A file with its tensors; adds its elements to *model_elements where they are the model's. */
-static json_t *file_json(inspect_walk *walk, const inspect_file *file, json_int_t *model_elements) {
+static json_t *file_json(inspect_walk *walk, const mr_layer_files_entry *file,
+                         json_int_t *model_elements) {
     static const char *const kinds[MR_LAYER_FILE_COUNT] = {"model", "optim"};
     const char *name = file->listed->name;
     mr_safetensors_reader *reader = NULL;
     mr_status status = file_open(walk, name, &reader);
     json_t *tensors = json_array();
-    for (size_t i = 0; mr_status_is_ok(status) && i < mr_safetensors_count(reader); i++) {
-        json_int_t elements = 0;
-        (void)json_array_append_new(tensors, tensor_json(mr_safetensors_at(reader, i), &elements));
-        walk->tensor_count++;
-        if (file->is_layer && file->kind == MR_LAYER_FILE_MODEL)
-            *model_elements += elements;
+    size_t count = mr_status_is_ok(status) ? mr_safetensors_count(reader) : 0;
+    if (mr_status_is_ok(status) && file->is_layer && file->kind == MR_LAYER_FILE_MODEL)
+        *model_elements += file_elements(file, reader);
+    for (size_t i = 0; i < count && mr_status_is_ok(status); i++) {
+        json_t *tensor = NULL;
+        status = tensor_json(walk, reader, mr_safetensors_at(reader, i), &tensor);
+        if (mr_status_is_ok(status))
+            (void)json_array_append_new(tensors, tensor);
     }
+    walk->tensor_count += (json_int_t)json_array_size(tensors);
     mr_safetensors_close(reader);
     if (!mr_status_is_ok(status))
         file_damaged(walk, name, &status);
@@ -120,7 +132,7 @@ static json_t *file_json(inspect_walk *walk, const inspect_file *file, json_int_
 }
 
 /* The files from first on that belong to one layer (or to none); returns how many. */
-static size_t layer_add(inspect_walk *walk, const inspect_file *files, size_t left) {
+static size_t layer_add(inspect_walk *walk, const mr_layer_files_entry *files, size_t left) {
     json_t *list = json_array();
     json_int_t bytes = 0;
     json_int_t model_elements = 0;
@@ -159,19 +171,24 @@ static json_t *manifest_json(const char *path, const mr_manifest *manifest) {
 }
 
 /* Walks all files; the document, or NULL without memory. */
-static json_t *inspect_json(inspect_walk *walk, const inspect_file *files) {
+static json_t *inspect_json(inspect_walk *walk, const mr_layer_files *files) {
     const mr_manifest *manifest = walk->manifest;
     json_t *document = manifest_json(walk->path, manifest);
-    for (size_t i = 0; i < manifest->file_count;)
-        i += layer_add(walk, &files[i], manifest->file_count - i);
+    size_t width = 0;
+    mr_status widths = mr_layer_files_width(files, &width);
+    if (widths.code == MR_CODE_DATA_LOSS)
+        file_damaged(walk, MR_LAYOUT_MANIFEST, &widths);
+    for (size_t i = 0; i < files->count;)
+        i += layer_add(walk, &files->entries[i], files->count - i);
     json_t *totals =
         json_pack("{s:I, s:I, s:I, s:I, s:I}", "layers", walk->layer_count, "files",
                   (json_int_t)manifest->file_count, "tensors", walk->tensor_count, "model_elements",
                   walk->model_elements, "bytes", (json_int_t)mr_manifest_bytes(manifest));
     json_t *rest =
-        json_pack("{s:b, s:b, s:o, s:o, s:o}", "sound", (int)(walk->first_code == MR_CODE_OK),
-                  "headers_only", (int)walk->headers_only, "totals", totals, "layers", walk->layers,
-                  "problems", walk->problems);
+        json_pack("{s:b, s:b, s:o, s:o, s:o, s:o}", "sound", (int)(walk->first_code == MR_CODE_OK),
+                  "headers_only", (int)walk->headers_only, "model_ranks",
+                  width == 0 ? json_null() : json_integer((json_int_t)width), "totals", totals,
+                  "layers", walk->layers, "problems", walk->problems);
     bool good = document != NULL && json_object_update(document, rest) == 0;
     json_decref(rest);
     if (good)
@@ -222,12 +239,19 @@ static void cell_problems(const json_t *item, char *out, size_t bytes) {
 }
 
 static const mr_column head_columns[] = {
-    {"PATH", "path", NULL},       {"JOB", "job", NULL},
-    {"STEP", "step", NULL},       {"EPOCH", "epoch", NULL},
-    {"CREATED", NULL, cell_time}, {"MODEL HASH", "model_hash", NULL},
-    {"DATA", NULL, cell_data},    {"OPTIMIZER", NULL, cell_optimizer},
-    {"HOLDS", NULL, cell_totals}, {"CHECKED", NULL, cell_checked},
-    {"SOUND", "sound", NULL},     {"PROBLEMS", NULL, cell_problems},
+    {"PATH", "path", NULL},
+    {"JOB", "job", NULL},
+    {"STEP", "step", NULL},
+    {"EPOCH", "epoch", NULL},
+    {"CREATED", NULL, cell_time},
+    {"MODEL HASH", "model_hash", NULL},
+    {"DATA", NULL, cell_data},
+    {"OPTIMIZER", NULL, cell_optimizer},
+    {"MODEL RANKS", "model_ranks", NULL},
+    {"HOLDS", NULL, cell_totals},
+    {"CHECKED", NULL, cell_checked},
+    {"SOUND", "sound", NULL},
+    {"PROBLEMS", NULL, cell_problems},
 };
 static const mr_view head_view = {
     .singular = "checkpoint",
@@ -257,9 +281,18 @@ static void cell_bytes(const json_t *item, char *out, size_t bytes) {
     mr_render_bytes((double)integer_of(item, "bytes"), out, bytes);
 }
 
+static void cell_norm(const json_t *item, char *out, size_t bytes) {
+    const json_t *norm = json_object_get(item, "norm");
+    if (json_is_number(norm))
+        snprintf(out, bytes, "%.6g", json_number_value(norm));
+    else
+        snprintf(out, bytes, "-");
+}
+
 static const mr_column tensor_columns[] = {
-    {"LAYER", "layer", NULL}, {"FILE", "file", NULL},         {"TENSOR", "name", NULL},
-    {"DTYPE", "dtype", NULL}, {"SHAPE", "shape", cell_shape}, {"BYTES", NULL, cell_bytes},
+    {"LAYER", "layer", NULL},    {"FILE", "file", NULL},         {"TENSOR", "name", NULL},
+    {"DTYPE", "dtype", NULL},    {"SHAPE", "shape", cell_shape}, {"CUT", "cut", NULL},
+    {"BYTES", NULL, cell_bytes}, {"NORM", "norm", cell_norm},
 };
 static const mr_view tensor_view = {
     .singular = "tensor",
@@ -314,7 +347,7 @@ static mr_status inspect_read(const char *path, mr_manifest *manifest) {
 mr_status mr_command_checkpoint_inspect(mr_client *client) {
     const char *path = client->invocation->arguments[0];
     mr_manifest manifest = {0};
-    inspect_file *files = NULL;
+    mr_layer_files files = {0};
     MR_TRY(inspect_read(path, &manifest));
     inspect_walk walk = {
         .path = path,
@@ -323,11 +356,11 @@ mr_status mr_command_checkpoint_inspect(mr_client *client) {
         .first_code = MR_CODE_OK,
     };
     size_t problems = 0;
-    mr_status status = files_sort(&manifest, &files);
+    mr_status status = mr_layer_files_list(&manifest, &files);
     if (mr_status_is_ok(status)) {
         walk.layers = json_array();
         walk.problems = json_array();
-        json_t *document = inspect_json(&walk, files);
+        json_t *document = inspect_json(&walk, &files);
         problems = json_array_size(json_object_get(document, "problems"));
         status = document == NULL ? MR_ERROR(RESOURCE_EXHAUSTED, "no memory to show %s",
                                              mr_path_shorten(path).text)
@@ -337,7 +370,7 @@ mr_status mr_command_checkpoint_inspect(mr_client *client) {
         status = mr_status_make(walk.first_code, __FILE__, __LINE__,
                                 "%s: %zu of %zu files cannot be used", mr_path_shorten(path).text,
                                 problems, manifest.file_count);
-    mr_free(files);
+    mr_layer_files_deinit(&files);
     mr_manifest_deinit(&manifest);
     return status;
 }

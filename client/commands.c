@@ -103,12 +103,30 @@ static mr_status option_check_integer(const mr_option *option, const char *label
     return MR_OK;
 }
 
-static mr_status option_check_number(const mr_option *option, const char *label,
-                                     const char *value) {
+/* A number; one of SECONDS may have a unit: 500ms, 30s, 2m, 1h. False: it is none. */
+static bool option_number(const mr_option *option, const char *value, double *out_number) {
+    static const struct {
+        const char *unit;
+        double seconds;
+    } units[] = {{"ms", 0.001}, {"s", 1}, {"m", 60}, {"h", 3600}};
     char *end = NULL;
     errno = 0;
-    double number = strtod(value, &end);
-    if (end == value || *end != '\0' || errno != 0 ||
+    *out_number = strtod(value, &end);
+    if (end == value || errno != 0)
+        return false;
+    for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+        if (strcmp(option->argument, "SECONDS") == 0 && strcmp(end, units[i].unit) == 0) {
+            *out_number *= units[i].seconds;
+            return true;
+        }
+    }
+    return *end == '\0';
+}
+
+static mr_status option_check_number(const mr_option *option, const char *label,
+                                     const char *value) {
+    double number = 0;
+    if (!option_number(option, value, &number) ||
         !(number >= option->minimum && number <= option->maximum))
         return MR_ERROR(INVALID_ARGUMENT, "%s is %.80s; it must be a number from %g to %g", label,
                         value, option->minimum, option->maximum);
@@ -358,8 +376,10 @@ int64_t mr_invocation_integer(const mr_invocation *invocation, const char *name)
 }
 
 double mr_invocation_number(const mr_invocation *invocation, const char *name) {
+    const mr_option *option = &mr_options[invocation_row(invocation, name)];
     const char *value = mr_invocation_text(invocation, name);
-    return value ? strtod(value, NULL) : 0;
+    double number = 0;
+    return value != NULL && option_number(option, value, &number) ? number : 0;
 }
 
 /* ---- settings -------------------------------------------------------------------------------- */

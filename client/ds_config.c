@@ -186,62 +186,6 @@ static void batch_write(const ds_batch *batch, mr_ds_report *report) {
     mr_ds_report_miss(report, "batch.sequence_length");
 }
 
-/* ---- precision ------------------------------------------------------------------------------- */
-
-static const mr_ds_reason fp16_reasons[] = {
-    {"loss_scale", "a fixed scale has no counterpart: fp16 scales dynamically"},
-    {"initial_scale_power", "the dynamic scale has no settings"},
-    {"loss_scale_window", "the dynamic scale has no settings"},
-    {"hysteresis", "the dynamic scale has no settings"},
-    {"consecutive_hysteresis", "the dynamic scale has no settings"},
-    {"min_loss_scale", "the dynamic scale has no settings"},
-    {"auto_cast", "inputs are cast as the precision wants them"},
-    {"fused_mode", "it chooses an implementation"},
-    {"fp16_master_weights_and_grads", "master weights are fp32, always"},
-    {NULL, NULL},
-};
-static const mr_ds_reason bf16_reasons[] = {
-    {"immediate_grad_update", "gradients are added up in fp32 as they come"},
-    {"check_grad_overflow", "a loss or norm that is not finite ends the step with an error"},
-    {"bf16_master_weights_and_grads", "master weights are fp32, always"},
-    {"bf16_optimizer_states", "optimizer state is fp32, always"},
-    {NULL, NULL},
-};
-
-/* Reads one of the two sections; is it switched on? Its other keys have no counterpart. */
-static bool precision_section(const mr_ds_section *file, const char *key,
-                              const mr_ds_reason *reasons) {
-    static const mr_ds_reason no_reasons[] = {{NULL, NULL}};
-    static const char *const carried[] = {"enabled", NULL, NULL};
-    const char *const dynamic[] = {"enabled", "loss_scale", NULL};
-    mr_ds_section section = mr_ds_section_open(file, key);
-    bool enabled = false;
-    double scale = 1;
-    if (!mr_ds_read_bool(&section, "enabled", &enabled))
-        return false;
-    if (!enabled) {
-        mr_ds_leave_rest(&section, carried, no_reasons, "enabled is false, so it has no effect");
-        return false;
-    }
-    /* 0 means dynamic, which is what there is */
-    bool is_dynamic = mr_ds_section_has(&section, "loss_scale") &&
-                      mr_ds_read_number(&section, "loss_scale", 0, false, 1e300, &scale) &&
-                      scale == 0;
-    mr_ds_leave_rest(&section, is_dynamic ? dynamic : carried, reasons, "it is not known here");
-    return true;
-}
-
-static void precision_read(const mr_ds_section *file) {
-    mr_ds_report *report = file->report;
-    const char *brain = mr_ds_section_has(file, "bf16") ? "bf16" : "bfloat16";
-    bool fp16 = precision_section(file, "fp16", fp16_reasons);
-    bool bf16 = precision_section(file, brain, bf16_reasons);
-    if (fp16 && bf16)
-        mr_ds_fail(file, "fp16", "it and %s are both enabled; one must be", brain);
-    json_t *word = json_string(fp16 ? "fp16" : bf16 ? "bf16" : "fp32");
-    report->exhausted |= json_object_set_new(report->job, "precision", word) != 0;
-}
-
 /* ---- pipeline -------------------------------------------------------------------------------- */
 
 static const char *const pipeline_carried[] = {"stages", "partition",
@@ -335,7 +279,7 @@ void mr_ds_config_read(const json_t *root, uint64_t replicas, mr_ds_report *repo
     if (batch_read(&file, replicas, &batch))
         batch_write(&batch, report);
     mr_ds_optimizer_read(&file);
-    precision_read(&file);
+    mr_ds_precision_read(&file);
     pipeline_read(&file, batch.replicas);
     mr_ds_zero_read(&file);
     bool only_old_bf16 = mr_ds_section_has(&file, "bfloat16") && !mr_ds_section_has(&file, "bf16");

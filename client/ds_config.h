@@ -21,6 +21,8 @@ void mr_ds_config_read(const json_t *root, uint64_t replicas, mr_ds_report *repo
 
 /* The parts that ds_optimizer.c reads: optimizer with gradient_clipping, and scheduler. */
 void mr_ds_optimizer_read(const mr_ds_section *file);
+/* fp16 and bf16, which ds_precision.c reads. */
+void mr_ds_precision_read(const mr_ds_section *file);
 /* zero_optimization, which ds_zero.c reads. */
 void mr_ds_zero_read(const mr_ds_section *file);
 

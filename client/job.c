@@ -2,6 +2,7 @@
 /* job.c: jobs of the coordinator: submit, list, get, follow, steer. */
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "client/confirm.h"
 #include "client/job_run.h"
@@ -45,8 +46,23 @@ mr_status mr_command_job_submit(mr_client *client) {
     return status;
 }
 
+/* Does --state, where it is given, mean such a job? */
+static bool job_is_wanted(const mr_client *client, const json_t *job) {
+    const char *wanted = mr_invocation_text(client->invocation, "state");
+    const char *state = json_string_value(json_object_get(job, "state"));
+    if (wanted == NULL)
+        return true;
+    if (strcmp(wanted, "active") == 0)
+        return json_integer_value(json_object_get(job, "ended_ms")) == 0;
+    return state != NULL && strcasecmp(wanted, state) == 0;
+}
+
 static mr_status job_list_fetch(mr_client *client, json_t **out_value) {
     MR_TRY(mr_roster_jobs(client, out_value));
+    for (size_t i = json_array_size(*out_value); i > 0; i--) {
+        if (!job_is_wanted(client, json_array_get(*out_value, i - 1)))
+            (void)json_array_remove(*out_value, i - 1);
+    }
     if (json_array_size(*out_value) == 0)
         mr_client_say(client, "no job");
     return MR_OK;

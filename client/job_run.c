@@ -9,6 +9,7 @@
 #include "client/interrupt.h"
 #include "client/terminal.h"
 #include "daemon/base/clock.h"
+#include "daemon/base/limits.h"
 
 enum { JOB_RUN_ID_BYTES = 33 };
 
@@ -107,6 +108,11 @@ static void job_run_interrupt(mr_job_run *run) {
         mr_client_say(run->client, "interrupted: cancelling job %s", run->watch.job_id);
         job_run_cancel(run);
         job_run_end_by(run, mr_clock_now_ms() + MR_JOB_RUN_END_MS);
+    } else if (run->feeds) {
+        mr_client_say(run->client,
+                      "nobody feeds job %s now; millrace job feed %s goes on with it, within %d s",
+                      run->watch.job_id, run->watch.job_id, MR_FEED_IDLE_TIMEOUT_MS / 1000);
+        mr_watch_cancel(&run->watch);
     } else {
         mr_client_say(run->client, "job %s goes on; millrace job watch %s follows it again",
                       run->watch.job_id, run->watch.job_id);

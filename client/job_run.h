@@ -8,7 +8,8 @@
  *     mr_job_run_deinit
  *
  * Ctrl-C in a run that submitted its job cancels the job and waits for its end; in a run that only
- * watches it ends the watching. Both give exit code 130.
+ * watches, or feeds what another submitted, it ends the watching and the feeding. Both give exit
+ * code 130.
  * Owner: client. Thread: main. Limits: MR_JOB_RUN_*. */
 #ifndef MR_CLIENT_JOB_RUN_H
 #define MR_CLIENT_JOB_RUN_H
@@ -28,6 +29,7 @@ typedef struct mr_job_run {
     mr_queue *events;
     mr_watch watch;
     bool owned; /* we submitted it: our end is its end */
+    bool feeds; /* we feed it, whoever submitted it */
     bool interrupted;
     bool cancelled;    /* by us */
     bool abandoned;    /* the caller's streams must end now */

@@ -227,8 +227,9 @@ static json_t *view_job_groups(const Millrace__V1__Job *job) {
         for (size_t r = 0; r < group->n_ranks; r++)
             (void)json_array_append_new(ranks, json_integer(group->ranks[r]));
         (void)json_array_append_new(
-            groups, json_pack("{s:o, s:o, s:o}", "kind", mr_render_string(group->kind), "key",
-                              mr_render_string(group->key), "ranks", ranks));
+            groups, json_pack("{s:o, s:o, s:o, s:o}", "kind", mr_render_string(group->kind), "key",
+                              mr_render_string(group->key), "ranks", ranks, "id",
+                              mr_render_string(group->id)));
     }
     return groups;
 }

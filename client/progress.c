@@ -22,14 +22,18 @@ static const char *progress_number(double value, char out[PROGRESS_NUMBER_BYTES]
 }
 
 void mr_progress_json(const Millrace__V1__StepResult *step, char *out, size_t bytes) {
-    char n[6][PROGRESS_NUMBER_BYTES];
+    char n[7][PROGRESS_NUMBER_BYTES];
+    char scale[2 * PROGRESS_NUMBER_BYTES] = "";
+    if (step->loss_scale > 0) /* fp16 */
+        snprintf(scale, sizeof(scale), ",\"loss_scale\":%s,\"skipped\":%s",
+                 progress_number(step->loss_scale, n[6]), step->skipped ? "true" : "false");
     snprintf(out, bytes,
              "{\"step\":%" PRIu64 ",\"loss\":%s,\"grad_norm\":%s,\"lr\":%s,\"tokens\":%" PRIu64
-             ",\"tokens_per_second\":%s,\"bubble\":%s,\"step_seconds\":%s}",
+             ",\"tokens_per_second\":%s,\"bubble\":%s,\"step_seconds\":%s%s}",
              step->step, progress_number(step->loss, n[0]),
              progress_number(step->gradient_norm, n[1]), progress_number(step->learning_rate, n[2]),
              step->tokens, progress_number(step->tokens_per_second, n[3]),
-             progress_number(step->bubble, n[4]), progress_number(step->step_seconds, n[5]));
+             progress_number(step->bubble, n[4]), progress_number(step->step_seconds, n[5]), scale);
 }
 
 /* "3h31m", "4m05s", "12s". */
@@ -56,9 +60,9 @@ void mr_progress_line(const Millrace__V1__StepResult *step, uint64_t total_steps
     progress_duration((double)left * seconds, eta, sizeof(eta));
     snprintf(out, bytes,
              "step %" PRIu64 "/%" PRIu64 "  loss %.4f  |g| %.2f  lr %.1e  %s tok/s  bubble %.0f%%"
-             "  ETA %s",
+             "  ETA %s%s",
              step->step, total_steps, step->loss, step->gradient_norm, step->learning_rate, rate,
-             step->bubble * 100, eta);
+             step->bubble * 100, eta, step->skipped ? "  skipped: overflow" : "");
 }
 
 void mr_progress_step(mr_progress *progress, const Millrace__V1__StepResult *step,

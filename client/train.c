@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* train.c: the main command: submit a job, feed it its data, show its steps, end with it. */
+/* train.c: the main command: submit a job, feed it its data, show its steps, end with it. And its
+ * second half alone: feed a job that somebody submitted, or whose client has gone. */
 #include <stdio.h>
 
 #include "client/data.h"
@@ -105,13 +106,58 @@ static mr_status train_run(train *t) {
     return train_print_end(t);
 }
 
+static mr_status train_end(train *t, mr_status status) {
+    mr_feeder_destroy(t->feeder);
+    mr_job_run_deinit(&t->run);
+    mr_data_close(t->data);
+    mr_profile_file_deinit(&t->profile);
+    mr_job_file_deinit(&t->file);
+    return status;
+}
+
 mr_status mr_command_train(mr_client *client) {
     train t = {.client = client, .progress = {.client = client}};
-    mr_status status = train_run(&t);
-    mr_feeder_destroy(t.feeder);
-    mr_job_run_deinit(&t.run);
-    mr_data_close(t.data);
-    mr_profile_file_deinit(&t.profile);
-    mr_job_file_deinit(&t.file);
-    return status;
+    return train_end(&t, train_run(&t));
+}
+
+/* ---- a job that is there already ------------------------------------------------------------- */
+
+/* The job's own file says what its data is; it must lie here under the same path. */
+static mr_status feed_prepare(train *t, const char *name) {
+    ProtobufCMessage *response = NULL;
+    Millrace__V1__JobRequest request = MILLRACE__V1__JOB_REQUEST__INIT;
+    request.job = (char *)(uintptr_t)name; /* only packed */
+    MR_TRY(mr_client_call(t->client, "Get", &request.base, &response));
+    const Millrace__V1__Job *job = (Millrace__V1__Job *)response;
+    mr_status status = MR_OK;
+    if (job->mode != MILLRACE__V1__JOB_MODE__JOB_MODE_TRAIN)
+        status = MR_ERROR(FAILED_PRECONDITION, "job %s does not train; only training is fed so",
+                          job->id);
+    else if (mr_watch_state_final(job->state))
+        status = MR_ERROR(FAILED_PRECONDITION, "job %s is %s; nothing more is fed to it", job->id,
+                          mr_watch_state_name(job->state));
+    else
+        status = mr_job_file_copy(name, job->job_file, job->base_directory, &t->file);
+    if (mr_status_is_ok(status) && t->client->output == MR_OUTPUT_NAME)
+        puts(job->id);
+    protobuf_c_message_free_unpacked(response, NULL);
+    MR_TRY(status);
+    return mr_data_open(t->file.job, t->file.base_directory, &t->data);
+}
+
+static mr_status feed_run(train *t) {
+    const char *name = t->client->invocation->arguments[0];
+    MR_TRY(feed_prepare(t, name));
+    MR_TRY(mr_job_run_init(&t->run, t->client));
+    t->run.feeds = true;
+    MR_TRY(mr_feeder_create(t->client, t->file.job, t->data, t->run.events, &t->feeder));
+    MR_TRY(mr_job_run_follow(&t->run, name));
+    train_follow(t);
+    MR_TRY(mr_job_run_result(&t->run));
+    return train_print_end(t);
+}
+
+mr_status mr_command_job_feed(mr_client *client) {
+    train t = {.client = client, .progress = {.client = client}};
+    return train_end(&t, feed_run(&t));
 }

@@ -66,7 +66,7 @@ int main(int argument_count, char **arguments) {
         (void)fprintf(stderr, "millraced: %s\n", status.text);
         return exit_code(status.code);
     }
-    if (options.role == MR_ROLE_NONE) /* --help or --version was answered */
+    if (options.role == MR_ROLE_NONE) /* --help, --version or --man was answered */
         return 0;
     status = run_role(&options);
     if (!mr_status_is_ok(status))

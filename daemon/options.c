@@ -64,6 +64,61 @@ static void help_print(void) {
     }
 }
 
+/* A text in roff: hyphens that are typed. */
+static void manual_text(const char *text) {
+    for (const char *c = text; *c != '\0'; c++) {
+        if (*c == '-' || *c == '\\')
+            (void)putchar('\\');
+        (void)putchar(*c);
+    }
+}
+
+static void manual_options(unsigned role, const char *heading) {
+    (void)printf(".SS %s\n", heading);
+    for (size_t i = 0; i < OPTION_ID_COUNT; i++) {
+        const option_row *row = &option_rows[i];
+        if ((row->roles & role) == 0)
+            continue;
+        (void)printf(".TP\n\\fB\\-\\-");
+        manual_text(row->name);
+        (void)printf("\\fR \\fI%s\\fR\n", row->value_name != NULL ? row->value_name : "");
+        manual_text(row->help);
+        if (row->preset != NULL) {
+            (void)printf("; by default ");
+            manual_text(row->preset);
+        }
+        (void)putchar('\n');
+    }
+}
+
+/* millraced(8), from the same table as the parser. */
+static void manual_print(void) {
+    (void)printf(
+        ".TH MILLRACED 8 \"\" \"Millrace %s\" \"Millrace\"\n.SH NAME\nmillraced \\- the daemons "
+        "of Millrace, which trains models as a pipeline of stages\n.SH SYNOPSIS\n"
+        ".B millraced coordinator\n.RI [ options ]\n.br\n.B millraced node\n.RI [ options ]\n"
+        ".br\n.B millraced stage\n.RI [ options ]\n.SH DESCRIPTION\nThe coordinator, one for each "
+        "cluster, decides which stages do which job. The node, one for each machine, finds its "
+        "devices and keeps a stage process for each of them alive. A stage computes a run of a "
+        "model's layers on one device.\n.SH OPTIONS\n",
+        MR_VERSION);
+    manual_options(ROLE_C, "Of the coordinator");
+    manual_options(ROLE_N, "Of a node");
+    manual_options(ROLE_S, "Of a stage");
+    (void)printf(
+        ".SH SIGNALS\n.TP\nSIGTERM, SIGINT\nAn end in good order. A stage with time for it "
+        "(\\-\\-drain) has its job saved first. A node lets its stages end, and kills what has not "
+        "ended in time; a second signal kills at once.\n.TP\nSIGHUP\nA node "
+        "starts the stages that wait, were refused or have ended.\n.SH EXIT STATUS\n"
+        "0 a good end, 64 usage, 65 damaged data, 69 not reachable, 70 a bug, 71 out of something, "
+        "75 please start again, 77 not allowed, 78 configuration. After 64, 65, 77 and 78 another "
+        "start would end the same way: neither the units nor a node try one.\n.SH FILES\n.TP\n"
+        ".I /etc/millrace/coordinator.env, node.env, stage.env\nOptions of the systemd units.\n"
+        ".TP\n.I /etc/millrace/tls\nca.crt, tls.crt and tls.key, which the units hand to the "
+        "daemons as credentials.\n.SH ENVIRONMENT\nNOTIFY_SOCKET and WATCHDOG_USEC, as a service "
+        "manager sets them: sd_notify(3).\n.SH SEE ALSO\n.BR millrace (1)\n");
+}
+
 static mr_status option_find(const char *argument, unsigned role, const char **out_value,
                              option_id *out_id) {
     const char *equals = strchr(argument, '=');
@@ -166,7 +221,7 @@ static mr_node_options options_node(const char *const values[OPTION_ID_COUNT],
         .listen = value_or(values[OPTION_ID_LISTEN], "127.0.0.1:0"),
         .advertise = values[OPTION_ID_ADVERTISE],
         .status_listen = value_or(values[OPTION_ID_STATUS], "127.0.0.1:9790"),
-        .drain_seconds = (unsigned)strtoul(values[OPTION_ID_DRAIN], NULL, 10),
+        .drain_seconds = (unsigned)strtoul(value_or(values[OPTION_ID_DRAIN], "25"), NULL, 10),
         .log_level = values[OPTION_ID_LOG_LEVEL],
         .credentials = *credentials,
     };
@@ -192,6 +247,7 @@ static void options_fill(const char *const values[OPTION_ID_COUNT], mr_options *
         .device = {.kind = values[OPTION_ID_DEVICE],
                    .threads = (int)strtoul(values[OPTION_ID_THREADS], NULL, 10),
                    .pin = values[OPTION_ID_PIN] != NULL},
+        .drain_seconds = (unsigned)strtoul(value_or(values[OPTION_ID_DRAIN], "0"), NULL, 10),
         .credentials = credentials,
     };
     options->node = options_node(values, &credentials);
@@ -255,14 +311,19 @@ mr_status mr_options_parse(int argument_count, char **arguments, mr_options *out
         (void)printf("millraced %s %s\n", MR_VERSION, MR_COMMIT);
         return MR_OK;
     }
+    if (strcmp(arguments[1], "--man") == 0) {
+        manual_print();
+        return MR_OK;
+    }
     MR_TRY(role_find(arguments[1], &role, &roles));
     for (size_t i = 0; i < OPTION_ID_COUNT; i++)
         values[i] = option_rows[i].preset;
     MR_TRY(options_read(argument_count, arguments, roles, values));
-    unsigned long drain = strtoul(values[OPTION_ID_DRAIN], NULL, 10);
-    if (drain < 1 || drain > MR_NODE_DRAIN_SECONDS_MAX)
-        return MR_ERROR(INVALID_ARGUMENT, "--drain is %lu; it must be from 1 to %d seconds", drain,
-                        MR_NODE_DRAIN_SECONDS_MAX);
+    unsigned long drain = strtoul(value_or(values[OPTION_ID_DRAIN], "1"), NULL, 10);
+    unsigned long least = role == MR_ROLE_NODE ? 1 : 0;
+    if (drain < least || drain > MR_DRAIN_SECONDS_MAX)
+        return MR_ERROR(INVALID_ARGUMENT, "--drain is %lu; it must be from %lu to %d seconds",
+                        drain, least, MR_DRAIN_SECONDS_MAX);
     options_fill(values, out_options);
     options_settings(values, roles, out_options);
     out_options->role = role;

@@ -26,8 +26,9 @@
     X(THREADS, "threads", SN, COUNT, "0", "N",                                                     \
       "compute threads of a cpu device (0: one a processor; node: its share of them)")             \
     X(PIN, "pin", SN, FLAG, NULL, NULL, "bind the compute threads to processors")                  \
-    X(DRAIN, "drain", N, COUNT, "25", "SECONDS",                                                   \
-      "from SIGTERM on so long for the stages to end, then they are killed (1 to 3600)")           \
+    X(DRAIN, "drain", SN, COUNT, NULL, "SECONDS",                                                  \
+      "from SIGTERM on so long for the job to be saved (stage 0: it stops at once); node 25, and " \
+      "then its stages are killed (1 to 3600)")                                                    \
     X(TLS_CA, "tls-ca", ALL, TEXT, NULL, "FILE", "certificates that peers must be signed by")      \
     X(TLS_CERT, "tls-cert", ALL, TEXT, NULL, "FILE", "this daemon's certificate")                  \
     X(TLS_KEY, "tls-key", ALL, TEXT, NULL, "FILE", "its key")                                      \

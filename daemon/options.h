@@ -28,7 +28,7 @@ typedef struct mr_options_tls {
 } mr_options_tls;
 
 typedef struct mr_options {
-    mr_role role; /* NONE: --help or --version was printed */
+    mr_role role; /* NONE: --help, --version or --man was printed */
     mr_log_level log_level;
     mr_coordinator_options coordinator;
     mr_stage_options stage;

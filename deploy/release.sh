@@ -6,6 +6,7 @@
 # find lib/ by their own run path ($ORIGIN/../lib, millrace.bzl), so the folder may lie anywhere.
 #   millrace/bin/{millrace,millraced}  millrace/lib/*.so*  millrace/tests/gpu/{run,contract}
 #   millrace/{README.md,LICENSE,examples/}  millrace/deploy/{install,uninstall,RUNBOOK.md,systemd/}
+#   millrace/man/*.[18]  millrace/completions/
 set -euo pipefail
 
 out=$1
@@ -14,12 +15,15 @@ root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 top=$root/millrace
 shopt -s nullglob
-mkdir -p "$top/bin" "$top/lib" "$top/tests/gpu" "$top/examples" "$top/deploy/systemd"
+mkdir -p "$top/bin" "$top/lib" "$top/tests/gpu" "$top/examples" "$top/deploy/systemd" \
+    "$top/man" "$top/completions"
 
 for file in "$@"; do
     case $file in
     */tests/gpu/libmillrace_cuda.so | */tests/unit/*) continue ;;
     */libmillrace_cuda.so) target=lib ;;
+    */completions/*) target=completions ;;
+    */man/*) target=man ;;
     */millrace | */millraced) target=bin ;;
     *tests/gpu/*) target=tests/gpu ;;
     */examples/*) target=examples ;;

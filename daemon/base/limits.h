@@ -14,6 +14,8 @@ enum {
     MR_NAME_BYTES = 64,          /* job names, tie keys, tags: bytes with the terminator */
     MR_JOB_FILE_BYTES_MAX = 1 << 20,
     MR_LAYER_PARAMETERS_MAX = 16, /* parameters of one layer */
+    MR_ASIDES_MAX = 32,           /* tensors that layers of one model put aside */
+    MR_ASIDES_CROSSING_MAX = 8,   /* of them between any two layers: they share messages */
     /* plan */
     MR_STAGES_MAX = 1024,
     MR_MICRO_BATCHES_MAX = 4096,
@@ -83,7 +85,7 @@ enum {
     MR_TIMELINE_SPANS_MAX = 2048, /* of one stage's step */
     /* node */
     MR_NODE_STAGES_MAX = 64,          /* of one node */
-    MR_NODE_DRAIN_SECONDS_MAX = 3600, /* an option's bound */
+    MR_DRAIN_SECONDS_MAX = 3600,      /* an option's bound, of stages too */
     /* queues */
     MR_QUEUE_LOOP_MAX = 4096, /* events waiting for LOOP */
 };
@@ -120,6 +122,8 @@ enum {
     MR_NODE_STABLE_MS = 60000, /* ready for so long, a stage's earlier failures are forgotten */
 };
 
+static_assert(MR_ASIDES_CROSSING_MAX + 4 <= MR_MESSAGE_TENSORS_MAX,
+              "a message has room for the activation, what the feed sent along, and these");
 static_assert(MR_LINK_CHUNK_BYTES_MAX + MR_RPC_HEADER_BYTES_MAX <= MR_RPC_MESSAGE_BYTES_MAX,
               "a frame with its header fits one message");
 static_assert(MR_GROUP_IDS_MAX * 240 <= MR_RPC_CONTROL_BYTES_MAX,

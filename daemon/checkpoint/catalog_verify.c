@@ -6,6 +6,7 @@
 
 #include "daemon/checkpoint/catalog.h"
 #include "daemon/checkpoint/file.h"
+#include "daemon/checkpoint/layer_files.h"
 
 #define SAFETENSORS_SUFFIX ".safetensors"
 
@@ -74,6 +75,17 @@ static const char *verify_tag(const char *path, char out[MR_NAME_BYTES]) {
     return out;
 }
 
+/* Are all model ranks' files of every layer listed? A checkpoint of no layers is none of ours, but
+ * no damage. */
+static mr_status verify_ranks(const mr_manifest *manifest) {
+    mr_layer_files files = {0};
+    size_t width = 0;
+    MR_TRY(mr_layer_files_list(manifest, &files));
+    mr_status status = mr_layer_files_width(&files, &width);
+    mr_layer_files_deinit(&files);
+    return status.code == MR_CODE_FAILED_PRECONDITION ? MR_OK : status;
+}
+
 mr_status mr_catalog_verify(const char *path, mr_catalog_report report, void *context,
                             mr_catalog_verdict *out_verdict) {
     mr_catalog_verdict verdict = {0};
@@ -88,6 +100,8 @@ mr_status mr_catalog_verify(const char *path, mr_catalog_report report, void *co
         return MR_ERROR(NOT_FOUND, "%s is no committed checkpoint: it has no " MR_LAYOUT_MANIFEST,
                         path);
     }
+    if (mr_status_is_ok(status))
+        status = verify_ranks(&manifest);
     if (!mr_status_is_ok(status)) {
         verdict.problems++;
         first = status;

@@ -138,6 +138,31 @@ mr_status mr_layer_reader_cut(mr_layer_reader *reader, size_t rank, const char *
     return MR_OK;
 }
 
+mr_status mr_layer_reader_compare(mr_layer_reader *reader, const char *name,
+                                  const mr_parameter *wanted, size_t rank, size_t width,
+                                  mr_layer_reader_match *out_match) {
+    mr_layer_reader_match match = {0};
+    const mr_safetensors_reader *file = NULL;
+    mr_parameter from;
+    mr_shard shard;
+    bool known = false;
+    size_t near = rank * reader->width / width;
+    MR_TRY(mr_layer_reader_file(reader, near, &file));
+    const mr_safetensors_tensor *tensor = mr_safetensors_find(file, name);
+    if (tensor != NULL) {
+        match.found = true;
+        MR_TRY(mr_layer_reader_cut(reader, near, name, &from, &known));
+        match.have = from.whole;
+        /* A file that does not say its cut is read as the job cuts it. */
+        const mr_shape *want = &wanted->whole;
+        if (!known && mr_status_is_ok(mr_shard_make(wanted, near, reader->width, &shard)))
+            want = &shard.shape;
+        match.fits = tensor->dtype == MR_SAFETENSORS_F32 && mr_shape_equal(&match.have, want);
+    }
+    *out_match = match;
+    return MR_OK;
+}
+
 /* ---- loading --------------------------------------------------------------------------------- */
 
 typedef struct load_work {

@@ -52,6 +52,19 @@ MR_MUST_CHECK mr_status mr_layer_reader_file(mr_layer_reader *reader, size_t ran
 MR_MUST_CHECK mr_status mr_layer_reader_cut(mr_layer_reader *reader, size_t rank, const char *name,
                                             mr_parameter *out_parameter, bool *out_known);
 
+/* How a tensor of the checkpoint goes with a wanted parameter. */
+typedef struct mr_layer_reader_match {
+    bool found;
+    bool fits;     /* found, f32, and of wanted's whole shape */
+    mr_shape have; /* what was found: the whole's shape, or where that is not known a shard's */
+} mr_layer_reader_match;
+
+/* May tensor name be loaded as shard rank of width of wanted? Looks at the one file that the shard
+ * needs in any case. DATA_LOSS: that file is damaged. */
+MR_MUST_CHECK mr_status mr_layer_reader_compare(mr_layer_reader *reader, const char *name,
+                                                const mr_parameter *wanted, size_t rank,
+                                                size_t width, mr_layer_reader_match *out_match);
+
 /* Reads shard rank of width of tensor name, which must have wanted's whole shape and be f32, into
  * out (the shard's elements). DATA_LOSS: "E_CKPT_SHAPE tensor=T want=S have=S" (of the whole, or of
  * a shard), E_CKPT_DTYPE, E_CKPT_MISSING, E_CKPT_CUT, and what a damaged file gives;

@@ -20,7 +20,10 @@
 #define MANIFEST_SEAL ",\n  \"sha256\": \""
 #define MANIFEST_END "\"\n}\n"
 
-enum { MANIFEST_ENTRY_BYTES = 256 }; /* bound of one file's line */
+enum {
+    MANIFEST_ENTRY_BYTES = 256, /* bound of one file's line */
+    MANIFEST_SCALE_BYTES = 128  /* of what fp16 adds */
+};
 
 #define MANIFEST_ERROR(field, format, ...)                                                         \
     MR_ERROR(DATA_LOSS, "E_CKPT_MANIFEST field=%s: " format, (field), __VA_ARGS__)
@@ -102,6 +105,8 @@ static mr_status manifest_check(const mr_manifest *manifest) {
                         manifest->model_hash);
     if (!isfinite(manifest->optimizer.lr))
         return MR_ERROR(INVALID_ARGUMENT, "a manifest's optimizer.lr is not finite");
+    if (!isfinite(manifest->optimizer.loss_scale.scale))
+        return MR_ERROR(INVALID_ARGUMENT, "a manifest's optimizer.loss_scale is not finite");
     const struct {
         const char *name;
         uint64_t value;
@@ -109,7 +114,9 @@ static mr_status manifest_check(const mr_manifest *manifest) {
                    {"epoch", manifest->epoch},
                    {"data_cursor.step", manifest->data_cursor.step},
                    {"data_cursor.sample", manifest->data_cursor.sample},
-                   {"optimizer.steps", manifest->optimizer.steps}};
+                   {"optimizer.steps", manifest->optimizer.steps},
+                   {"optimizer.good_steps", manifest->optimizer.loss_scale.good_steps},
+                   {"optimizer.overflows_left", manifest->optimizer.loss_scale.overflows_left}};
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         if (numbers[i].value > INT64_MAX)
             return MR_ERROR(INVALID_ARGUMENT,
@@ -127,16 +134,29 @@ static char *manifest_quote(const char *value) {
 }
 
 /* Everything up to the seal; returns its length. */
+/* What an fp16 job adds to the optimizer's scalars; "" for others. */
+static void manifest_write_scale(const mr_loss_scale *scale, char *text, size_t room) {
+    text[0] = '\0';
+    if (scale->scale > 0)
+        (void)snprintf(text, room,
+                       ", \"loss_scale\": %.17g, \"good_steps\": %" PRIu64
+                       ", \"overflows_left\": %" PRIu64,
+                       scale->scale, scale->good_steps, scale->overflows_left); /* fits */
+}
+
 static size_t manifest_write(const mr_manifest *manifest, const char *job, const char *type,
                              const mr_checkpoint_file *const *files, char *text, size_t room) {
+    char scale[MANIFEST_SCALE_BYTES];
+    manifest_write_scale(&manifest->optimizer.loss_scale, scale, sizeof(scale));
     size_t used = (size_t)snprintf(
         text, room,
         "{\n  \"schema\": \"" MR_MANIFEST_SCHEMA "\",\n  \"job\": %s,\n  \"step\": %" PRIu64
         ",\n  \"epoch\": %" PRIu64 ",\n  \"model_hash\": \"%s\",\n  \"data_cursor\": {\"step\": "
         "%" PRIu64 ", \"sample\": %" PRIu64 "},\n  \"optimizer\": {\"type\": %s, \"steps\": "
-        "%" PRIu64 ", \"lr\": %.17g},\n  \"files\": [",
+        "%" PRIu64 ", \"lr\": %.17g%s},\n  \"files\": [",
         job, manifest->step, manifest->epoch, manifest->model_hash, manifest->data_cursor.step,
-        manifest->data_cursor.sample, type, manifest->optimizer.steps, manifest->optimizer.lr);
+        manifest->data_cursor.sample, type, manifest->optimizer.steps, manifest->optimizer.lr,
+        scale);
     for (size_t i = 0; i < manifest->file_count; i++)
         used += (size_t)snprintf(
             text + used, room - used,
@@ -247,11 +267,36 @@ static mr_status manifest_get_files(const json_t *root, mr_manifest *manifest) {
     return MR_OK;
 }
 
+static mr_status manifest_get_scale(const json_t *optimizer, mr_loss_scale *out) {
+    const json_t *scale = json_object_get(optimizer, "loss_scale");
+    if (scale == NULL)
+        return MR_OK;
+    if (!json_is_number(scale) || json_number_value(scale) <= 0)
+        return MANIFEST_ERROR("optimizer.loss_scale", "%s", "must be a number above 0");
+    out->scale = json_number_value(scale);
+    MR_TRY(manifest_get_number(optimizer, "good_steps", "optimizer.good_steps", &out->good_steps));
+    return manifest_get_number(optimizer, "overflows_left", "optimizer.overflows_left",
+                               &out->overflows_left);
+}
+
+static mr_status manifest_get_optimizer(json_t *optimizer, mr_manifest *manifest) {
+    static const char *const keys[] = {"type",       "steps",      "lr",
+                                       "loss_scale", "good_steps", "overflows_left"};
+    MR_TRY(manifest_check_keys(optimizer, "optimizer", keys, sizeof(keys) / sizeof(keys[0])));
+    MR_TRY(manifest_get_text(optimizer, "type", "optimizer.type", manifest->optimizer.type,
+                             sizeof(manifest->optimizer.type)));
+    MR_TRY(manifest_get_number(optimizer, "steps", "optimizer.steps", &manifest->optimizer.steps));
+    const json_t *lr = json_object_get(optimizer, "lr");
+    if (!json_is_number(lr))
+        return MANIFEST_ERROR("optimizer.lr", "%s", "must be a number");
+    manifest->optimizer.lr = json_number_value(lr);
+    return manifest_get_scale(optimizer, &manifest->optimizer.loss_scale);
+}
+
 static mr_status manifest_get(json_t *root, mr_manifest *manifest) {
     static const char *const keys[] = {"schema",      "job",       "step",  "epoch", "model_hash",
                                        "data_cursor", "optimizer", "files", "sha256"};
     static const char *const cursor_keys[] = {"step", "sample"};
-    static const char *const optimizer_keys[] = {"type", "steps", "lr"};
     char schema[MR_NAME_BYTES];
     MR_TRY(manifest_check_keys(root, "manifest", keys, sizeof(keys) / sizeof(keys[0])));
     MR_TRY(manifest_get_text(root, "schema", "schema", schema, sizeof(schema)));
@@ -269,15 +314,7 @@ static mr_status manifest_get(json_t *root, mr_manifest *manifest) {
     MR_TRY(manifest_get_number(cursor, "step", "data_cursor.step", &manifest->data_cursor.step));
     MR_TRY(
         manifest_get_number(cursor, "sample", "data_cursor.sample", &manifest->data_cursor.sample));
-    json_t *optimizer = json_object_get(root, "optimizer");
-    MR_TRY(manifest_check_keys(optimizer, "optimizer", optimizer_keys, 3));
-    MR_TRY(manifest_get_text(optimizer, "type", "optimizer.type", manifest->optimizer.type,
-                             sizeof(manifest->optimizer.type)));
-    MR_TRY(manifest_get_number(optimizer, "steps", "optimizer.steps", &manifest->optimizer.steps));
-    const json_t *lr = json_object_get(optimizer, "lr");
-    if (!json_is_number(lr))
-        return MANIFEST_ERROR("optimizer.lr", "%s", "must be a number");
-    manifest->optimizer.lr = json_number_value(lr);
+    MR_TRY(manifest_get_optimizer(json_object_get(root, "optimizer"), manifest));
     return manifest_get_files(root, manifest);
 }
 

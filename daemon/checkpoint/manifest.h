@@ -23,6 +23,7 @@
 #include "daemon/base/limits.h"
 #include "daemon/base/status.h"
 #include "daemon/checkpoint/layout.h"
+#include "daemon/model/loss_scale.h"
 
 #define MR_MANIFEST_SCHEMA "millrace.checkpoint/v1"
 
@@ -39,6 +40,7 @@ typedef struct mr_manifest {
         char type[MR_NAME_BYTES]; /* as in the job file */
         uint64_t steps;           /* steps applied: the power in Adam's bias correction */
         double lr;                /* of the last step */
+        mr_loss_scale loss_scale; /* of fp16; scale 0: there is none */
     } optimizer;
     mr_checkpoint_file *files; /* owned once read; borrowed by commit */
     size_t file_count;

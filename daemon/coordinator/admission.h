@@ -22,11 +22,14 @@ typedef struct mr_admission {
     char checkpoint_path[MR_PATH_BYTES]; /* "" for fresh weights */
     uint64_t start_step;
     uint64_t epoch_floor;
+    /* What checkpoint.load loads, leaves as drawn and ignores; "" without it. */
+    char note[MR_STATUS_TEXT_BYTES];
 } mr_admission;
 
 /* INVALID_ARGUMENT: the job file or the profile; NOT_FOUND: no such checkpoint;
- * FAILED_PRECONDITION: the checkpoint is of another model, or the profile of another job;
- * DATA_LOSS: it is damaged. */
+ * FAILED_PRECONDITION: the checkpoint is of another model, a strict load lacks a parameter or has
+ * one too many (named), or the profile is of another job; DATA_LOSS: it is damaged. A lenient load
+ * logs every parameter that does not fit. */
 MR_MUST_CHECK mr_status mr_admission_make(const mr_admission_request *request,
                                           mr_admission *out_admission);
 

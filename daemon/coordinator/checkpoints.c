@@ -60,6 +60,7 @@ static mr_status commit_fill(folder_task *task, const mr_action *action) {
     (void)snprintf(manifest->optimizer.type, sizeof(manifest->optimizer.type), "%s",
                    mr_optimizer_name(optimizer));
     manifest->optimizer.steps = save->optimizer_steps;
+    manifest->optimizer.loss_scale = save->loss_scale;
     if (save->optimizer_steps > 0 && spec->job != NULL)
         manifest->optimizer.lr = mr_job_learning_rate(spec->job, save->optimizer_steps);
     manifest->files = mr_alloc_array(save->file_count, sizeof(*manifest->files));

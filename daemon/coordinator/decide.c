@@ -286,6 +286,8 @@ static void decide_member(mr_decision *decision, const mr_event *event) {
         decide_heartbeat(decision, member, event);
     else if (event->kind == MR_EVENT_RELEASED)
         decide_released(decision, member, event);
+    else if (event->kind == MR_EVENT_LEAVING)
+        mr_requests_drain_member(decision, member);
     else
         decide_report(decision, member, event);
 }
@@ -453,6 +455,7 @@ static mr_status decide_dispatch(mr_decision *decision, const mr_event *event) {
     case MR_EVENT_FAILED:
     case MR_EVENT_RELEASED:
     case MR_EVENT_FEED_STATE:
+    case MR_EVENT_LEAVING:
     case MR_EVENT_PROFILED:
         decide_member(decision, event);
         return MR_OK;

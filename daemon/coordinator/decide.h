@@ -76,6 +76,7 @@ typedef enum mr_event_kind {
     MR_EVENT_FAILED,
     MR_EVENT_RELEASED,
     MR_EVENT_FEED_STATE,
+    MR_EVENT_LEAVING,
     MR_EVENT_PROFILED,
     /* clients */
     MR_EVENT_SUBMIT,
@@ -128,6 +129,7 @@ typedef struct mr_event {
             mr_code error_code; /* where error is not empty */
             const char *error;
             uint64_t optimizer_steps;
+            mr_loss_scale loss_scale;
         } saved;
         struct {
             uint64_t step;
@@ -151,6 +153,7 @@ typedef struct mr_event {
             mr_job_spec *owned_spec; /* consumed in every outcome */
             const char *request_id;
             const char *checkpoint_path; /* "" for fresh weights */
+            const char *note; /* what it loads; "" or NULL for nothing to say */
             uint64_t start_step;
             uint64_t epoch_floor;
         } submit;

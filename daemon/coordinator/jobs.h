@@ -39,6 +39,8 @@ typedef struct mr_job_step {
     double tokens_per_second;
     double bubble;
     double step_seconds;
+    double loss_scale; /* of fp16; else 0 */
+    bool skipped;      /* its gradients overflowed */
 } mr_job_step;
 
 /* What the store keeps of a job. Plain data. Times are wall clock milliseconds, 0 for not yet. */
@@ -90,6 +92,7 @@ typedef struct mr_job_save {
     uint64_t epoch;
     uint64_t step;
     uint64_t optimizer_steps;
+    mr_loss_scale loss_scale;
     size_t reported_count;
     bool *reported; /* by rank; the slot's own array */
     mr_checkpoint_file *files;

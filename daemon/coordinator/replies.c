@@ -149,6 +149,8 @@ void mr_reply_step(Millrace__V1__StepResult *message, const mr_job_step *step) {
     message->tokens_per_second = step->tokens_per_second;
     message->bubble = step->bubble;
     message->step_seconds = step->step_seconds;
+    message->loss_scale = step->loss_scale;
+    message->skipped = step->skipped;
 }
 
 void mr_reply_member(Millrace__V1__Member *message, const mr_member *member, int64_t now_ms) {
@@ -189,6 +191,15 @@ static mr_status order_peers(mr_reply_order *reply, const mr_coordinator_state *
     return MR_OK;
 }
 
+/* A job that starts at step 0 from what checkpoint.load names takes the weights alone. So may one
+ * that goes on from its own checkpoint of step 0: no state stands in that yet. */
+static bool order_weights_only(const mr_job_record *job) {
+    const mr_job_facts *facts = &job->facts;
+    const mr_job *spec = job->spec->job;
+    return spec != NULL && spec->load_path[0] != '\0' && mr_job_mode_trains(facts->mode) &&
+           facts->checkpoint_path[0] != '\0' && facts->start_step == 0;
+}
+
 static mr_status order_prepare(mr_reply_order *reply, const mr_coordinator_state *state,
                                const mr_action *action) {
     const mr_job_record *job = action->job;
@@ -201,6 +212,7 @@ static mr_status order_prepare(mr_reply_order *reply, const mr_coordinator_state
     prepare->mode = (Millrace__V1__JobMode)job->facts.mode;
     prepare->rank = action->rank;
     prepare->checkpoint_path = borrow(job->facts.checkpoint_path);
+    prepare->weights_only = order_weights_only(job);
     prepare->schedule_hash = borrow(job->spec->schedule_hash);
     prepare->job_name = borrow(job->facts.name);
     prepare->n_bounds = job->spec->bound_count;

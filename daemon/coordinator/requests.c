@@ -29,6 +29,8 @@ static void submit_facts(const mr_decision *decision, const mr_event *event, mr_
     memcpy(out->name, spec->name, sizeof(out->name));
     (void)snprintf(out->checkpoint_path, sizeof(out->checkpoint_path), "%s",
                    event->u.submit.checkpoint_path); /* as long as its field */
+    if (event->u.submit.note != NULL)
+        (void)snprintf(out->reason, sizeof(out->reason), "%s", event->u.submit.note);
     (void)snprintf(out->request_id, sizeof(out->request_id), "%s",
                    event->u.submit.request_id); /* checked by submit_check */
 }
@@ -235,27 +237,30 @@ void mr_requests_set(mr_decision *decision, const mr_event *event) {
 
 /* ---- drain ----------------------------------------------------------------------------------- */
 
-void mr_requests_drain(mr_decision *decision, const mr_event *event) {
+void mr_requests_drain_member(mr_decision *decision, mr_member *member) {
     mr_coordinator_state *state = decision->state;
-    const char *id = event->u.drain.member_id;
-    mr_member *member = mr_registry_find_id(&state->registry, id);
-    if (member == NULL || member->state == MR_MEMBER_LOST) {
-        mr_decision_answer_error(decision, event->request,
-                                 MR_ERROR(NOT_FOUND, "no attached stage has the id \"%s\"", id));
+    if (member->draining)
         return;
-    }
-    bool again = member->draining;
     member->draining = true;
-    mr_action *answer = mr_actions_add(decision->actions, MR_ACTION_ANSWER);
-    answer->request = event->request;
-    answer->reply = MR_REPLY_MEMBER;
-    answer->member = member->number;
-    if (again)
-        return;
     state->queue_changed = true;
     mr_job_record *job = mr_jobs_find(&state->jobs, member->job);
     if (member->state == MR_MEMBER_IDLE)
         mr_decision_shut_down(decision, member);
     else if (job != NULL && mr_job_state_is_active(job->facts.state))
         mr_job_machine_drain(decision, job, member->rank);
+}
+
+void mr_requests_drain(mr_decision *decision, const mr_event *event) {
+    const char *id = event->u.drain.member_id;
+    mr_member *member = mr_registry_find_id(&decision->state->registry, id);
+    if (member == NULL || member->state == MR_MEMBER_LOST) {
+        mr_decision_answer_error(decision, event->request,
+                                 MR_ERROR(NOT_FOUND, "no attached stage has the id \"%s\"", id));
+        return;
+    }
+    mr_action *answer = mr_actions_add(decision->actions, MR_ACTION_ANSWER);
+    answer->request = event->request;
+    answer->reply = MR_REPLY_MEMBER;
+    answer->member = member->number;
+    mr_requests_drain_member(decision, member);
 }

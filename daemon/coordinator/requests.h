@@ -15,5 +15,8 @@ void mr_requests_cancel(mr_decision *decision, const mr_event *event);
 void mr_requests_save(mr_decision *decision, const mr_event *event);
 void mr_requests_set(mr_decision *decision, const mr_event *event);
 void mr_requests_drain(mr_decision *decision, const mr_event *event);
+/* What a drain does, whoever asks for it: its job is paused and saved first, and it takes no other;
+ * once idle it is told to exit. A second time changes nothing. */
+void mr_requests_drain_member(mr_decision *decision, mr_member *member);
 
 #endif

@@ -247,6 +247,7 @@ void mr_saves_report(mr_decision *decision, mr_job_record *job, uint32_t rank,
     if (save->reported_count == 0) {
         save->step = event->u.saved.step;
         save->optimizer_steps = event->u.saved.optimizer_steps;
+        save->loss_scale = event->u.saved.loss_scale;
     }
     save->reported[rank] = true;
     save->reported_count++;

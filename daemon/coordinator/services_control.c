@@ -115,6 +115,10 @@ static void report_saved(mr_coordinator *coordinator, mr_event *event,
     event->u.saved.error = bad ? error.text : text_clean(report->error);
     event->u.saved.error_code = bad ? error.code : code;
     event->u.saved.optimizer_steps = report->optimizer_steps;
+    event->u.saved.loss_scale =
+        (mr_loss_scale){.scale = report->loss_scale,
+                        .good_steps = report->loss_scale_good_steps,
+                        .overflows_left = report->loss_scale_overflows_left};
     mr_runtime_take(coordinator, event);
     mr_free(files);
 }
@@ -146,6 +150,8 @@ static void report_step_done(mr_coordinator *coordinator, mr_event *event,
         .tokens_per_second = result->tokens_per_second,
         .bubble = result->bubble,
         .step_seconds = result->step_seconds,
+        .loss_scale = result->loss_scale,
+        .skipped = result->skipped != 0,
     };
     mr_runtime_take(coordinator, event);
 }
@@ -260,6 +266,9 @@ static bool report_plain(mr_event *event, const Millrace__V1__StageReport *repor
         REPORT_SUBJECT(feed_state);
         event->kind = MR_EVENT_FEED_STATE;
         event->u.feed_state.open = report->feed_state->open;
+        return true;
+    case MILLRACE__V1__STAGE_REPORT__REPORT_LEAVING:
+        event->kind = MR_EVENT_LEAVING;
         return true;
     default:
         return false;

@@ -32,10 +32,13 @@ static void submit_done(void *context) {
     const Millrace__V1__SubmitRequest *message = (Millrace__V1__SubmitRequest *)request->message;
     mr_event event = {.kind = MR_EVENT_SUBMIT, .request = request->number};
     char path[MR_PATH_BYTES];
+    char note[MR_STATUS_TEXT_BYTES];
     memcpy(path, request->admission.checkpoint_path, sizeof(path));
+    memcpy(note, request->admission.note, sizeof(note));
     event.u.submit.owned_spec = request->admission.spec;
     event.u.submit.request_id = message->request_id;
     event.u.submit.checkpoint_path = path;
+    event.u.submit.note = note;
     event.u.submit.start_step = request->admission.start_step;
     event.u.submit.epoch_floor = request->admission.epoch_floor;
     request->admission.spec = NULL;

@@ -7,13 +7,13 @@
  * is read by mr_device_check. Letters: B batch, T sequence, C width, R = B T rows, V vocabulary, NH
  * heads. Gradients of parameters accumulate (+=); gradients of activations overwrite unless said.
  * Types: an activation (x, y, dy, dx, branch, residual, sum, qkv, dqkv, out, dout, logits, dlogits,
- * and a, b, out of add) is f32, bf16 or f16, all activations of one call the same; so is a weight
- * matrix that an activation is multiplied by or looked up in (w of linear_*, wte, wpe), and it has
- * the activations' type. Everything else is f32 always: biases, norm weights, statistics (mean,
- * rstd, lse), gradients of parameters, targets, and all that the optimizer touches. In bf16 and f16
- * the arithmetic inside an operation runs in f32 (products in at least that), and each element of
- * an output is rounded once, to nearest even; in f16 what is too large becomes infinite. An
- * activation that one call writes and reads again is read rounded.
+ * a, b, out of add, rows, and from, to of transpose) is f32, bf16 or f16, all activations of one
+ * call the same; so is a weight matrix that an activation is multiplied by or looked up in (w of
+ * linear_*, wte, wpe), and it has the activations' type. Everything else is f32 always: biases,
+ * norm weights, statistics (mean, rstd, lse), gradients of parameters, targets, and all that the
+ * optimizer touches. In bf16 and f16 the arithmetic inside an operation runs in f32 (products in at
+ * least that), and each element of an output is rounded once, to nearest even; in f16 what is too
+ * large becomes infinite. An activation that one call writes and reads again is read rounded.
  * Determinism (law 1): the same call gives the same bits for any number of threads.
  * Not here: layers (layers/), what to compute when (stage/). */
 #ifndef MR_DEVICE_DEVICE_H
@@ -55,6 +55,19 @@ typedef struct mr_dropout {
     uint64_t stride;
     uint64_t first;
 } mr_dropout;
+
+/* A square window that slides over the planes of [N, C, H, W], which are padded on all four sides.
+ * Its last position is the last that lies within the padded plane. */
+typedef struct mr_window {
+    size_t kernel;
+    size_t stride;
+    size_t padding; /* less than kernel */
+} mr_window;
+
+/* How many positions the window has along size elements: OH for H, OW for W. */
+static inline size_t mr_window_positions(const mr_window *window, size_t size) {
+    return (size + 2 * window->padding - window->kernel) / window->stride + 1;
+}
 
 /* The place in the whole, and so in the key's stream, of an element of the tensor. */
 static inline uint64_t mr_dropout_word(const mr_dropout *dropout, uint64_t element) {
@@ -132,8 +145,8 @@ typedef struct mr_device_ops {
     /* dx [R, IN] = dy [R, OUT] w. */
     void (*linear_backward_input)(mr_device *device, const mr_tensor *dy, const mr_tensor *w,
                                   mr_tensor *dx);
-    /* dw [OUT, IN] += dy^T x; dbias [OUT] += column sums of dy; dbias NULL: none. dw and dbias are
-     * f32: a microbatch's sum over R is not rounded before it is added. */
+    /* dw [OUT, IN] += dy^T x; dbias [OUT] += column sums of dy; NULL: none, of either. Both
+     * are f32: a microbatch's sum over R is not rounded before it is added. */
     void (*linear_backward_weight)(mr_device *device, const mr_tensor *dy, const mr_tensor *x,
                                    mr_tensor *dw, mr_tensor *dbias);
 
@@ -141,7 +154,8 @@ typedef struct mr_device_ops {
      * [0, V) latches INVALID_ARGUMENT naming position, id and V. */
     void (*embedding_forward)(mr_device *device, const mr_tensor *tokens, const mr_tensor *wte,
                               const mr_tensor *wpe, mr_tensor *y);
-    /* dwte, dwpe (f32) += ; rows in ascending position order. dwpe NULL: none. */
+    /* dwte, dwpe (f32) += ; rows in ascending position order. NULL: none, of
+     * either; V is dwte's, and without it any token that is not negative will do. */
     void (*embedding_backward)(mr_device *device, const mr_tensor *tokens, const mr_tensor *dy,
                                mr_tensor *dwte, mr_tensor *dwpe);
 
@@ -186,6 +200,25 @@ typedef struct mr_device_ops {
     /* out = a + dropout(b); out may be a or b. */
     void (*add)(mr_device *device, const mr_tensor *a, const mr_tensor *b,
                 const mr_dropout *dropout, mr_tensor *out);
+
+    /* Optional, all five; a stage refuses a job with a layer that needs what its device lacks.
+     * rows [N OH OW, C K K]: for each position of the window, (n OH + oh) OW + ow, the elements of
+     * x [N, C, H, W] under it, column (c K + i) K + j; 0 for padding. */
+    void (*window_gather)(mr_device *device, const mr_window *window, const mr_tensor *x,
+                          mr_tensor *rows);
+    /* dx [N, C, H, W] = for each element the sum of all elements of rows that gather would take
+     * from it, in ascending order of positions. */
+    void (*window_scatter)(mr_device *device, const mr_window *window, const mr_tensor *rows,
+                           mr_tensor *dx);
+    /* y [N, C, OH, OW] = the largest element of x under each position; padding is none. */
+    void (*max_pool_forward)(mr_device *device, const mr_window *window, const mr_tensor *x,
+                             mr_tensor *y);
+    /* dx [N, C, H, W] = for each element the sum of dy of the positions whose largest it is, the
+     * first of equals. */
+    void (*max_pool_backward)(mr_device *device, const mr_window *window, const mr_tensor *x,
+                              const mr_tensor *dy, mr_tensor *dx);
+    /* to [N, B, A] from [N, A, B]; they do not overlap. */
+    void (*transpose)(mr_device *device, const mr_tensor *from, mr_tensor *to);
 
     /* Adds sum over rows of -log softmax(logits)[label] to *loss (device memory), and writes
      * dlogits = scale (softmax - onehot); dlogits may be logits, or NULL (evaluation). A label of

@@ -7,6 +7,7 @@
 #include "daemon/base/limits.h"
 #include "daemon/layers/layer_gather.h"
 #include "daemon/layers/layer_table.h"
+#include "daemon/model/layer_type.h"
 
 /* A row without functions is a type that can be described and planned but not computed. */
 static const mr_layer_functions *const layer_table[MR_LAYER_TYPE_COUNT] = {
@@ -15,12 +16,68 @@ static const mr_layer_functions *const layer_table[MR_LAYER_TYPE_COUNT] = {
     [MR_LAYER_TYPE_LAYERNORM] = &mr_layer_layernorm,
     [MR_LAYER_TYPE_LM_HEAD] = &mr_layer_lm_head,
     [MR_LAYER_TYPE_LINEAR] = &mr_layer_linear,
+    [MR_LAYER_TYPE_CONV2D] = &mr_layer_conv2d,
+    [MR_LAYER_TYPE_MAXPOOL2D] = &mr_layer_maxpool2d,
+    [MR_LAYER_TYPE_FLATTEN] = &mr_layer_flatten,
     [MR_LAYER_TYPE_RELU] = &mr_layer_pointwise,
     [MR_LAYER_TYPE_GELU] = &mr_layer_pointwise,
     [MR_LAYER_TYPE_SILU] = &mr_layer_pointwise,
     [MR_LAYER_TYPE_DROPOUT] = &mr_layer_dropout,
     [MR_LAYER_TYPE_IDENTITY] = &mr_layer_identity,
+    [MR_LAYER_TYPE_ADD] = &mr_layer_add,
 };
+
+/* Functions of users' types, by name. */
+static struct {
+    size_t count;
+    size_t refused; /* registrations without room */
+    struct {
+        const char *type;
+        const mr_layer_functions *functions;
+    } rows[MR_LAYER_TYPES_MAX];
+} registered;
+
+void mr_layer_functions_register(const char *type, const mr_layer_functions *functions) {
+    if (registered.count == MR_LAYER_TYPES_MAX) {
+        registered.refused++;
+        return;
+    }
+    registered.rows[registered.count].type = type;
+    registered.rows[registered.count++].functions = functions;
+}
+
+/* The type's functions; NULL where nobody gave any. */
+static const mr_layer_functions *layer_functions_of(mr_layer_type type) {
+    if (type < MR_LAYER_TYPE_COUNT)
+        return layer_table[type];
+    const char *name = mr_layer_type_name(type);
+    for (size_t i = 0; i < registered.count; i++)
+        if (strcmp(registered.rows[i].type, name) == 0)
+            return registered.rows[i].functions;
+    return NULL;
+}
+
+/* What is wrong with a user's registration of this type. */
+static mr_status layer_check_registered(const char *name) {
+    const mr_layer_functions *found = NULL;
+    for (size_t i = 0; i < registered.count; i++) {
+        if (strcmp(registered.rows[i].type, name) != 0)
+            continue;
+        if (found != NULL)
+            return MR_ERROR(FAILED_PRECONDITION,
+                            "the functions of layer type %s are registered twice", name);
+        found = registered.rows[i].functions;
+    }
+    if (found == NULL && registered.refused > 0)
+        return MR_ERROR(FAILED_PRECONDITION, "functions of more than %d layer types are registered",
+                        MR_LAYER_TYPES_MAX);
+    if (found != NULL && (found->forward == NULL || found->backward_input == NULL ||
+                          found->backward_weight == NULL))
+        return MR_ERROR(FAILED_PRECONDITION,
+                        "layer type %s must have forward, backward_input and backward_weight",
+                        name);
+    return MR_OK;
+}
 
 static mr_status layer_check_block(const mr_layer_spec *spec) {
     if (spec->norm != MR_NORM_LAYERNORM)
@@ -38,18 +95,28 @@ static mr_status layer_check_block(const mr_layer_spec *spec) {
 }
 
 mr_status mr_layer_check(const mr_layer_spec *spec) {
-    MR_ASSERT((unsigned)spec->type < MR_LAYER_TYPE_COUNT);
-    if (layer_table[spec->type] == NULL)
-        return MR_ERROR(UNIMPLEMENTED, "layer type %s cannot be computed by this build",
-                        mr_layer_type_name(spec->type));
+    const char *name = mr_layer_type_name(spec->type);
+    if (spec->type >= MR_LAYER_TYPE_COUNT)
+        MR_TRY(layer_check_registered(name));
+    if (layer_functions_of(spec->type) == NULL)
+        return MR_ERROR(UNIMPLEMENTED, "layer type %s cannot be computed by this build", name);
     if (spec->type == MR_LAYER_TYPE_TRANSFORMER_BLOCK)
         return layer_check_block(spec);
     return MR_OK;
 }
 
+mr_status mr_layer_check_device(const mr_layer_spec *spec, const mr_device *device) {
+    const mr_layer_functions *functions = layer_functions_of(spec->type);
+    MR_ASSERT(functions != NULL);
+    const char *lacking = functions->lacks == NULL ? NULL : functions->lacks(device->ops);
+    if (lacking != NULL)
+        return MR_ERROR(UNIMPLEMENTED, "a %s needs %s, which a %s device does not compute",
+                        mr_layer_type_name(spec->type), lacking, device->ops->name);
+    return MR_OK;
+}
+
 static const mr_layer_functions *layer_functions(const mr_layer *layer) {
-    MR_ASSERT((unsigned)layer->spec->type < MR_LAYER_TYPE_COUNT);
-    const mr_layer_functions *functions = layer_table[layer->spec->type];
+    const mr_layer_functions *functions = layer_functions_of(layer->spec->type);
     MR_ASSERT(functions != NULL);
     return functions;
 }
@@ -101,6 +168,8 @@ void mr_layer_backward_weight(const mr_layer *layer, const mr_layer_call *call, 
                               const mr_tensor *dy) {
     MR_ASSERT(layer->description->parameter_count == 0 || layer->gradients != NULL);
     MR_ASSERT(mr_shape_equal(&dy->shape, &layer->description->output));
+    if (!mr_layer_description_trains(layer->description))
+        return;
     mr_tensor input = layer_input(layer, call, x);
     layer_functions(layer)->backward_weight(layer, call, &input, dy);
 }
@@ -129,7 +198,8 @@ const mr_tensor *mr_layer_parameter(const mr_layer *layer, const char *name) {
 
 mr_tensor *mr_layer_gradient(const mr_layer *layer, const char *name) {
     size_t i = layer_parameter_index(layer, name);
-    return layer->gradients != NULL && i < layer->description->parameter_count
+    return layer->gradients != NULL && i < layer->description->parameter_count &&
+                   layer->gradients[i].data != NULL
                ? &layer->gradients[i]
                : NULL;
 }
@@ -160,13 +230,18 @@ enum { LAYER_MICRO_BATCH_BITS = 24 };
 static_assert((uint64_t)MR_MICRO_BATCHES_MAX * MR_RANKS_MAX <= 1u << LAYER_MICRO_BATCH_BITS,
               "a microbatch's number in the whole step has room beside the step");
 
-mr_dropout mr_layer_mask(const mr_layer *layer, const mr_layer_call *call, mr_dropout_site site) {
-    if (!call->training || layer->spec->dropout <= 0)
+mr_dropout mr_layer_mask_with(const mr_layer *layer, const mr_layer_call *call, double probability,
+                              unsigned site) {
+    if (!call->training || probability <= 0)
         return (mr_dropout){.probability = 0};
     MR_ASSERT(call->micro_batch < (uint64_t)1 << LAYER_MICRO_BATCH_BITS);
     uint64_t when = (call->step << LAYER_MICRO_BATCH_BITS) | call->micro_batch;
     return (mr_dropout){
         .key = mr_random_key_make(call->seed, MR_RANDOM_DROPOUT, when, layer->index, site),
-        .probability = (float)layer->spec->dropout,
+        .probability = (float)probability,
     };
+}
+
+mr_dropout mr_layer_mask(const mr_layer *layer, const mr_layer_call *call, mr_dropout_site site) {
+    return mr_layer_mask_with(layer, call, layer->spec->dropout, (unsigned)site);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* describe.h: what the description files of this folder share: one function per layer type, and the
- * steps they all take. Private to model/; the public half is description.h.
+ * steps they all take. A user's layer type is described by such a function, too (layer_type.h).
  * Owner: model. Pure, any thread. */
 #ifndef MR_MODEL_DESCRIBE_H
 #define MR_MODEL_DESCRIBE_H
@@ -37,7 +37,7 @@ typedef struct mr_describe_parameter {
     size_t columns;
     mr_init init;
     mr_model_cut cut;
-    bool tied;
+    bool tied; /* shared where the layer has a tie that names no parameters */
 } mr_describe_parameter;
 
 /* Appends a parameter. INVALID_ARGUMENT: more elements than MR_PARAMETER_ELEMENTS_MAX. */
@@ -59,8 +59,15 @@ void mr_describe_parts(mr_layer_description *out, const mr_parameter_parts *part
  * dimension. */
 MR_MUST_CHECK mr_status mr_describe_check_width(const mr_describe_input *in, const char *field,
                                                 size_t width);
+/* The input must be of the layer's activations, or f32 of a feed. */
+MR_MUST_CHECK mr_status mr_describe_check_type(const mr_describe_input *in);
+/* The output: a shape of the caller's, whole, in the layer's precision; it needs a gradient when
+ * the input does or the layer trains parameters, so these are added before. INVALID_ARGUMENT: too
+ * many elements. */
+MR_MUST_CHECK mr_status mr_describe_output_shape(const mr_describe_input *in,
+                                                 mr_layer_description *out, const mr_shape *shape);
 /* The output: the input with another last dimension, whole, in the layer's precision; it needs a
- * gradient when the input does or the layer has parameters. INVALID_ARGUMENT: too many
+ * gradient when the input does or the layer trains parameters. INVALID_ARGUMENT: too many
  * elements. */
 MR_MUST_CHECK mr_status mr_describe_output(const mr_describe_input *in, mr_layer_description *out,
                                            size_t width);

@@ -6,26 +6,13 @@
 #include <string.h>
 
 #include "daemon/base/alloc.h"
-#include "daemon/model/describe.h"
+#include "daemon/model/layer_check.h"
+#include "daemon/model/layer_type.h"
 #include "daemon/model/shard.h"
 #include "daemon/model/slices.h"
 
 /* The deviation of initial weights (GPT-2's). */
 static const double INIT_DEVIATION = 0.02;
-
-static const mr_describe_layer describe_table[MR_LAYER_TYPE_COUNT] = {
-    [MR_LAYER_TYPE_EMBEDDING] = mr_describe_embedding,
-    [MR_LAYER_TYPE_TRANSFORMER_BLOCK] = mr_describe_transformer_block,
-    [MR_LAYER_TYPE_LAYERNORM] = mr_describe_norm,
-    [MR_LAYER_TYPE_RMSNORM] = mr_describe_norm,
-    [MR_LAYER_TYPE_LM_HEAD] = mr_describe_lm_head,
-    [MR_LAYER_TYPE_LINEAR] = mr_describe_linear,
-    [MR_LAYER_TYPE_RELU] = mr_describe_pointwise,
-    [MR_LAYER_TYPE_GELU] = mr_describe_pointwise,
-    [MR_LAYER_TYPE_SILU] = mr_describe_pointwise,
-    [MR_LAYER_TYPE_DROPOUT] = mr_describe_pointwise,
-    [MR_LAYER_TYPE_IDENTITY] = mr_describe_pointwise,
-};
 
 static mr_status describe_sizes(mr_describe_input *in) {
     char text[MR_SHAPE_TEXT_BYTES];
@@ -91,6 +78,7 @@ static mr_status describe_gather(const mr_describe_input *in, mr_layer_descripti
 /* Parameters were described whole; here a shard's get their own shapes. */
 static mr_status describe_shards(const mr_describe_input *in, mr_layer_description *out) {
     out->parameter_elements = 0;
+    out->trainable_elements = 0;
     for (size_t i = 0; i < out->parameter_count; i++) {
         mr_shard shard;
         size_t elements = 0;
@@ -98,13 +86,68 @@ static mr_status describe_shards(const mr_describe_input *in, mr_layer_descripti
         MR_ASSERT(mr_shape_elements(&shard.shape, &elements)); /* no more than the whole's */
         out->parameters[i].shape = shard.shape;
         out->parameter_elements += elements;
+        out->trainable_elements += out->parameters[i].frozen ? 0 : elements;
     }
     return MR_OK;
 }
 
+const mr_parameter *mr_layer_description_tied(const mr_layer_description *description,
+                                              size_t slot) {
+    MR_ASSERT(slot < description->tied_count);
+    size_t i = 0;
+    while (!description->parameters[i].tied || description->parameters[i].tie_slot != slot)
+        i++;
+    return &description->parameters[i];
+}
+
+uint64_t mr_layer_drawn_before(const mr_layer_description *descriptions, size_t layer,
+                               size_t parameter) {
+    uint64_t drawn = 0;
+    for (size_t i = 0; i <= layer; i++) {
+        size_t end = i < layer ? descriptions[i].parameter_count : parameter;
+        for (size_t j = 0; j < end; j++) {
+            const mr_parameter *one = &descriptions[i].parameters[j];
+            size_t elements = 0;
+            MR_ASSERT(mr_shape_elements(&one->whole, &elements)); /* it was described */
+            if (one->init == MR_INIT_NORMAL || one->init == MR_INIT_NORMAL_RESIDUAL)
+                drawn += elements; /* at most MR_PARAMETER_ELEMENTS_MAX in all */
+        }
+    }
+    return drawn;
+}
+
+bool mr_layer_description_trains(const mr_layer_description *description) {
+    return description->trainable_elements > 0;
+}
+
+/* Which parameters the layer's tie shares: those that the job names, in that order; else those that
+ * the type marks; else all. */
+static void describe_tie(const mr_layer_spec *spec, mr_layer_description *out) {
+    size_t named = mr_parameter_names_count(spec->tie_names);
+    bool marked = false;
+    for (size_t i = 0; i < out->parameter_count; i++)
+        marked |= out->parameters[i].tied;
+    for (size_t i = 0; i < out->parameter_count; i++) {
+        mr_parameter *parameter = &out->parameters[i];
+        size_t at = mr_parameter_names_find(spec->tie_names, parameter->name);
+        bool chosen = named > 0 ? at < named : parameter->tied || !marked;
+        parameter->tied = spec->tie[0] != '\0' && chosen;
+        if (parameter->tied)
+            parameter->tie_slot = named > 0 ? at : out->tied_count;
+        out->tied_count += parameter->tied;
+    }
+}
+
+/* What no parameter waits for is not computed. */
+static void describe_untrained(mr_layer_description *out) {
+    if (!mr_layer_description_trains(out))
+        out->flops_backward_weight = 0;
+    if (!out->output.needs_gradient)
+        out->flops_backward_input = 0;
+}
+
 mr_status mr_layer_describe(const mr_layer_spec *spec, const mr_shape *input, size_t block_count,
                             mr_layer_description *out_description) {
-    MR_ASSERT((unsigned)spec->type < MR_LAYER_TYPE_COUNT);
     mr_describe_input in = {
         .spec = spec,
         .input = input,
@@ -123,12 +166,16 @@ mr_status mr_layer_describe(const mr_layer_spec *spec, const mr_shape *input, si
         in.input = &whole;
     }
     MR_TRY(describe_sizes(&in));
-    MR_TRY(describe_table[spec->type](&in, &description));
+    MR_TRY(mr_layer_type_row_of(spec->type)->describe(&in, &description));
     if (in.model_width > 1)
         MR_TRY(describe_shards(&in, &description));
     if (gathers)
         MR_TRY(describe_gather(&in, &description));
     MR_TRY(describe_input_cast(&in, &description));
+    description.puts = spec->put[0] != '\0';
+    describe_tie(spec, &description);
+    MR_TRY(mr_layer_check_names(spec, &description));
+    describe_untrained(&description);
     *out_description = description;
     return MR_OK;
 }
@@ -159,15 +206,31 @@ mr_status mr_describe_add(const mr_describe_input *in, mr_layer_description *out
         .dtype = MR_DTYPE_F32,
         .dim_count = matrix ? 2 : 1,
         .dims = {from.rows, from.columns},
-        .needs_gradient = true,
     };
     parameter->whole = parameter->shape;
     parameter->init = from.init;
     parameter->decay = matrix;
-    parameter->tied = from.tied;
+    parameter->tied = from.tied; /* describe_tie has the last word */
+    parameter->frozen = in->spec->frozen ||
+                        mr_parameter_names_find(in->spec->frozen_names, from.name) <
+                            mr_parameter_names_count(in->spec->frozen_names);
+    parameter->shape.needs_gradient = !parameter->frozen;
     parameter->cut = from.cut;
     parameter->init_deviation = init_deviation(in, from.init);
     out->parameter_elements += elements; /* at most MR_LAYER_PARAMETERS_MAX of them: fits */
+    out->trainable_elements += parameter->frozen ? 0 : elements;
+    return MR_OK;
+}
+
+mr_status mr_describe_check_type(const mr_describe_input *in) {
+    char text[MR_SHAPE_TEXT_BYTES];
+    mr_dtype activation = mr_layer_spec_activation(in->spec);
+    if (in->input->dtype != MR_DTYPE_F32 && in->input->dtype != activation)
+        return MR_ERROR(INVALID_ARGUMENT, "the input is %s; a %s needs %s",
+                        mr_shape_text(in->input, text), mr_layer_type_name(in->spec->type),
+                        activation == MR_DTYPE_F32    ? "f32"
+                        : activation == MR_DTYPE_BF16 ? "bf16, or f32 of a feed"
+                                                      : "f16, or f32 of a feed");
     return MR_OK;
 }
 
@@ -202,31 +265,31 @@ void mr_describe_parts(mr_layer_description *out, const mr_parameter_parts *part
 mr_status mr_describe_check_width(const mr_describe_input *in, const char *field, size_t width) {
     char text[MR_SHAPE_TEXT_BYTES];
     const mr_shape *input = in->input;
-    mr_dtype activation = mr_layer_spec_activation(in->spec);
-    if (input->dtype != MR_DTYPE_F32 && input->dtype != activation)
-        return MR_ERROR(INVALID_ARGUMENT, "the input is %s; a %s needs %s",
-                        mr_shape_text(input, text), mr_layer_type_name(in->spec->type),
-                        activation == MR_DTYPE_F32    ? "f32"
-                        : activation == MR_DTYPE_BF16 ? "bf16, or f32 of a feed"
-                                                      : "f16, or f32 of a feed");
+    MR_TRY(mr_describe_check_type(in));
     if (width == 0 || width != input->dims[input->dim_count - 1])
         return MR_ERROR(INVALID_ARGUMENT, "%s is %zu but the input is %s; it must be %zu", field,
                         width, mr_shape_text(input, text), input->dims[input->dim_count - 1]);
     return MR_OK;
 }
 
-mr_status mr_describe_output(const mr_describe_input *in, mr_layer_description *out, size_t width) {
+mr_status mr_describe_output_shape(const mr_describe_input *in, mr_layer_description *out,
+                                   const mr_shape *shape) {
     char text[MR_SHAPE_TEXT_BYTES];
     size_t bytes = 0;
-    out->output = *in->input;
+    out->output = *shape;
     out->output.dtype = mr_layer_spec_activation(in->spec);
-    out->output.dims[in->input->dim_count - 1] = width;
     out->output.cut_from = 0;
-    out->output.needs_gradient = in->input->needs_gradient || out->parameter_count > 0;
+    out->output.needs_gradient = in->input->needs_gradient || out->trainable_elements > 0;
     if (!mr_shape_bytes(&out->output, &bytes))
         return MR_ERROR(INVALID_ARGUMENT, "the output %s has more bytes than can be counted",
                         mr_shape_text(&out->output, text));
     return MR_OK;
+}
+
+mr_status mr_describe_output(const mr_describe_input *in, mr_layer_description *out, size_t width) {
+    mr_shape output = *in->input;
+    output.dims[output.dim_count - 1] = width;
+    return mr_describe_output_shape(in, out, &output);
 }
 
 mr_status mr_describe_output_cut(const mr_describe_input *in, mr_layer_description *out,

@@ -5,6 +5,8 @@
 #ifndef MR_MODEL_DESCRIPTION_H
 #define MR_MODEL_DESCRIPTION_H
 
+#include <stdint.h>
+
 #include "daemon/base/status.h"
 #include "daemon/model/layer_spec.h"
 #include "daemon/model/shape.h"
@@ -34,12 +36,14 @@ typedef struct mr_parameter_parts {
 } mr_parameter_parts;
 
 typedef struct mr_parameter {
-    char name[32]; /* "attn.qkv.weight": the safetensors name within the layer */
+    char name[MR_PARAMETER_NAME_BYTES]; /* "attn.qkv.weight", in safetensors */
     mr_shape shape; /* f32, [out, in] or [n]; what a rank of the model axis holds (shard.h) */
     mr_shape whole; /* what they hold together */
     mr_init init;
     bool decay; /* weight decay applies: two or more dimensions */
-    bool tied;  /* this parameter is the one shared by the layer's tie */
+    bool tied;  /* shared with the other layers of the layer's tie */
+    bool frozen; /* never trained: no gradient, no optimizer state */
+    size_t tie_slot; /* of a tied one: which of the tie's parameters it is, from 0 */
     mr_model_cut cut;
     mr_parameter_parts parts; /* of the whole */
     double init_deviation; /* of the two normal inits, block_count applied; 0 for the others */
@@ -64,6 +68,9 @@ typedef struct mr_layer_description {
     size_t parameter_count;
     mr_parameter parameters[MR_LAYER_PARAMETERS_MAX];
     size_t parameter_elements; /* sum over parameters, a tied one included */
+    size_t trainable_elements; /* those of parameters that are not frozen */
+    size_t tied_count;         /* parameters that the layer's tie shares */
+    bool puts; /* the output is put aside (aside.h) */
     size_t saved_bytes;
     size_t retained_bytes;
     size_t scratch_bytes;
@@ -81,6 +88,17 @@ typedef struct mr_layer_description {
     double flops_backward_input;
     double flops_backward_weight;
 } mr_layer_description;
+
+/* The parameter in slot < tied_count of the layer's tie. */
+const mr_parameter *mr_layer_description_tied(const mr_layer_description *description,
+                                              size_t slot);
+/* Elements that are drawn at random for the initial weights of all parameters before this one, in
+ * order of layers and parameters; a tied use counts where it stands, though only the first is
+ * drawn. descriptions: of all layers. */
+uint64_t mr_layer_drawn_before(const mr_layer_description *descriptions, size_t layer,
+                               size_t parameter);
+/* Is any parameter trained? */
+bool mr_layer_description_trains(const mr_layer_description *description);
 
 /* Fills the description of a layer for one input shape. block_count: transformer blocks in the
  * whole model (residual init). INVALID_ARGUMENT names the field: input width other than dim, token

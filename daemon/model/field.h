@@ -12,55 +12,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "daemon/model/field_row.h"
 #include "daemon/model/job.h"
 #include "daemon/model/yaml_tree.h"
-
-typedef enum mr_field_kind {
-    MR_FIELD_SIZE,    /* size_t, minimum..maximum */
-    MR_FIELD_COUNTER, /* uint64_t, minimum..maximum */
-    MR_FIELD_NUMBER,  /* double, low..high */
-    MR_FIELD_PAIR,    /* a list of two numbers into double[2], low..high */
-    MR_FIELD_BOOL,
-    MR_FIELD_TEXT,   /* char[capacity], not empty */
-    MR_FIELD_NAME,   /* char[capacity]: letters, digits, '.', '_', '-'; starts with none of ".-" */
-    MR_FIELD_CHOICE, /* an enum of int's size */
-    MR_FIELD_CUSTOM, /* read() does it */
-} mr_field_kind;
-
-/* The words of a choice, ended by a NULL text. */
-typedef struct mr_field_choice {
-    const char *text;
-    int value;
-    bool later; /* a word of the format that this version does not run */
-} mr_field_choice;
 
 typedef struct mr_field_mark {
     size_t line; /* where the key was given; 0: it was not */
     bool bad;    /* an error was reported */
 } mr_field_mark;
-
-/* What a custom reader gets: the whole target of the table; false when it reported an error. */
-typedef bool (*mr_field_read)(void *target, const mr_yaml_node *node, const char *path,
-                              mr_job_errors *errors);
-
-typedef struct mr_field {
-    const char *path; /* keys joined by dots, from the table's mapping on */
-    mr_field_kind kind;
-    bool required;
-    bool low_open;        /* low itself is refused */
-    bool high_open;       /* high itself is refused */
-    unsigned entries;     /* bits: kinds of entry that have the field; 0: all */
-    const char *fallback; /* the default as it would be written; NULL: none, stays zero */
-    size_t offset;        /* in the target */
-    size_t capacity;
-    uint64_t minimum;
-    uint64_t maximum;
-    double low;
-    double high;
-    const mr_field_choice *choices;
-    mr_field_read read;
-    const char *help;
-} mr_field;
 
 typedef struct mr_field_table {
     const mr_field *fields;

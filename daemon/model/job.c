@@ -8,6 +8,7 @@
 #include "daemon/model/job_check.h"
 #include "daemon/model/job_errors.h"
 #include "daemon/model/job_reader.h"
+#include "daemon/model/layer_type.h"
 #include "daemon/model/model_hash.h"
 #include "daemon/model/yaml_tree.h"
 
@@ -40,6 +41,8 @@ mr_status mr_job_parse(const char *text, size_t bytes, mr_job **out_job, mr_job_
     if (errors == NULL)
         errors = &own_errors;
     errors->count = 0;
+    MR_TRY_GOTO(status, mr_layer_types_status(), out);
+    MR_TRY_GOTO(status, mr_seed_functions_status(), out);
     if (draft == NULL || job == NULL) {
         status = MR_ERROR(RESOURCE_EXHAUSTED, "no memory to read a job file of %zu bytes", bytes);
         goto out;
@@ -75,7 +78,8 @@ void mr_job_destroy(mr_job *job) {
 static size_t job_input_width(const mr_job *job) {
     for (size_t i = 0; i < job->layer_count; i++) {
         const mr_layer_spec *spec = &job->layers[i];
-        size_t width = spec->type == MR_LAYER_TYPE_LINEAR ? spec->in : spec->dim;
+        const mr_layer_type_row *row = mr_layer_type_row_of(spec->type);
+        size_t width = row->input_width == NULL ? 0 : row->input_width(spec);
         if (width > 0)
             return width;
     }
@@ -87,11 +91,27 @@ bool mr_job_layer_is_checkpointable(const mr_job *job, size_t index) {
     return job->checkpointable == 0 || (job->checkpointable >> job->layers[index].type & 1) != 0;
 }
 
+uint64_t mr_job_build_seed(const mr_job *job, size_t layer) {
+    return job->seed_function == NULL ? job->seed
+                                      : job->seed_function(mr_seed_build(job->seed, layer));
+}
+
+uint64_t mr_job_forward_seed(const mr_job *job, size_t layer, uint64_t call) {
+    return job->seed_function == NULL
+               ? job->seed
+               : job->seed_function(mr_seed_forward(job->seed, call, layer));
+}
+
 mr_shape mr_job_input_shape(const mr_job *job) {
     size_t B = job->micro_batch_size;
     size_t T = job->sequence_length;
     if (job->layer_count > 0 && job->layers[0].type == MR_LAYER_TYPE_EMBEDDING)
         return (mr_shape){.dtype = MR_DTYPE_I32, .dim_count = 2, .dims = {B, T}};
+    if (job->input_dims > 0) {
+        mr_shape shape = {.dtype = MR_DTYPE_F32, .dim_count = 1 + job->input_dims, .dims = {B}};
+        memcpy(&shape.dims[1], job->input, job->input_dims * sizeof(shape.dims[0]));
+        return shape;
+    }
     size_t width = job_input_width(job);
     if (job->block_count > 0)
         return (mr_shape){.dtype = MR_DTYPE_F32, .dim_count = 3, .dims = {B, T, width}};

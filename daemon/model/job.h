@@ -11,7 +11,9 @@
 #include "daemon/model/description.h"
 #include "daemon/model/layer_pattern.h"
 #include "daemon/model/layer_spec.h"
+#include "daemon/model/loss_scale.h"
 #include "daemon/model/optimizer_form.h"
+#include "daemon/model/seed.h"
 
 typedef enum mr_loss { MR_LOSS_CROSS_ENTROPY, MR_LOSS_MSE, MR_LOSS_NONE, MR_LOSS_COUNT } mr_loss;
 typedef enum mr_schedule_kind {
@@ -47,8 +49,11 @@ typedef struct mr_job {
     size_t layer_count;
     mr_layer_spec *layers;
     size_t block_count;
+    size_t input_dims;                     /* model.input: sizes of one sample; 0: not given */
+    size_t input[MR_TENSOR_DIMS_MAX - 1];
     mr_loss loss;
     bool seed_layers;
+    mr_seed_function seed_function; /* model.seed_fn; NULL: none */
     /* pipeline */
     size_t pipe;
     size_t data;
@@ -64,7 +69,7 @@ typedef struct mr_job {
     size_t chunks;
     size_t checkpoint_interval; /* activation_checkpoint_interval */
     size_t zero_stage; /* 1: the optimizer's state is split over the replicas */
-    uint32_t checkpointable; /* checkpointable_layers: one bit for each mr_layer_type; 0: all */
+    uint64_t checkpointable; /* checkpointable_layers: one bit for each mr_layer_type; 0: all */
     /* batch */
     size_t micro_batch_size; /* B */
     size_t micro_batches;    /* M, per replica and step */
@@ -84,6 +89,7 @@ typedef struct mr_job {
     uint64_t warmup_steps;
     uint64_t total_steps;
     double min_lr;
+    mr_loss_scale_rule loss_scale; /* of F16 */
     mr_dtype precision; /* F32, BF16 or F16; every layer's spec has it, too */
     /* data */
     mr_data_format data_format;
@@ -95,6 +101,9 @@ typedef struct mr_job {
     uint64_t checkpoint_every_steps;    /* 0: only at the end and on request */
     uint64_t checkpoint_keep;           /* 0: all */
     bool checkpoint_initial;
+    char load_path[MR_PATH_BYTES]; /* checkpoint.load: what the job starts from; "" for nothing */
+    bool load_strict;              /* every parameter must be there, and nothing else */
+    bool load_optimizer;           /* go on at its step, with its optimizer state */
     /* SHA-256 in hex of the canonical text of model.layers (model_hash.h): what a checkpoint must
      * share with the job that loads it. Neither dropout nor the loss is part of it. */
     char model_hash[65];
@@ -112,7 +121,8 @@ typedef struct mr_job_errors {
 
 /* Reads a job file's text. Owner frees *out_job with mr_job_destroy. errors may be NULL; the status
  * is INVALID_ARGUMENT with the first error ("line 7: pipeline.stages is 0; it must be 1 to
- * 1024"); RESOURCE_EXHAUSTED: no memory. */
+ * 1024"); RESOURCE_EXHAUSTED: no memory; FAILED_PRECONDITION: a registered layer type or
+ * seed function is wrong. */
 MR_MUST_CHECK mr_status mr_job_parse(const char *text, size_t bytes, mr_job **out_job,
                                      mr_job_errors *errors);
 /* NULL is fine. */
@@ -149,8 +159,14 @@ MR_MUST_CHECK mr_status mr_job_check_runnable(const mr_job *job, mr_job_mode mod
 /* May layer index be computed again in backward, by pipeline.checkpointable_layers? */
 bool mr_job_layer_is_checkpointable(const mr_job *job, size_t index);
 
-/* The shape that enters layer 0 for one microbatch: tokens i32 [B, T], or f32 [B, in] for a model
- * that starts with another layer than an embedding. */
+/* What keys a layer's random numbers when it is built, and in a call of its forward and backward
+ * (seed.h): the job's seed, or with model.seed_fn what that makes of the layer's own seed. call:
+ * from 1, see mr_seed_call. */
+uint64_t mr_job_build_seed(const mr_job *job, size_t layer);
+uint64_t mr_job_forward_seed(const mr_job *job, size_t layer, uint64_t call);
+
+/* The shape that enters layer 0 for one microbatch: tokens i32 [B, T], or f32 for a model that
+ * starts with another layer than an embedding: [B, model.input...], or else [B, in]. */
 mr_shape mr_job_input_shape(const mr_job *job);
 /* The labels' shape: i32 [B, T] for cross_entropy (one class for each row of logits), f32 of the
  * last layer's sizes for mse, in every precision. FAILED_PRECONDITION: the loss is none. */

@@ -2,7 +2,10 @@
 #include "daemon/model/job_check.h"
 
 #include "daemon/base/alloc.h"
+#include "daemon/model/aside.h"
 #include "daemon/model/job_errors.h"
+#include "daemon/model/layer_check.h"
+#include "daemon/model/layer_type.h"
 
 enum { BYTE_VALUES = 256 };
 
@@ -185,12 +188,83 @@ static bool check_chain(const mr_job_draft *draft, size_t model_width, mr_shape 
     return true;
 }
 
+/* What layers put aside and take. */
+static bool check_asides(const mr_job *job, const mr_layer_description *descriptions,
+                         mr_job_errors *errors) {
+    size_t layer = 0;
+    mr_status status = mr_asides_check(job->layers, descriptions, job->layer_count, &layer);
+    if (!mr_status_is_ok(status))
+        mr_job_errors_add(errors, job->layers[layer].line, "layer %zu (%s): %s", layer,
+                          mr_layer_type_name(job->layers[layer].type), status.text);
+    return mr_status_is_ok(status);
+}
+
+/* Is anything put or taken? */
+static bool has_asides(const mr_job *job) {
+    for (size_t i = 0; i < job->layer_count; i++)
+        if (job->layers[i].put[0] != '\0' || job->layers[i].take[0] != '\0' ||
+            mr_layer_type_row_of(job->layers[i].type)->takes)
+            return true;
+    return false;
+}
+
+/* Every tie's layers against its first; one error names both. */
+static bool check_ties_of(const mr_job *job, const mr_layer_description *descriptions,
+                          const mr_tie *ties, size_t tie_count, mr_job_errors *errors) {
+    for (size_t i = 0; i < tie_count; i++)
+        for (size_t j = 1; j < ties[i].layer_count; j++) {
+            size_t layer = ties[i].layers[j];
+            const mr_layer_spec *spec = &job->layers[layer];
+            mr_status status =
+                mr_layer_check_tie(job->layers, descriptions, ties[i].layers[0], layer);
+            if (mr_status_is_ok(status))
+                continue;
+            mr_job_errors_add(errors, spec->line, "layer %zu (%s): %s", layer,
+                              mr_layer_type_name(spec->type), status.text);
+            return false;
+        }
+    return true;
+}
+
+/* What concerns several layers at once. */
+static bool check_between(const mr_job_draft *draft, mr_job_errors *errors) {
+    const mr_job *job = &draft->job;
+    mr_tie *ties = NULL;
+    size_t tie_count = 0;
+    mr_layer_description *descriptions = NULL;
+    bool right = false;
+    mr_status status = mr_job_ties(job, &ties, &tie_count);
+    bool asides = has_asides(job);
+    if (mr_status_is_ok(status) && (tie_count > 0 || asides)) {
+        descriptions = mr_alloc_array(job->layer_count, sizeof(*descriptions));
+        status = descriptions == NULL ? MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu layers",
+                                                 job->layer_count)
+                                      : mr_job_describe(job, descriptions);
+    }
+    if (mr_status_is_ok(status))
+        right = check_ties_of(job, descriptions, ties, tie_count, errors) &&
+                (!asides || check_asides(job, descriptions, errors));
+    else
+        mr_job_errors_add(errors, line_of(draft, "model.layers"), "model.layers: %s", status.text);
+    mr_free(descriptions);
+    mr_job_ties_free(ties, tie_count);
+    return right;
+}
+
 /* The first layer that has a size says what enters the model. */
 static bool check_first_layer(const mr_job_draft *draft, mr_job_errors *errors) {
+    const mr_layer_spec *first = &draft->job.layers[0];
+    if (draft->job.input_dims > 0 && first->type == MR_LAYER_TYPE_EMBEDDING) {
+        mr_job_errors_add(errors, line_of(draft, "model.input"),
+                          "model.input is given but the first layer is an embedding, which takes "
+                          "tokens");
+        return false;
+    }
     if (mr_job_input_shape(&draft->job).dims[1] > 0)
         return true;
     mr_job_errors_add(errors, line_of(draft, "model.layers"),
-                      "model.layers has no layer with a size, so the input's width is unknown");
+                      "model.layers does not say what size the input has; give model.input, such "
+                      "as [3, 32, 32]");
     return false;
 }
 
@@ -198,19 +272,28 @@ static void check_loss(const mr_job_draft *draft, mr_job_errors *errors) {
     const mr_layer_spec *last = &draft->job.layers[draft->job.layer_count - 1];
     if (!good(draft, "model.loss") || draft->job.loss != MR_LOSS_CROSS_ENTROPY)
         return;
-    if (last->type != MR_LAYER_TYPE_LM_HEAD && last->type != MR_LAYER_TYPE_LINEAR)
+    if (!mr_layer_type_row_of(last->type)->scores)
         mr_job_errors_add(errors, last->line,
                           "model.loss is cross_entropy but the last layer is %s; it must be an "
                           "lm_head, or a linear with one output for each class",
                           mr_layer_type_name(last->type));
 }
 
+static void check_seeds(const mr_job_draft *draft, mr_job_errors *errors) {
+    if (draft->job.seed_function != NULL && !draft->job.seed_layers)
+        mr_job_errors_add(errors, line_of(draft, "model.seed_fn"),
+                          "model.seed_fn is given but model.seed_layers is false; it is a function "
+                          "of a layer's seed");
+}
+
 static void check_model(const mr_job_draft *draft, mr_job_errors *errors) {
     mr_shape output;
-    if (!good(draft, "model.layers") || !good(draft, "batch.micro_batch_size") ||
+    if (!good(draft, "model.layers") || !good(draft, "model.input") ||
+        !good(draft, "batch.micro_batch_size") ||
         !good(draft, "batch.sequence_length"))
         return;
-    if (!check_first_layer(draft, errors) || !check_chain(draft, 1, &output, errors))
+    if (!check_first_layer(draft, errors) || !check_chain(draft, 1, &output, errors) ||
+        !check_between(draft, errors))
         return;
     check_loss(draft, errors);
     if (!good(draft, "pipeline.topology.model") || draft->job.model < 2 ||
@@ -248,6 +331,26 @@ static void check_optimizer(const mr_job_draft *draft, mr_job_errors *errors) {
         mr_job_errors_add(errors, line_of(draft, "optimizer.nesterov"),
                           "optimizer.nesterov is true but optimizer.momentum is 0; it must be "
                           "above 0 and below 1");
+}
+
+/* As for the optimizer: a factor of gradients that no other precision has. */
+static void check_loss_scale(const mr_job_draft *draft, mr_job_errors *errors) {
+    static const char *const fields[] = {"loss_scale.fixed", "loss_scale.initial",
+                                         "loss_scale.window", "loss_scale.hysteresis",
+                                         "loss_scale.min"};
+    if (!good(draft, "precision"))
+        return;
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
+        if (given(draft, fields[i]) && draft->job.precision != MR_DTYPE_F16)
+            mr_job_errors_add(errors, line_of(draft, fields[i]),
+                              "%s is given but precision is not fp16; it belongs to fp16",
+                              fields[i]);
+    const mr_loss_scale_rule *rule = &draft->job.loss_scale;
+    if (good(draft, "loss_scale.initial") && good(draft, "loss_scale.min") &&
+        rule->initial < rule->least)
+        mr_job_errors_add(errors, line_of(draft, "loss_scale.initial"),
+                          "loss_scale.initial is %g; it must be at least loss_scale.min, %g",
+                          rule->initial, rule->least);
 }
 
 static void check_learning_rate(const mr_job_draft *draft, mr_job_errors *errors) {
@@ -312,9 +415,28 @@ static void check_vocab(const mr_job_draft *draft, mr_job_errors *errors) {
                           classes, first->vocab);
 }
 
+static void check_load(const mr_job_draft *draft, mr_job_errors *errors) {
+    static const char *const needs_path[] = {"checkpoint.load.strict",
+                                             "checkpoint.load.optimizer"};
+    if (given(draft, "checkpoint.load.path")) {
+        if (draft->job.load_optimizer && !draft->job.load_strict)
+            mr_job_errors_add(errors, line_of(draft, "checkpoint.load.optimizer"),
+                              "checkpoint.load.optimizer is true; it must be false where "
+                              "checkpoint.load.strict is false, because a new parameter has no "
+                              "state of that step");
+        return;
+    }
+    for (size_t i = 0; i < sizeof(needs_path) / sizeof(needs_path[0]); i++)
+        if (given(draft, needs_path[i]))
+            mr_job_errors_add(errors, line_of(draft, needs_path[i]),
+                              "checkpoint.load.path is missing; %s needs a checkpoint to load",
+                              needs_path[i]);
+}
+
 static void check_checkpoint(const mr_job_draft *draft, mr_job_errors *errors) {
     static const char *const needs_dir[] = {"checkpoint.every_steps", "checkpoint.keep",
                                             "checkpoint.initial"};
+    check_load(draft, errors);
     if (given(draft, "checkpoint.dir"))
         return;
     for (size_t i = 0; i < sizeof(needs_dir) / sizeof(needs_dir[0]); i++) {
@@ -330,9 +452,11 @@ void mr_job_check(const mr_job_draft *draft, mr_job_errors *errors) {
     check_topology(draft, errors);
     check_pipeline_settings(draft, errors);
     check_partition(draft, errors);
+    check_seeds(draft, errors);
     check_model(draft, errors);
     check_vocab(draft, errors);
     check_optimizer(draft, errors);
+    check_loss_scale(draft, errors);
     check_learning_rate(draft, errors);
     check_data(draft, errors);
     check_checkpoint(draft, errors);

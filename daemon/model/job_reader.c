@@ -60,7 +60,7 @@ static const mr_field_choice lr_choices[] = {
 static const mr_field_choice precision_choices[] = {
     {"fp32", MR_DTYPE_F32, false},
     {"bf16", MR_DTYPE_BF16, false},
-    {"fp16", MR_DTYPE_F16, true},
+    {"fp16", MR_DTYPE_F16, false},
     {NULL, 0, false},
 };
 static const mr_field_choice data_choices[] = {
@@ -77,6 +77,10 @@ static bool weights_read(void *target, const mr_yaml_node *node, const char *pat
                          mr_job_errors *errors);
 static bool layers_read(void *target, const mr_yaml_node *node, const char *path,
                         mr_job_errors *errors);
+static bool input_read(void *target, const mr_yaml_node *node, const char *path,
+                       mr_job_errors *errors);
+static bool seed_function_read(void *target, const mr_yaml_node *node, const char *path,
+                               mr_job_errors *errors);
 static bool checkpointable_read(void *target, const mr_yaml_node *node, const char *path,
                                 mr_job_errors *errors);
 
@@ -105,6 +109,10 @@ static const mr_field job_fields[] = {
      .required = true,
      .read = layers_read,
      .help = "a list of layers"},
+    {.path = "model.input",
+     .kind = MR_FIELD_CUSTOM,
+     .read = input_read,
+     .help = "sizes of one f32 sample, such as [3, 32, 32]; default: from the first layer"},
     {.path = "model.loss",
      .kind = MR_FIELD_CHOICE,
      .fallback = "cross_entropy",
@@ -115,7 +123,11 @@ static const mr_field job_fields[] = {
      .kind = MR_FIELD_BOOL,
      .fallback = "true",
      JOB(seed_layers),
-     .help = "random numbers depend on the layer's index, not on its stage"},
+     .help = "each layer has random numbers of its own; false: the model's one after the other"},
+    {.path = "model.seed_fn",
+     .kind = MR_FIELD_CUSTOM,
+     .read = seed_function_read,
+     .help = "name of a registered function of a layer's seed; default: none"},
     {.path = "pipeline.stages",
      STAGES,
      .offset = offsetof(mr_job_draft, stages),
@@ -278,6 +290,40 @@ static const mr_field job_fields[] = {
      JOB(precision),
      .choices = precision_choices,
      .help = "element type of activations and products"},
+    {.path = "loss_scale.fixed",
+     .kind = MR_FIELD_NUMBER,
+     .fallback = "0",
+     JOB(loss_scale.fixed),
+     .high = 0x1p40,
+     .help = "factor of fp16 gradients that never changes; 0: it follows them"},
+    {.path = "loss_scale.initial",
+     .kind = MR_FIELD_NUMBER,
+     .fallback = "65536",
+     JOB(loss_scale.initial),
+     .low = 1,
+     .high = 0x1p40,
+     .help = "factor of fp16 gradients in the first step"},
+    {.path = "loss_scale.window",
+     .kind = MR_FIELD_COUNTER,
+     .fallback = "1000",
+     JOB(loss_scale.window),
+     .minimum = 1,
+     .maximum = UINT32_MAX,
+     .help = "good steps in a row after which the factor doubles"},
+    {.path = "loss_scale.hysteresis",
+     .kind = MR_FIELD_COUNTER,
+     .fallback = "2",
+     JOB(loss_scale.hysteresis),
+     .minimum = 1,
+     .maximum = UINT32_MAX,
+     .help = "skipped steps after which the factor is halved"},
+    {.path = "loss_scale.min",
+     .kind = MR_FIELD_NUMBER,
+     .fallback = "1",
+     JOB(loss_scale.least),
+     .low_open = true,
+     .high = 0x1p40,
+     .help = "least factor; overflows at it end the job"},
     {.path = "data.format",
      .kind = MR_FIELD_CHOICE,
      .fallback = "bytes",
@@ -319,6 +365,21 @@ static const mr_field job_fields[] = {
      .fallback = "false",
      JOB(checkpoint_initial),
      .help = "save step 0 too"},
+    {.path = "checkpoint.load.path",
+     .kind = MR_FIELD_TEXT,
+     JOB(load_path),
+     .capacity = MR_PATH_BYTES,
+     .help = "committed checkpoint, of any job, whose weights the job starts with"},
+    {.path = "checkpoint.load.strict",
+     .kind = MR_FIELD_BOOL,
+     .fallback = "true",
+     JOB(load_strict),
+     .help = "refuse a checkpoint that lacks a parameter, or has another one"},
+    {.path = "checkpoint.load.optimizer",
+     .kind = MR_FIELD_BOOL,
+     .fallback = "false",
+     JOB(load_optimizer),
+     .help = "go on at the checkpoint's step with its optimizer state"},
 };
 
 enum { JOB_FIELD_COUNT = sizeof(job_fields) / sizeof(job_fields[0]) };
@@ -407,6 +468,51 @@ static bool weights_read(void *target, const mr_yaml_node *node, const char *pat
             return false;
         }
     }
+    return true;
+}
+
+/* model.seed_fn: a name that some library of this build has registered. */
+static bool seed_function_read(void *target, const mr_yaml_node *node, const char *path,
+                               mr_job_errors *errors) {
+    mr_job *job = &((mr_job_draft *)target)->job;
+    char text[MR_SCALAR_TEXT_BYTES];
+    char known[MR_STATUS_TEXT_BYTES];
+    if (node->kind == MR_YAML_SCALAR)
+        job->seed_function = mr_seed_function_find(node->text);
+    if (job->seed_function != NULL)
+        return true;
+    mr_job_errors_add(errors, node->line,
+                      "%s is %s; it must be a seed function of this build: %s", path,
+                      mr_scalar_describe(node, text), mr_seed_functions_text(known));
+    return false;
+}
+
+/* model.input: the sizes of a sample, without the batch. */
+static bool input_read(void *target, const mr_yaml_node *node, const char *path,
+                       mr_job_errors *errors) {
+    mr_job *job = &((mr_job_draft *)target)->job;
+    char text[MR_SCALAR_TEXT_BYTES];
+    if (node->kind != MR_YAML_LIST || node->child_count == 0 ||
+        node->child_count > MR_TENSOR_DIMS_MAX - 1) {
+        mr_job_errors_add(errors, node->line, "%s is %s; it must be a list of 1 to %d sizes", path,
+                          node->kind != MR_YAML_LIST ? mr_scalar_describe(node, text)
+                          : node->child_count == 0   ? "an empty list"
+                                                     : "too long",
+                          MR_TENSOR_DIMS_MAX - 1);
+        return false;
+    }
+    size_t index = 0;
+    for (const mr_yaml_node *item = node->child; item != NULL; item = item->next, index++) {
+        uint64_t size = 0;
+        if (!mr_scalar_counter(item, &size) || size < 1 || size > MR_DIMENSION_MAX) {
+            mr_job_errors_add(errors, item->line,
+                              "%s[%zu] is %s; it must be a whole number, 1 to %d", path, index,
+                              mr_scalar_describe(item, text), MR_DIMENSION_MAX);
+            return false;
+        }
+        job->input[index] = (size_t)size;
+    }
+    job->input_dims = node->child_count;
     return true;
 }
 

@@ -10,7 +10,7 @@
 #include "daemon/model/job.h"
 #include "daemon/model/yaml_tree.h"
 
-enum { MR_JOB_FIELDS_MAX = 48 };
+enum { MR_JOB_FIELDS_MAX = 64 };
 
 /* A job while it is read: the job, and what of the file the job does not keep. */
 typedef struct mr_job_draft {

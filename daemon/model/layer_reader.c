@@ -7,6 +7,8 @@
 #include "daemon/base/alloc.h"
 #include "daemon/model/field.h"
 #include "daemon/model/job_errors.h"
+#include "daemon/model/layer_type.h"
+#include "daemon/model/parameter_names_reader.h"
 #include "daemon/model/scalar.h"
 
 enum { TIED_ENTRIES_MAX = 256 };
@@ -22,23 +24,6 @@ typedef struct layer_entry {
 #define SPEC(member) .offset = offsetof(layer_entry, spec.member)
 #define DIMENSION .kind = MR_FIELD_SIZE, .minimum = 1, .maximum = MR_DIMENSION_MAX
 
-static const mr_field_choice type_choices[] = {
-    {"embedding", MR_LAYER_TYPE_EMBEDDING, false},
-    {"transformer_block", MR_LAYER_TYPE_TRANSFORMER_BLOCK, false},
-    {"layernorm", MR_LAYER_TYPE_LAYERNORM, false},
-    {"rmsnorm", MR_LAYER_TYPE_RMSNORM, true},
-    {"lm_head", MR_LAYER_TYPE_LM_HEAD, false},
-    {"linear", MR_LAYER_TYPE_LINEAR, false},
-    {"conv2d", 0, true},
-    {"maxpool2d", 0, true},
-    {"flatten", 0, true},
-    {"relu", MR_LAYER_TYPE_RELU, false},
-    {"gelu", MR_LAYER_TYPE_GELU, false},
-    {"silu", MR_LAYER_TYPE_SILU, false},
-    {"dropout", MR_LAYER_TYPE_DROPOUT, false},
-    {"identity", MR_LAYER_TYPE_IDENTITY, false},
-    {NULL, 0, false},
-};
 static const mr_field_choice norm_choices[] = {
     {"layernorm", MR_NORM_LAYERNORM, false},
     {"rmsnorm", MR_NORM_RMSNORM, true},
@@ -61,13 +46,20 @@ static const mr_field_choice parallel_choices[] = {
     {NULL, 0, false},
 };
 
-/* Every field of every layer type, with its default, in one place. */
+static bool type_is_read(void *target, const mr_yaml_node *node, const char *path,
+                         mr_job_errors *errors);
+static bool tie_read(void *target, const mr_yaml_node *node, const char *path,
+                     mr_job_errors *errors);
+static bool frozen_read(void *target, const mr_yaml_node *node, const char *path,
+                        mr_job_errors *errors);
+
+/* Every field of the layer types that share one struct of fields, with its default, in one place; a
+ * type whose fields are its own has them in its row (layer_type.h). */
 static const mr_field layer_fields[] = {
     {.path = "type",
-     .kind = MR_FIELD_CHOICE,
+     .kind = MR_FIELD_CUSTOM,
      .required = true,
-     SPEC(type),
-     .choices = type_choices,
+     .read = type_is_read,
      .help = "what the layer is"},
     {.path = "repeat",
      .kind = MR_FIELD_SIZE,
@@ -82,11 +74,24 @@ static const mr_field layer_fields[] = {
      .capacity = MR_NAME_BYTES,
      .help = "what you call it, for partition: type:REGEX; default: none"},
     {.path = "tie",
+     .kind = MR_FIELD_CUSTOM,
+     .read = tie_read,
+     .help = "key of the layers that share parameters, or {key: K, parameters: [NAME, ...]}"},
+    {.path = "put",
      .kind = MR_FIELD_NAME,
-     .entries = ENTRY(EMBEDDING) | ENTRY(LM_HEAD),
-     SPEC(tie),
-     .capacity = MR_NAME_BYTES,
-     .help = "key of the layers that share their [vocab, dim] weight; default: not shared"},
+     SPEC(put),
+     .capacity = MR_ASIDE_NAME_BYTES,
+     .help = "name under which later layers may take its output; default: none"},
+    {.path = "take",
+     .kind = MR_FIELD_NAME,
+     SPEC(take),
+     .capacity = MR_ASIDE_NAME_BYTES,
+     .help = "of a type that reads a second input: the name that an earlier layer put"},
+    {.path = "frozen",
+     .kind = MR_FIELD_CUSTOM,
+     .fallback = "false",
+     .read = frozen_read,
+     .help = "true: no parameter is trained; or a list of those that are not"},
     {.path = "vocab",
      DIMENSION,
      .required = true,
@@ -211,17 +216,131 @@ static const mr_field layer_fields[] = {
      .help = "how the model axis cuts it"},
 };
 
-enum { LAYER_FIELD_COUNT = sizeof(layer_fields) / sizeof(layer_fields[0]) };
+enum {
+    LAYER_FIELD_COUNT = sizeof(layer_fields) / sizeof(layer_fields[0]),
+    ENTRY_FIELDS_MAX = LAYER_FIELD_COUNT + MR_LAYER_TYPE_FIELDS_MAX
+};
 
-/* The entry's type, read before the rest because it decides what else may be there. */
+static_assert(MR_LAYER_TYPE_COUNT < 32, "built-in layer types are bits of a row's entries");
+
+/* The words for type, ended as mr_field_choose wants them. */
+typedef struct type_words {
+    mr_field_choice choices[MR_LAYER_TYPES_MAX + 1];
+} type_words;
+
+static const mr_field_choice *type_words_make(type_words *words) {
+    size_t count = mr_layer_type_count();
+    for (size_t i = 0; i < count; i++) {
+        const mr_layer_type_row *row = mr_layer_type_row_of((mr_layer_type)i);
+        words->choices[i] = (mr_field_choice){row->name, (int)i, row->later};
+    }
+    words->choices[count] = (mr_field_choice){NULL, 0, false};
+    return words->choices;
+}
+
+/* The fields that an entry of a type may have: those of all, then the type's own. */
+typedef struct entry_fields {
+    mr_field rows[ENTRY_FIELDS_MAX];
+    mr_field_mark marks[ENTRY_FIELDS_MAX];
+    mr_field_table table;
+} entry_fields;
+
+static void entry_fields_make(mr_layer_type type, const char *noun, const char *prefix,
+                              entry_fields *out) {
+    const mr_layer_type_row *row = mr_layer_type_row_of(type);
+    size_t count = 0;
+    unsigned entry = type < MR_LAYER_TYPE_COUNT ? 1u << type : 1u << 31;
+    for (size_t i = 0; i < LAYER_FIELD_COUNT; i++)
+        if (layer_fields[i].entries == 0 || (layer_fields[i].entries & entry) != 0)
+            out->rows[count++] = layer_fields[i];
+    for (size_t i = 0; i < row->field_count; i++) {
+        out->rows[count] = row->fields[i];
+        out->rows[count++].offset += offsetof(layer_entry, spec.own);
+    }
+    out->table = (mr_field_table){out->rows, count, entry, noun, prefix};
+}
+
+/* tie: KEY. Read as a mapping of this key alone, so that it is refused as any other name is. */
+static bool tie_read_key(layer_entry *entry, const mr_yaml_node *node, const char *path,
+                         mr_job_errors *errors) {
+    static const mr_field key_field[] = {
+        {.path = "tie", .kind = MR_FIELD_NAME, SPEC(tie), .capacity = MR_NAME_BYTES}};
+    char prefix[MR_FIELD_PATH_BYTES];
+    mr_field_mark mark;
+    mr_yaml_node copy = *node;
+    mr_yaml_node map = {.kind = MR_YAML_MAP, .line = node->line, .child_count = 1, .child = &copy};
+    copy.key = "tie";
+    copy.key_line = node->line;
+    copy.next = NULL;
+    (void)snprintf(prefix, sizeof(prefix), "%.*s", (int)(strlen(path) - strlen(copy.key)), path);
+    mr_field_table table = {key_field, 1, 0, "a layer", prefix};
+    mr_field_table_read(&table, &map, entry, &mark, errors);
+    return !mark.bad;
+}
+
+static bool tie_names_read(void *target, const mr_yaml_node *node, const char *path,
+                           mr_job_errors *errors) {
+    return mr_parameter_names_read(node, path, ((layer_entry *)target)->spec.tie_names, errors);
+}
+
+static bool tie_read(void *target, const mr_yaml_node *node, const char *path,
+                     mr_job_errors *errors) {
+    static const mr_field tie_fields[] = {
+        {.path = "key",
+         .kind = MR_FIELD_NAME,
+         .required = true,
+         SPEC(tie),
+         .capacity = MR_NAME_BYTES,
+         .help = "the tie's name"},
+        {.path = "parameters",
+         .kind = MR_FIELD_CUSTOM,
+         .read = tie_names_read,
+         .help = "names of the layer's parameters that are shared, in the tie's order"},
+    };
+    enum { FIELDS = sizeof(tie_fields) / sizeof(tie_fields[0]) };
+    char prefix[MR_FIELD_PATH_BYTES];
+    mr_field_mark marks[FIELDS];
+    if (node->kind != MR_YAML_MAP)
+        return tie_read_key(target, node, path, errors);
+    (void)snprintf(prefix, sizeof(prefix), "%s.", path);
+    mr_field_table table = {tie_fields, FIELDS, 0, "a tie", prefix};
+    mr_field_table_read(&table, node, target, marks, errors);
+    return !marks[0].bad && !marks[1].bad;
+}
+
+static bool frozen_read(void *target, const mr_yaml_node *node, const char *path,
+                        mr_job_errors *errors) {
+    mr_layer_spec *spec = &((layer_entry *)target)->spec;
+    char text[MR_SCALAR_TEXT_BYTES];
+    if (node->kind == MR_YAML_LIST)
+        return mr_parameter_names_read(node, path, spec->frozen_names, errors);
+    if (mr_scalar_bool(node, &spec->frozen))
+        return true;
+    mr_job_errors_add(errors, node->line,
+                      "%s is %s; it must be true, false or a list of names of parameters", path,
+                      mr_scalar_describe(node, text));
+    return false;
+}
+
+/* The type is read before the rest, because it decides what else may be there. */
+static bool type_is_read(void *target, const mr_yaml_node *node, const char *path,
+                         mr_job_errors *errors) {
+    (void)target;
+    (void)node;
+    (void)path;
+    (void)errors;
+    return true;
+}
+
 static bool entry_type(const mr_yaml_node *node, const char *prefix, layer_entry *entry,
                        mr_job_errors *errors) {
-    static const mr_field type_field[] = {{.path = "type",
-                                           .kind = MR_FIELD_CHOICE,
-                                           .required = true,
-                                           SPEC(type),
-                                           .choices = type_choices,
-                                           .help = "what the layer is"}};
+    type_words words;
+    const mr_field type_field[] = {{.path = "type",
+                                    .kind = MR_FIELD_CHOICE,
+                                    .required = true,
+                                    SPEC(type),
+                                    .choices = type_words_make(&words),
+                                    .help = "what the layer is"}};
     mr_field_table table = {type_field, 1, 0, "a layer", prefix};
     mr_field_mark mark;
     mr_yaml_node only_type = {.kind = MR_YAML_MAP, .line = node->line};
@@ -266,6 +385,12 @@ static bool entry_finish(layer_entry *entry, const char *prefix, mr_job_errors *
             spec->ffn = 4 * spec->dim;
         return entry_check_heads(entry, prefix, errors);
     }
+    const mr_layer_type_row *row = mr_layer_type_row_of(spec->type);
+    mr_status status = row->check == NULL ? MR_OK : row->check(spec);
+    if (!mr_status_is_ok(status)) {
+        mr_job_errors_add(errors, spec->line, "%s%s", prefix, status.text);
+        return false;
+    }
     if (spec->type == MR_LAYER_TYPE_LM_HEAD && spec->tie[0] == '\0' &&
         (spec->vocab == 0 || spec->dim == 0)) {
         mr_job_errors_add(errors, spec->line,
@@ -285,7 +410,7 @@ static bool entry_read(const mr_yaml_node *node, const char *path, layer_entry *
                        mr_job_errors *errors) {
     char prefix[MR_FIELD_PATH_BYTES];
     char text[MR_SCALAR_TEXT_BYTES];
-    mr_field_mark marks[LAYER_FIELD_COUNT];
+    entry_fields fields;
     size_t errors_before = errors->count;
     entry_prefix(path, entry->index, prefix);
     entry->spec.line = node->line;
@@ -299,8 +424,8 @@ static bool entry_read(const mr_yaml_node *node, const char *path, layer_entry *
         return false;
     char noun[64];
     (void)snprintf(noun, sizeof(noun), "a layer of type %s", mr_layer_type_name(entry->spec.type));
-    mr_field_table table = {layer_fields, LAYER_FIELD_COUNT, 1u << entry->spec.type, noun, prefix};
-    mr_field_table_read(&table, node, entry, marks, errors);
+    entry_fields_make(entry->spec.type, noun, prefix, &fields);
+    mr_field_table_read(&fields.table, node, entry, fields.marks, errors);
     bool good = errors->count == errors_before && errors->count < MR_JOB_ERRORS_MAX;
     return good && entry_finish(entry, prefix, errors);
 }
@@ -309,7 +434,7 @@ static bool entry_read(const mr_yaml_node *node, const char *path, layer_entry *
 static size_t tie_size(const layer_entry *entries, size_t count, const char *tie, bool want_dim) {
     for (size_t i = 0; i < count; i++) {
         size_t size = want_dim ? entries[i].spec.dim : entries[i].spec.vocab;
-        if (strcmp(entries[i].spec.tie, tie) == 0 && size > 0)
+        if (strcmp(entries[i].spec.tie, tie) == 0 && entries[i].spec.vocab > 0 && size > 0)
             return size;
     }
     return 0;
@@ -327,16 +452,19 @@ static size_t tie_layers(const layer_entry *entries, size_t count, const char *t
 static bool tie_check(layer_entry *entries, size_t count, layer_entry *entry, const char *path,
                       mr_job_errors *errors) {
     mr_layer_spec *spec = &entry->spec;
+    bool sized = spec->type == MR_LAYER_TYPE_EMBEDDING || spec->type == MR_LAYER_TYPE_LM_HEAD;
     size_t dim = tie_size(entries, count, spec->tie, true);
     size_t vocab = tie_size(entries, count, spec->tie, false);
-    if (spec->dim == 0)
+    if (sized && spec->dim == 0)
         spec->dim = dim;
-    if (spec->vocab == 0)
+    if (sized && spec->vocab == 0)
         spec->vocab = vocab;
     if (tie_layers(entries, count, spec->tie) < 2)
         mr_job_errors_add(errors, spec->line,
                           "%s[%zu].tie is %s, which no other layer has; a tie joins at least two",
                           path, entry->index, spec->tie);
+    else if (!sized)
+        return true; /* its parameters are compared when all layers are described */
     else if (spec->dim == 0 || spec->vocab == 0)
         mr_job_errors_add(errors, spec->line,
                           "%s[%zu].%s is missing, and no other layer of tie %s has it", path,
@@ -432,9 +560,7 @@ bool mr_layers_read(const mr_yaml_node *node, const char *path, mr_layer_spec **
     return good;
 }
 
-static_assert(MR_LAYER_TYPE_COUNT <= 32, "layer types are bits of a word");
-
-bool mr_layer_types_read(const mr_yaml_node *node, const char *path, uint32_t *out_types,
+bool mr_layer_types_read(const mr_yaml_node *node, const char *path, uint64_t *out_types,
                          mr_job_errors *errors) {
     char text[MR_SCALAR_TEXT_BYTES];
     if (node->kind != MR_YAML_LIST || node->child_count == 0) {
@@ -443,15 +569,17 @@ bool mr_layer_types_read(const mr_yaml_node *node, const char *path, uint32_t *o
                           mr_scalar_describe(node, text));
         return false;
     }
-    uint32_t types = 0;
+    type_words words;
+    const mr_field_choice *choices = type_words_make(&words);
+    uint64_t types = 0;
     size_t index = 0;
     for (const mr_yaml_node *item = node->child; item != NULL; item = item->next, index++) {
         char item_path[MR_FIELD_PATH_BYTES];
         int type = 0;
         (void)snprintf(item_path, sizeof(item_path), "%s[%zu]", path, index);
-        if (!mr_field_choose(type_choices, "", item, item_path, &type, errors))
+        if (!mr_field_choose(choices, "", item, item_path, &type, errors))
             return false;
-        types |= UINT32_C(1) << type;
+        types |= UINT64_C(1) << type;
     }
     *out_types = types;
     return true;

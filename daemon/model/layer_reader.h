@@ -15,7 +15,7 @@ bool mr_layers_read(const mr_yaml_node *node, const char *path, mr_layer_spec **
 
 /* Reads a list of layer types into bits, one for each mr_layer_type. False when anything was wrong;
  * the errors then say what. */
-bool mr_layer_types_read(const mr_yaml_node *node, const char *path, uint32_t *out_types,
+bool mr_layer_types_read(const mr_yaml_node *node, const char *path, uint64_t *out_types,
                          mr_job_errors *errors);
 
 #endif

@@ -29,7 +29,7 @@ enum {
 
 typedef struct node {
     const mr_node_options *options;
-    char program[MR_PROCESS_PATH_BYTES];
+    char program[MR_CHILD_PATH_BYTES];
     char notify_setting[MR_NOTICE_NAME_BYTES];
     char watchdog_setting[48];
     int notices; /* a socket; -1: none */
@@ -66,7 +66,7 @@ static void node_start_stage(node *self, mr_node_stage *stage) {
                                     stage->device.name),
                   1);
     mr_status status =
-        mr_process_start(self->program, command.arguments, settings, &stage->process);
+        mr_child_start(self->program, command.arguments, settings, &stage->process);
     if (mr_status_is_ok(status)) {
         MR_LOG(INFO, "stage started", MR_S("device", stage->device.name),
                MR_I("process", stage->process), MR_I("starts", stage->ward.starts));
@@ -136,7 +136,7 @@ static void node_happen_all(node *self, mr_ward_event event) {
 
 /* ---- what happens ---- */
 
-static void node_stage_exited(node *self, mr_node_stage *stage, mr_process_end end) {
+static void node_stage_exited(node *self, mr_node_stage *stage, mr_child_end end) {
     pid_t process = stage->process;
     stage->process = 0;
     node_happen(self, stage,
@@ -161,8 +161,8 @@ static void node_child_ended(void *context, int signal_number) {
     (void)signal_number; /* one for any number of children */
     for (size_t i = 0; i < self->stages.count; i++) {
         mr_node_stage *stage = &self->stages.items[i];
-        mr_process_end end;
-        if (stage->process > 0 && mr_process_reap(stage->process, &end))
+        mr_child_end end;
+        if (stage->process > 0 && mr_child_reap(stage->process, &end))
             node_stage_exited(self, stage, end);
     }
 }
@@ -324,7 +324,7 @@ static mr_status node_build_status(node *self) {
 
 static mr_status node_build(node *self) {
     MR_TRY(node_build_stages(self)); /* forks: before there are threads */
-    MR_TRY(mr_process_own_path(self->program));
+    MR_TRY(mr_child_own_path(self->program));
     MR_TRY(mr_notice_open(&self->notices, self->notify_setting));
     (void)snprintf(self->watchdog_setting, sizeof(self->watchdog_setting),
                    "WATCHDOG_USEC=%" PRId64, (int64_t)MR_NODE_SILENCE_MS * 1000);

@@ -30,6 +30,10 @@ static mr_status stage_make(const mr_node_options *options, const mr_node_device
                             mr_node_stage *stage) {
     stage->device = *device;
     (void)snprintf(stage->threads, sizeof(stage->threads), "%u", device->threads);
+    /* It saves its job in that time, and needs some more to end. */
+    unsigned ending = MR_SHUTDOWN_TIMEOUT_MS / 1000 + 1;
+    (void)snprintf(stage->drain, sizeof(stage->drain), "%u",
+                   options->drain_seconds > ending ? options->drain_seconds - ending : 0);
     MR_TRY(mr_node_address_nth("listen", options->listen, n, stage->listen));
     MR_TRY(mr_node_address_nth("status", options->status_listen, n + 1, stage->status_listen));
     if (options->advertise == NULL)
@@ -51,7 +55,7 @@ mr_status mr_node_stages_make(const mr_node_options *options, const mr_node_devi
 
 static void command_add(mr_stage_command *command, size_t *used, const char *name,
                         const char *value) {
-    MR_ASSERT(*used + 2 < MR_PROCESS_ARGUMENTS_MAX);
+    MR_ASSERT(*used + 2 < MR_CHILD_ARGUMENTS_MAX);
     command->arguments[(*used)++] = name;
     if (value != NULL)
         command->arguments[(*used)++] = value;
@@ -67,6 +71,7 @@ mr_stage_command mr_node_stage_command(const mr_node_options *options,
     command_add(&command, &used, "--threads", stage->threads);
     command_add(&command, &used, "--listen", stage->listen);
     command_add(&command, &used, "--status", stage->status_listen);
+    command_add(&command, &used, "--drain", stage->drain);
     command_add(&command, &used, "--log-level", options->log_level);
     if (stage->advertise[0] != '\0')
         command_add(&command, &used, "--advertise", stage->advertise);

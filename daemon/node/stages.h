@@ -8,10 +8,10 @@
 
 #include <sys/types.h>
 
+#include "daemon/node/child.h"
 #include "daemon/node/devices.h"
 #include "daemon/node/node.h"
 #include "daemon/node/notice.h"
-#include "daemon/node/process.h"
 #include "daemon/node/ward.h"
 
 typedef struct mr_node_stage {
@@ -23,6 +23,7 @@ typedef struct mr_node_stage {
     char advertise[MR_NOTICE_ADDRESS_BYTES]; /* "": none */
     char status_listen[MR_NOTICE_ADDRESS_BYTES];
     char threads[12];
+    char drain[12];
 } mr_node_stage;
 
 typedef struct mr_node_stages {
@@ -32,7 +33,7 @@ typedef struct mr_node_stages {
 
 /* The command line of one stage; texts are borrowed from options and stage. */
 typedef struct mr_stage_command {
-    const char *arguments[MR_PROCESS_ARGUMENTS_MAX]; /* NULL at the end */
+    const char *arguments[MR_CHILD_ARGUMENTS_MAX]; /* NULL at the end */
 } mr_stage_command;
 
 /* HOST:PORT with the port's n-th successor; port 0 stays. INVALID_ARGUMENT: not HOST:PORT, or past

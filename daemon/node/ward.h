@@ -18,7 +18,7 @@
  * end the same way, and 0 is an end in good order (drained by the coordinator): only a reload
  * starts such a stage again.
  * Owner: node. Plain data; no clock, no I/O. Limits: MR_NODE_*.
- * Not here: processes (process.h), what people see (node_status.h). */
+ * Not here: processes (child.h), what people see (node_status.h). */
 #ifndef MR_NODE_WARD_H
 #define MR_NODE_WARD_H
 

@@ -59,7 +59,7 @@ static void layout_run(const mr_plan *plan, const mr_stage_plan *stage, bool kee
             .run_end = end - stage->layer_first,
             .again = !keeps && !(last && layer->saved_bytes == 0),
         };
-        laid.output = areas_take(areas, keeps || last, output);
+        laid.output = areas_take(areas, keeps || last || layer->puts, output);
         laid.saved = areas_take(areas, keeps, layer->saved_bytes);
         laid.output_again = laid.output;
         if (laid.again && i + 1 == stage->layer_end)
@@ -109,6 +109,25 @@ static void layout_shared(const mr_plan *plan, const mr_stage_plan *stage,
     }
 }
 
+bool mr_activation_has_aside(const mr_plan *plan, const mr_stage_plan *stage, size_t index) {
+    const mr_aside *aside = &plan->asides[index];
+    return !plan->inference && aside->put < stage->layer_end &&
+           aside->last_take >= stage->layer_first &&
+           plan->shards[aside->put].output.needs_gradient;
+}
+
+/* Gradients of what is put aside, two by turns as for what goes to the previous stage. */
+static void layout_asides(const mr_plan *plan, const mr_stage_plan *stage,
+                          mr_activation_layout *layout) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < plan->aside_count; i++)
+        if (mr_activation_has_aside(plan, stage, i))
+            layout->aside_at[i] =
+                area_take(&bytes, shape_bytes(&plan->shards[plan->asides[i].put].output));
+    for (size_t i = 0; i < MR_ACTIVATION_GRADIENT_BUFFERS; i++)
+        layout->aside[i] = area_take(&layout->bytes, bytes);
+}
+
 void mr_activation_layout_make(const mr_plan *plan, const mr_stage_plan *stage, size_t interval,
                                mr_activation_layout *out_layout, mr_activation_layer *out_layers) {
     mr_activation_layout layout = {
@@ -120,5 +139,6 @@ void mr_activation_layout_make(const mr_plan *plan, const mr_stage_plan *stage, 
         layout.bytes = SIZE_MAX;
     layout.again = area_take(&layout.bytes, again);
     layout_shared(plan, stage, &layout);
+    layout_asides(plan, stage, &layout);
     *out_layout = layout;
 }

@@ -7,10 +7,13 @@
  *   retained, scratch   of the layer that needs most; only one call runs at a time
  *   gradient   two by turns for what passes from layer to layer in a backward
  *   outgoing   two by turns for what goes to the previous stage
+ *   aside      two by turns for the gradients of tensors put aside (model/aside.h), of those that
+ *              some layer of the stage or before it puts and some layer of it or behind takes
  * With pipeline.activation_checkpoint_interval k a stage's layers fall into runs of k, from its
  * first layer on; the last may be short. Of a run whose layers may all be computed again
  * (pipeline.checkpointable_layers) a slot keeps only what leaves it, the input of the next run; a
- * slot keeps everything of the other runs, as it does without an interval.
+ * slot keeps everything of the other runs, as it does without an interval. What a layer puts aside
+ * stays in the slot always.
  * Not here: the stage's input, which stays in the link's or the feed's slot.
  * Owner: plan. Pure, any thread. */
 #ifndef MR_PLAN_ACTIVATION_LAYOUT_H
@@ -51,8 +54,13 @@ typedef struct mr_activation_layout {
     size_t scratch;
     size_t gradient[MR_ACTIVATION_GRADIENT_BUFFERS];
     size_t outgoing[MR_ACTIVATION_GRADIENT_BUFFERS];
+    size_t aside[MR_ACTIVATION_GRADIENT_BUFFERS];
+    size_t aside_at[MR_ASIDES_MAX]; /* within each of these, by the plan's index */
     size_t bytes; /* of the whole; SIZE_MAX: more than can be counted */
 } mr_activation_layout;
+
+/* Does the stage hold a gradient of the plan's aside of that index? */
+bool mr_activation_has_aside(const mr_plan *plan, const mr_stage_plan *stage, size_t index);
 
 /* Lays out the memory of a stage whose layer_first, layer_end and peak_in_flight are set, with
  * activations kept each interval layers (the job's, or what it was set to since).

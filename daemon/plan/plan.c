@@ -56,7 +56,7 @@ static mr_status plan_balance_parameters(mr_plan *plan) {
     if (weights == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to cut %zu layers", layers);
     for (size_t layer = 0; layer < layers; layer++)
-        weights[layer] = (double)plan->layers[layer].parameter_elements;
+        weights[layer] = (double)plan->layers[layer].trainable_elements;
     mr_status status = mr_partition_balanced(weights, layers, plan->stage_count, plan->bounds);
     mr_free(weights);
     return status;
@@ -241,6 +241,7 @@ static mr_status plan_fill(mr_plan *plan, const mr_profile *profile) {
                         job->pipe, job->layer_count);
     plan->stage_count = job->pipe;
     MR_TRY(mr_job_describe(job, plan->layers));
+    plan->aside_count = mr_asides_of(job->layers, job->layer_count, plan->asides);
     MR_TRY(plan_make_shards(plan));
     MR_TRY(plan_make_schedules(plan));
     MR_TRY(plan_make_bounds(plan, profile));

@@ -6,6 +6,7 @@
 #define MR_PLAN_PLAN_H
 
 #include "daemon/base/status.h"
+#include "daemon/model/aside.h"
 #include "daemon/model/job.h"
 #include "daemon/plan/profile.h"
 #include "daemon/plan/schedule.h"
@@ -53,6 +54,8 @@ typedef struct mr_plan {
      * another's. A stage puts its own rank's there (stage/assignment.c). layers itself where the
      * model axis has one rank. */
     mr_layer_description *shards;
+    size_t aside_count; /* what layers put aside for later ones */
+    mr_aside asides[MR_ASIDES_MAX];
     mr_schedule *schedules;       /* one per stage; equal for all data and model ranks of it */
     size_t group_count;
     mr_group_plan *groups; /* in one canonical order: tied by key, data, model, pipe */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Classes are found by a hash table over the bytes of specs, with what is no matter of cost (name,
- * tie, line) cleared. Two equal specs that differ in padding would only be measured twice. */
+ * tie, put, line) cleared. Two equal specs that differ in padding would only be measured twice. */
 #include "daemon/plan/profile.h"
 
 #include <math.h>
@@ -26,12 +26,15 @@ static void class_key_make(const mr_job *job, const mr_layer_description *layers
     memcpy(&out_key->spec, &job->layers[layer], sizeof(out_key->spec));
     memset(out_key->spec.name, 0, sizeof(out_key->spec.name));
     memset(out_key->spec.tie, 0, sizeof(out_key->spec.tie));
+    memset(out_key->spec.tie_names, 0, sizeof(out_key->spec.tie_names));
+    memset(out_key->spec.put, 0, sizeof(out_key->spec.put));
     out_key->spec.line = 0;
     if (layer == 0)
         return; /* its zero input is nobody else's */
     const mr_shape *input = &layers[layer - 1].output;
     out_key->input.dtype = input->dtype;
     out_key->input.dim_count = input->dim_count;
+    out_key->input.needs_gradient = input->needs_gradient;
     for (size_t i = 0; i < input->dim_count; i++)
         out_key->input.dims[i] = input->dims[i];
 }

@@ -7,6 +7,8 @@
  *                stage holds; with zero_stage 1 the bytes of the replica's share (state_share.h)
  *   activations  what activation_layout.h lays out: the very bytes that the stage asks its device
  *                for. What lies in the slots of links and of the feed is not among them
+ * A frozen parameter has weights alone; the frozen vectors of layers that train others share one
+ * scrap accumulator on a stage (stage/parameters.h).
  * In inference gradients and optimizer are 0. Of a layer that the model axis cuts a rank's shard
  * counts. */
 #include "daemon/plan/stage_plan.h"
@@ -61,6 +63,8 @@ typedef struct stage_elements {
     stage_sum whole;
     stage_sum share;
     stage_sum uses;
+    stage_sum trained; /* of share: what is not frozen */
+    size_t scrap;      /* largest frozen vector beside trained parameters */
     stage_sum compute; /* bytes: copies that layers compute with */
     mr_slices states;  /* the layout of one state tensor of the optimizer */
 } stage_elements;
@@ -71,12 +75,18 @@ static void elements_add_layer(const mr_plan *plan, size_t layer, bool tied_is_t
     for (size_t i = 0; i < description->parameter_count; i++) {
         const mr_parameter *parameter = &description->parameters[i];
         size_t share = shape_elements(&parameter->shape);
-        sum_add(&elements->uses, share, 1);
+        bool scraps = parameter->frozen && parameter->shape.dim_count < 2 &&
+                      mr_layer_description_trains(description);
+        sum_add(&elements->uses, parameter->frozen ? 0 : share, 1);
+        if (scraps && share > elements->scrap)
+            elements->scrap = share;
         if (parameter->tied && tied_is_there)
             continue;
         sum_add(&elements->whole, shape_elements(&parameter->whole), 1);
         sum_add(&elements->share, share, 1);
-        (void)mr_slices_take(&elements->states, MR_DTYPE_F32, share, 1);
+        sum_add(&elements->trained, parameter->frozen ? 0 : share, 1);
+        if (!parameter->frozen)
+            (void)mr_slices_take(&elements->states, MR_DTYPE_F32, share, 1);
         mr_dtype compute = mr_parameter_compute_dtype(parameter, plan->job->precision);
         if (compute != MR_DTYPE_F32)
             sum_add(&elements->compute, share, mr_dtype_bytes(compute));
@@ -133,7 +143,8 @@ static mr_status stage_fill(mr_plan *plan, size_t index, const bool *repeated) {
     sum_add(&weights, elements.share.total, STAGE_ELEMENT_BYTES);
     sum_add(&weights, elements.compute.total, 1);
     sum_add(&gradients, plan->inference ? 0 : elements.uses.total, STAGE_ELEMENT_BYTES);
-    sum_add(&optimizer, plan->inference ? 0 : elements.share.total,
+    sum_add(&gradients, plan->inference ? 0 : elements.scrap, STAGE_ELEMENT_BYTES);
+    sum_add(&optimizer, plan->inference ? 0 : elements.trained.total,
             plan_state_count(plan) * STAGE_ELEMENT_BYTES);
     stage_sum activations = stage_activations(plan, stage);
     if (elements.whole.overflow || elements.share.overflow || elements.uses.overflow ||

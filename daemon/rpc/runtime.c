@@ -12,7 +12,9 @@
 #include "daemon/rpc/release.h"
 #include "daemon/rpc/tail.h"
 
-enum { RUNTIME_DOWN_MS_MAX = 20000 };
+/* Above the 20 s that core gives a connection attempt: one that waits for the peer's settings ends
+ * at no earlier time, whatever becomes of its channel. */
+enum { RUNTIME_DOWN_MS_MAX = 30000 };
 
 static mr_rpc_queue *runtime_queue; /* of every channel; written by main only */
 

@@ -122,6 +122,17 @@ mr_tensor mr_activations_outgoing(const mr_activations *activations, size_t turn
     };
 }
 
+mr_tensor mr_activations_aside(const mr_activations *activations, size_t turn, size_t index) {
+    const mr_activation_layout *layout = &activations->layout;
+    const mr_plan *plan = activations->assignment->plan;
+    MR_ASSERT(mr_activation_has_aside(plan, mr_assignment_stage(activations->assignment), index));
+    size_t offset = layout->aside[turn % MR_ACTIVATION_GRADIENT_BUFFERS] + layout->aside_at[index];
+    return (mr_tensor){
+        .data = activations_at(activations, offset),
+        .shape = mr_assignment_boundary(activations->assignment, plan->asides[index].put + 1),
+    };
+}
+
 size_t mr_activations_bytes_predicted(const mr_activations *activations) {
     return activations->layout.bytes;
 }

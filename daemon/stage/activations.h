@@ -41,6 +41,9 @@ void *mr_activations_scratch(const mr_activations *activations);
 mr_tensor mr_activations_gradient(const mr_activations *activations, size_t turn, size_t layer);
 /* The same for the gradient of the stage's input, which a link borrows while sending. */
 mr_tensor mr_activations_outgoing(const mr_activations *activations, size_t turn);
+/* Buffer turn % MR_ACTIVATION_GRADIENT_BUFFERS for the gradient of the plan's aside of that index;
+ * only where mr_activation_has_aside. */
+mr_tensor mr_activations_aside(const mr_activations *activations, size_t turn, size_t index);
 /* Bytes of the whole memory, as the device gave it. */
 size_t mr_activations_bytes(const mr_activations *activations);
 /* What the layout says that it takes; the device may round it up. */

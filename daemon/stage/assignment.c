@@ -79,6 +79,7 @@ static mr_status assignment_take_plan(mr_assignment *assignment,
 
 static mr_status assignment_take_paths(mr_assignment *assignment,
                                        const Millrace__V1__Prepare *order) {
+    assignment->weights_only = order->weights_only;
     if (assignment->job->checkpoint_dir[0] != 0)
         MR_TRY(mr_job_resolve_path(order->base_directory, assignment->job->checkpoint_dir,
                                    assignment->checkpoint_dir));
@@ -135,6 +136,21 @@ mr_shape mr_assignment_boundary(const mr_assignment *assignment, size_t layer) {
                       : assignment->plan->shards[layer - 1].output;
 }
 
+/* Bytes of what is put before layer and taken from it on, each padded. */
+static size_t assignment_aside_bytes(const mr_assignment *assignment, size_t layer) {
+    const mr_plan *plan = assignment->plan;
+    size_t all = 0;
+    for (size_t i = 0; i < plan->aside_count; i++) {
+        mr_shape shape = mr_assignment_boundary(assignment, plan->asides[i].put + 1);
+        size_t bytes = 0;
+        if (!mr_aside_crosses(&plan->asides[i], layer))
+            continue;
+        MR_ASSERT(mr_shape_bytes(&shape, &bytes));
+        all += bytes + ASSIGNMENT_RIDER_BYTES;
+    }
+    return all;
+}
+
 size_t mr_assignment_message_bytes(const mr_assignment *assignment, size_t layer) {
     mr_shape boundary = mr_assignment_boundary(assignment, layer);
     mr_shape labels = {0};
@@ -144,5 +160,6 @@ size_t mr_assignment_message_bytes(const mr_assignment *assignment, size_t layer
     MR_ASSERT(mr_shape_bytes(&boundary, &bytes));
     if (mr_status_is_ok(mr_job_label_shape(assignment->job, &labels)))
         MR_ASSERT(mr_shape_bytes(&labels, &label_bytes));
-    return bytes + label_bytes + ASSIGNMENT_RIDER_BYTES;
+    return bytes + label_bytes + assignment_aside_bytes(assignment, layer) +
+           ASSIGNMENT_RIDER_BYTES;
 }

@@ -73,19 +73,19 @@ static bool group_has(const mr_group_plan *group, uint32_t rank) {
 /* Largest tied parameter of a key, in bytes. */
 static size_t tied_bytes(const mr_assignment *assignment, const char *key) {
     const mr_job *job = assignment->job;
-    for (size_t l = 0; l < job->layer_count; l++) {
-        const mr_layer_description *layer = &assignment->plan->shards[l];
-        if (strcmp(job->layers[l].tie, key) != 0)
-            continue;
-        for (size_t i = 0; i < layer->parameter_count; i++) {
-            size_t bytes = 0;
-            if (layer->parameters[i].tied) {
-                MR_ASSERT(mr_shape_bytes(&layer->parameters[i].shape, &bytes));
-                return bytes;
-            }
-        }
+    size_t layer = 0;
+    size_t largest = 0;
+    while (layer < job->layer_count && strcmp(job->layers[layer].tie, key) != 0)
+        layer++;
+    MR_ASSERT(layer < job->layer_count);
+    for (size_t slot = 0; slot < assignment->plan->shards[layer].tied_count; slot++) {
+        const mr_parameter *tied =
+            mr_layer_description_tied(&assignment->plan->shards[layer], slot);
+        size_t bytes = 0;
+        MR_ASSERT(mr_shape_bytes(&tied->shape, &bytes));
+        largest = bytes > largest ? bytes : largest;
     }
-    return 0;
+    return largest;
 }
 
 /* Bytes of one layer's parameters as they lie in a stage's memory. */

@@ -215,6 +215,7 @@ static void executor_save(mr_executor *executor, const boundary_record *record) 
         .step = mr_session_next_step(executor->session),
     };
     memcpy(report.tag, record->tag, sizeof(report.tag));
+    report.applied = mr_session_applied(executor->session);
     report.status = mr_session_save(executor->session, record->tag, &report.files);
     uint64_t step;
     if (mr_layout_step_parse(record->tag, &step))

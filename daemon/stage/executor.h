@@ -16,6 +16,7 @@
 
 #include "daemon/base/loop.h"
 #include "daemon/observe/trace.h"
+#include "daemon/stage/applied.h"
 #include "daemon/stage/connections.h"
 #include "daemon/stage/feed.h"
 #include "daemon/stage/layer_save.h"
@@ -69,6 +70,8 @@ typedef struct mr_step_result {
     double bubble; /* barrier metric, measured */
     uint64_t tokens;
     uint64_t allocations; /* heap allocations of EXEC within the step */
+    double loss_scale; /* of fp16; else 0 */
+    bool skipped;      /* gradients overflowed: nothing was applied */
     double transport_seconds; /* EXEC's time in link calls that was not waiting for data */
     double reduce_seconds;    /* the reducer's time in sums over replicas */
     double reduce_exposed_seconds; /* EXEC's wait for them in RD */
@@ -91,6 +94,7 @@ typedef struct mr_executor_report {
     mr_memory_held held; /* PREPARED, RESIZED */
     size_t interval;     /* activation_checkpoint_interval in use; PREPARED, RESIZED */
     char tag[MR_NAME_BYTES];
+    mr_applied applied; /* SAVED */
     mr_layer_save_files files;
     float *logits; /* RESULT: of logit_shape; NULL where they were not wanted */
     mr_shape logit_shape;

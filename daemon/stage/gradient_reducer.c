@@ -89,7 +89,7 @@ static mr_status reducer_sum_layer(mr_gradient_reducer *reducer, size_t layer) {
 static mr_status reducer_sum_ties(mr_gradient_reducer *reducer) {
     for (size_t i = 0; i < mr_parameters_count(reducer->parameters); i++) {
         const mr_stage_parameter *held = mr_parameters_at(reducer->parameters, i);
-        if (held->tie == NULL || held->gradient.data == NULL)
+        if (held->tie == NULL || held->description->frozen || held->gradient.data == NULL)
             continue;
         mr_status status = reducer_sum(reducer, held, held);
         if (!mr_status_is_ok(status))

@@ -14,6 +14,7 @@ typedef struct store_work {
     const mr_manifest *manifest;
     mr_layer_files files; /* of the manifest */
     mr_parameters *parameters;
+    bool lenient; /* what is not there, or has another shape, stays as it was drawn */
     mr_layer_tensors list;
 } store_work;
 
@@ -48,6 +49,32 @@ static mr_status store_load_tensor(const store_work *work, mr_layer_reader *read
                                 work->list.held[index]->data);
 }
 
+/* Of a lenient load: does the layer's file have the tensor, and is it this layer that a tied one
+ * comes from? The tie's first layer gives it to all, whichever stages hold them. */
+static mr_status store_wants(const store_work *work, mr_layer_reader *reader, size_t layer,
+                             size_t index, bool *out_wants) {
+    const mr_stage_parameter *held = work->list.parameters[index];
+    mr_layer_reader_match match = {0};
+    if (held->tie == NULL || held->init_layer == layer)
+        MR_TRY(mr_layer_reader_compare(reader, work->list.names[index], held->description,
+                                       work->assignment->model_rank, work->assignment->job->model,
+                                       &match));
+    *out_wants = match.fits;
+    return MR_OK;
+}
+
+static mr_status store_load_tensors(const store_work *work, mr_layer_reader *reader, size_t layer,
+                                    mr_layer_file kind) {
+    for (size_t i = 0; i < work->list.count; i++) {
+        bool wants = true;
+        if (work->lenient)
+            MR_TRY(store_wants(work, reader, layer, i, &wants));
+        if (wants)
+            MR_TRY(store_load_tensor(work, reader, i, kind));
+    }
+    return MR_OK;
+}
+
 /* A checkpoint of sgd without momentum has no files of state; the type alone does not tell. */
 static mr_status store_check_state(const store_work *work, uint32_t layer) {
     char name[MR_NAME_BYTES];
@@ -76,13 +103,18 @@ static mr_status store_load_file(store_work *work, size_t layer, mr_layer_file k
         return MR_OK; /* an optimizer without state */
     if (kind == MR_LAYER_FILE_OPTIM)
         MR_TRY(store_check_state(work, options.layer));
-    MR_TRY(mr_layer_reader_open(&options, &reader));
-    mr_status status = MR_OK;
-    for (size_t i = 0; i < work->list.count && mr_status_is_ok(status); i++)
-        status = store_load_tensor(work, reader, i, kind);
+    mr_status status = mr_layer_reader_open(&options, &reader);
+    if (work->lenient && status.code == MR_CODE_FAILED_PRECONDITION)
+        return MR_OK; /* the checkpoint has no file of the layer */
+    MR_TRY(status);
+    status = store_load_tensors(work, reader, options.layer, kind);
     mr_layer_reader_close(reader);
     return mr_status_is_ok(status) ? status
                                    : mr_status_prefix(status, "layer %" PRIu32, options.layer);
+}
+
+static bool store_takes_state(const store_work *work) {
+    return mr_parameters_training(work->parameters) && !work->assignment->weights_only;
 }
 
 static mr_status store_load_layers(store_work *work) {
@@ -90,7 +122,7 @@ static mr_status store_load_layers(store_work *work) {
         if (mr_parameters_layer(work->parameters, i)->description->parameter_count == 0)
             continue;
         MR_TRY(store_load_file(work, i, MR_LAYER_FILE_MODEL));
-        if (mr_parameters_training(work->parameters))
+        if (store_takes_state(work))
             MR_TRY(store_load_file(work, i, MR_LAYER_FILE_OPTIM));
     }
     return MR_OK;
@@ -112,8 +144,9 @@ static mr_status store_check_manifest(const mr_job *job, bool training,
 }
 
 static mr_status store_load(store_work *work) {
-    MR_TRY(store_check_manifest(work->assignment->job, mr_parameters_training(work->parameters),
-                                work->manifest));
+    if (!work->lenient)
+        MR_TRY(store_check_manifest(work->assignment->job, store_takes_state(work),
+                                    work->manifest));
     MR_TRY(mr_layer_files_list(work->manifest, &work->files));
     mr_status status = store_load_layers(work);
     mr_layer_files_deinit(&work->files);
@@ -121,7 +154,7 @@ static mr_status store_load(store_work *work) {
 }
 
 mr_status mr_layer_store_load(const mr_assignment *assignment, mr_parameters *parameters,
-                              uint64_t *out_step) {
+                              uint64_t *out_step, mr_applied *out_applied) {
     mr_manifest manifest = {0};
     mr_status status = MR_OK;
     store_work *work = mr_alloc(sizeof(*work));
@@ -131,8 +164,16 @@ mr_status mr_layer_store_load(const mr_assignment *assignment, mr_parameters *pa
     work->assignment = assignment;
     work->manifest = &manifest;
     work->parameters = parameters;
+    work->lenient = assignment->weights_only && !assignment->job->load_strict;
+    if (work->lenient)
+        MR_TRY_GOTO(status, mr_parameters_draw(parameters), out);
     MR_TRY_GOTO(status, store_load(work), out);
-    *out_step = manifest.optimizer.steps;
+    if (!assignment->weights_only) {
+        *out_step = manifest.step;
+        out_applied->steps = manifest.optimizer.steps;
+        if (assignment->job->precision == MR_DTYPE_F16 && manifest.optimizer.loss_scale.scale > 0)
+            out_applied->loss_scale = manifest.optimizer.loss_scale;
+    }
 out:
     mr_manifest_deinit(&manifest);
     mr_free(work);

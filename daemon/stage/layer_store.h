@@ -8,6 +8,7 @@
 #ifndef MR_STAGE_LAYER_STORE_H
 #define MR_STAGE_LAYER_STORE_H
 
+#include "daemon/stage/applied.h"
 #include "daemon/stage/assignment.h"
 #include "daemon/stage/parameters.h"
 
@@ -16,8 +17,14 @@
  * against the manifest first.
  * FAILED_PRECONDITION: another model (both hashes named), or when training another optimizer (both
  * named), or none of the momentum that sgd is to go on with; DATA_LOSS: damage, by file and tensor.
- * *out_step: optimizer steps applied, which is the next step's index. */
+ * With assignment->weights_only the job starts at step 0 with the weights alone; where its
+ * checkpoint.load.strict is false, weights are drawn first and those loaded that the checkpoint has
+ * in their shape, whatever its model.
+ * *out_step: steps taken, which is the next step's index; *out_applied: those that the optimizer
+ * applied, and in fp16 the factor of gradients where the checkpoint has one; both stay as they are
+ * with weights_only. */
 MR_MUST_CHECK mr_status mr_layer_store_load(const mr_assignment *assignment,
-                                            mr_parameters *parameters, uint64_t *out_step);
+                                            mr_parameters *parameters, uint64_t *out_step,
+                                            mr_applied *out_applied);
 
 #endif

@@ -36,7 +36,7 @@ void mr_layer_tensors_fill(mr_layer_tensors *list, const mr_parameters *paramete
             const mr_stage_parameter *held = mr_parameters_of_layer(parameters, layer, i);
             if (kind == MR_LAYER_FILE_MODEL)
                 tensors_add(list, NULL, name, held, &held->weight);
-            else
+            else if (!held->description->frozen)
                 tensors_add(list, states.names[pass], name, held, &held->states[pass]);
         }
 }

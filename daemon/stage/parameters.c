@@ -15,6 +15,7 @@
 
 #include "daemon/base/alloc.h"
 #include "daemon/base/random.h"
+#include "daemon/model/layer_check.h"
 #include "daemon/model/shard.h"
 #include "daemon/model/slices.h"
 #include "daemon/plan/state_share.h"
@@ -47,10 +48,11 @@ static const mr_layer_spec *parameters_spec(const mr_parameters *p, size_t index
     return &p->options.job->layers[p->options.layer_first + index];
 }
 
-/* Index of the tied parameter in a description; parameter_count where it has none. */
-static size_t parameters_tied_index(const mr_layer_description *description) {
+/* Index of the parameter in a slot of the layer's tie; parameter_count where it has none. */
+static size_t parameters_tied_index(const mr_layer_description *description, size_t slot) {
     size_t i = 0;
-    while (i < description->parameter_count && !description->parameters[i].tied)
+    while (i < description->parameter_count &&
+           (!description->parameters[i].tied || description->parameters[i].tie_slot != slot))
         i++;
     return i;
 }
@@ -60,16 +62,16 @@ static size_t parameters_tied_index(const mr_layer_description *description) {
 static size_t parameters_tie_first(const mr_parameters_options *o, const char *key) {
     size_t i = 0;
     while (i < o->job->layer_count &&
-           (strcmp(o->job->layers[i].tie, key) != 0 ||
-            parameters_tied_index(&o->descriptions[i]) == o->descriptions[i].parameter_count))
+           (strcmp(o->job->layers[i].tie, key) != 0 || o->descriptions[i].tied_count == 0))
         i++;
     return i;
 }
 
-/* The item of a tie among the first count; count where it is not there yet. */
-static size_t parameters_tie_item(const mr_parameters *p, const char *key) {
+/* The item of a tie's slot among those there are; item_count where it is not there yet. */
+static size_t parameters_tie_item(const mr_parameters *p, const char *key, size_t slot) {
     size_t i = 0;
-    while (i < p->item_count && (p->items[i].tie == NULL || strcmp(p->items[i].tie, key) != 0))
+    while (i < p->item_count && (p->items[i].tie == NULL || p->items[i].tie_slot != slot ||
+                                 strcmp(p->items[i].tie, key) != 0))
         i++;
     return i;
 }
@@ -85,20 +87,17 @@ static mr_status parameters_add_item(mr_parameters *p, size_t index, size_t para
         .description = &description->parameters[parameter],
         .init_layer = layer,
         .init_parameter = parameter,
-        .owned = true,
+        .owned = !description->parameters[parameter].frozen,
     };
     const char *key = parameters_spec(p, index)->tie;
     if (key[0] != '\0' && item->description->tied) {
         const mr_layer_description *all = p->options.descriptions;
         item->tie = key;
+        item->tie_slot = item->description->tie_slot;
         item->init_layer = parameters_tie_first(&p->options, key);
-        item->init_parameter = parameters_tied_index(&all[item->init_layer]);
-        item->owned = item->init_layer >= p->options.layer_first;
-        const mr_parameter *first = &all[item->init_layer].parameters[item->init_parameter];
-        if (!mr_shape_equal(&first->shape, &item->description->shape))
-            return MR_ERROR(INVALID_ARGUMENT,
-                            "tie %s: %s of layer %zu has another shape than %s of layer %zu", key,
-                            item->description->name, layer, first->name, item->init_layer);
+        item->owned &= item->init_layer >= p->options.layer_first;
+        MR_TRY(mr_layer_check_tie(p->options.job->layers, all, item->init_layer, layer));
+        item->init_parameter = parameters_tied_index(&all[item->init_layer], item->tie_slot);
     }
     p->owned_count += item->owned;
     p->item_count++;
@@ -112,7 +111,8 @@ static mr_status parameters_find_items(mr_parameters *p) {
         const mr_layer_description *description = parameters_description(p, i);
         for (size_t j = 0; j < description->parameter_count; j++) {
             bool tied = key[0] != '\0' && description->parameters[j].tied;
-            size_t item = tied ? parameters_tie_item(p, key) : p->item_count;
+            size_t slot = description->parameters[j].tie_slot;
+            size_t item = tied ? parameters_tie_item(p, key, slot) : p->item_count;
             if (item == p->item_count)
                 MR_TRY(parameters_add_item(p, i, j));
             p->items[item].use_count++;
@@ -168,18 +168,32 @@ static mr_tensor parameters_tensor(const mr_device_memory *memory, size_t offset
     return (mr_tensor){.data = data, .shape = *shape};
 }
 
-/* Weights: one slice per item. */
-static mr_status parameters_bind_weights(mr_parameters *p) {
+/* Slices of the items that are trained, in order. */
+static mr_slices parameters_trained_slices(mr_parameters *p) {
     mr_slices slices = {0};
     for (size_t k = 0; k < p->item_count; k++)
-        (void)mr_slices_take(&slices, MR_DTYPE_F32,
-                             parameters_elements(&p->items[k].description->shape), 1);
+        if (!p->items[k].description->frozen)
+            p->items[k].state_offset = mr_slices_take(
+                &slices, MR_DTYPE_F32, parameters_elements(&p->items[k].description->shape), 1);
+    return slices;
+}
+
+/* Weights: one slice per item; first those that are trained, so that their layout is the state's,
+ * then the frozen ones. */
+static mr_status parameters_bind_weights(mr_parameters *p) {
+    mr_slices slices = parameters_trained_slices(p);
+    mr_slices frozen = slices;
+    for (size_t k = 0; k < p->item_count; k++)
+        if (p->items[k].description->frozen)
+            (void)mr_slices_take(&slices, MR_DTYPE_F32,
+                                 parameters_elements(&p->items[k].description->shape), 1);
     MR_TRY(parameters_memory(p->options.device, "weights", &slices, &p->weights));
-    slices = (mr_slices){0};
     for (size_t k = 0; k < p->item_count; k++) {
         mr_stage_parameter *item = &p->items[k];
         const mr_shape *shape = &item->description->shape;
-        size_t offset = mr_slices_take(&slices, MR_DTYPE_F32, parameters_elements(shape), 1);
+        size_t offset = item->state_offset;
+        if (item->description->frozen)
+            offset = mr_slices_take(&frozen, MR_DTYPE_F32, parameters_elements(shape), 1);
         item->weight = parameters_tensor(&p->weights, offset, shape);
     }
     return MR_OK;
@@ -201,13 +215,10 @@ static mr_tensor parameters_state(const mr_parameters *p, const mr_stage_paramet
                                                      offset - parameters_share(p).first, &shape);
 }
 
-/* States: one slice per item in the layout, and the share of it in memory. */
+/* States: one slice per item that is trained in the layout, and the share of it in memory. */
 static mr_status parameters_bind_states(mr_parameters *p) {
     mr_optimizer_states states = mr_parameters_states(p);
-    mr_slices slices = {0};
-    for (size_t k = 0; k < p->item_count; k++)
-        p->items[k].state_offset = mr_slices_take(
-            &slices, MR_DTYPE_F32, parameters_elements(&p->items[k].description->shape), 1);
+    mr_slices slices = parameters_trained_slices(p);
     if (slices.overflowed)
         return MR_ERROR(RESOURCE_EXHAUSTED, "the stage's optimizer state cannot be counted");
     p->state_bytes = slices.bytes;
@@ -252,16 +263,55 @@ static mr_status parameters_bind_compute(mr_parameters *p) {
     return MR_OK;
 }
 
-/* Gradients: one slice per use, ascending by layer; then each item's list of its uses. */
+/* Elements of the scrap tensor: the largest frozen vector of a layer that trains others. */
+static size_t parameters_scrap_elements(const mr_parameters *p) {
+    size_t largest = 0;
+    for (size_t i = 0; i < p->layer_count; i++) {
+        const mr_layer_description *description = parameters_description(p, i);
+        for (size_t j = 0; j < description->parameter_count; j++) {
+            const mr_parameter *parameter = &description->parameters[j];
+            size_t elements = parameters_elements(&parameter->shape);
+            if (mr_layer_description_trains(description) && parameter->frozen &&
+                parameter->shape.dim_count < 2 && elements > largest)
+                largest = elements;
+        }
+    }
+    return largest;
+}
+
+/* One slice per trained use, ascending by layer; then the scrap. */
+static mr_status parameters_allocate_gradients(mr_parameters *p, size_t *out_scrap) {
+    mr_slices slices = {0};
+    for (size_t u = 0; u < p->layer_offset[p->layer_count]; u++) {
+        const mr_parameter *description = p->items[p->item_of[u]].description;
+        if (!description->frozen)
+            (void)mr_slices_take(&slices, MR_DTYPE_F32, parameters_elements(&description->shape),
+                                 1);
+    }
+    *out_scrap = mr_slices_take(&slices, MR_DTYPE_F32, parameters_scrap_elements(p), 1);
+    if (!p->options.training)
+        return MR_OK;
+    return parameters_memory(p->options.device, "gradients", &slices, &p->gradients);
+}
+
+/* The accumulator of a use: its own slice, the scrap, or nothing. */
+static mr_tensor parameters_accumulator(const mr_parameters *p, const mr_parameter *description,
+                                        size_t scrap, mr_slices *slices) {
+    const mr_shape *shape = &description->shape;
+    if (description->frozen && shape->dim_count >= 2)
+        return (mr_tensor){.shape = *shape};
+    size_t offset = scrap;
+    if (!description->frozen)
+        offset = mr_slices_take(slices, MR_DTYPE_F32, parameters_elements(shape), 1);
+    return parameters_tensor(&p->gradients, offset, shape);
+}
+
+/* Gradients, and each item's list of its uses. */
 static mr_status parameters_bind_gradients(mr_parameters *p) {
     size_t uses = p->layer_offset[p->layer_count];
+    size_t scrap = 0;
+    MR_TRY(parameters_allocate_gradients(p, &scrap));
     mr_slices slices = {0};
-    for (size_t u = 0; u < uses; u++)
-        (void)mr_slices_take(&slices, MR_DTYPE_F32,
-                             parameters_elements(&p->items[p->item_of[u]].description->shape), 1);
-    if (p->options.training)
-        MR_TRY(parameters_memory(p->options.device, "gradients", &slices, &p->gradients));
-    slices = (mr_slices){0};
     size_t first = 0;
     for (size_t k = 0; k < p->item_count; k++) {
         p->items[k].gradients = &p->uses[first];
@@ -271,11 +321,12 @@ static mr_status parameters_bind_gradients(mr_parameters *p) {
     MR_ASSERT(first == uses);
     for (size_t u = 0; u < uses; u++) {
         mr_stage_parameter *item = &p->items[p->item_of[u]];
-        const mr_shape *shape = &item->description->shape;
-        size_t offset = mr_slices_take(&slices, MR_DTYPE_F32, parameters_elements(shape), 1);
         p->bound[u] = item->compute;
-        p->accumulators[u] = parameters_tensor(&p->gradients, offset, shape);
-        item->gradients[item->use_count++] = p->accumulators[u];
+        p->accumulators[u] = parameters_accumulator(p, item->description, scrap, &slices);
+        item->gradients[item->use_count] = p->accumulators[u];
+        if (item->description->frozen)
+            item->gradients[item->use_count].data = NULL; /* the scrap is nobody's gradient */
+        item->use_count++;
     }
     for (size_t k = 0; k < p->item_count; k++)
         p->items[k].gradient = p->items[k].gradients[0];
@@ -326,6 +377,8 @@ static mr_status parameters_init(mr_parameters *p) {
                         p->options.job->model, ops->name);
     for (size_t i = 0; i < p->layer_count; i++) {
         mr_status status = mr_layer_check(parameters_spec(p, i));
+        if (mr_status_is_ok(status))
+            status = mr_layer_check_device(parameters_spec(p, i), p->options.device);
         if (!mr_status_is_ok(status))
             return mr_status_prefix(status, "layer %zu", p->options.layer_first + i);
     }
@@ -390,19 +443,45 @@ void mr_parameters_destroy(mr_parameters *parameters) {
 
 enum { PARAMETERS_DRAW_ELEMENTS = 1 << 16 }; /* drawn on the host at a time */
 
+/* Where the initial weights of an item begin, and in which stream: its layer's own, or the model's
+ * one stream, which goes through the layers in order; a tied one has its place at its first use. */
+static mr_random_key parameters_init_key(const mr_parameters *p, const mr_stage_parameter *item,
+                                         uint64_t *out_first) {
+    const mr_job *job = p->options.job;
+    size_t layer = item->init_layer;
+    size_t parameter = item->init_parameter;
+    *out_first = 0;
+    if (job->seed_layers)
+        return mr_random_key_make(mr_job_build_seed(job, layer), MR_RANDOM_INIT, layer, parameter,
+                                  0);
+    *out_first = mr_layer_drawn_before(p->options.descriptions, layer, parameter);
+    /* No layer has this number, so no stream of a layer is met. */
+    return mr_random_key_make(job->seed, MR_RANDOM_INIT, MR_LAYERS_MAX, 0, 0);
+}
+
+/* Where an item's numbers come from: the whole begins at first in the key's stream. */
+typedef struct parameters_source {
+    mr_random_key key;
+    uint64_t first;
+    float deviation;
+    mr_shard shard;
+    size_t run; /* of the shard, that the next element lies in */
+} parameters_source;
+
 /* The numbers that a shard has of a whole: elements [first, first + n) of the shard, by the places
- * that they have in the whole. *run: the shard's run that first lies in. */
-static void parameters_draw_normal(const mr_random_key *key, float deviation, const mr_shard *shard,
-                                   size_t first, size_t n, size_t *run, float *host) {
+ * that they have in the whole. */
+static void parameters_draw_normal(parameters_source *source, size_t first, size_t n,
+                                   float *host) {
     size_t done = 0;
     while (done < n) {
-        mr_shard_run at = mr_shard_run_at(shard, *run);
+        mr_shard_run at = mr_shard_run_at(&source->shard, source->run);
         size_t skip = first + done - at.shard_first;
         size_t left = at.count - skip;
         size_t count = left < n - done ? left : n - done;
-        mr_random_normal(key, at.whole_first + skip, count, deviation, host + done);
+        mr_random_normal(&source->key, source->first + at.whole_first + skip, count,
+                         source->deviation, host + done);
         done += count;
-        *run += count == left;
+        source->run += count == left;
     }
 }
 
@@ -412,21 +491,19 @@ static void parameters_draw_item(mr_parameters *p, const mr_stage_parameter *ite
     const mr_parameter *from =
         &p->options.descriptions[item->init_layer].parameters[item->init_parameter];
     bool constant = from->init == MR_INIT_ZERO || from->init == MR_INIT_ONE;
-    mr_random_key key = mr_random_key_make(p->options.job->seed, MR_RANDOM_INIT, item->init_layer,
-                                           item->init_parameter, 0);
+    parameters_source source = {.deviation = (float)from->init_deviation};
+    source.key = parameters_init_key(p, item, &source.first);
     const mr_layer_spec *spec = &p->options.job->layers[item->layer];
     size_t width = mr_layer_spec_is_shard(spec) ? spec->model_width : 1;
-    mr_shard shard;
-    mr_status status = mr_shard_make(from, spec->model_rank, width, &shard);
+    mr_status status = mr_shard_make(from, spec->model_rank, width, &source.shard);
     MR_ASSERT(mr_status_is_ok(status)); /* the description was made from it */
     size_t elements = parameters_elements(&item->weight.shape);
-    size_t run = 0;
     size_t done = 0;
     while (done < elements) {
         size_t n = elements - done;
         n = n < PARAMETERS_DRAW_ELEMENTS ? n : PARAMETERS_DRAW_ELEMENTS;
         if (!constant)
-            parameters_draw_normal(&key, (float)from->init_deviation, &shard, done, n, &run, host);
+            parameters_draw_normal(&source, done, n, host);
         for (size_t i = 0; constant && i < n; i++)
             host[i] = from->init == MR_INIT_ONE ? 1.0f : 0.0f;
         device->ops->copy_in(device, (float *)item->weight.data + done, host, n * sizeof *host);
@@ -491,8 +568,9 @@ const mr_stage_parameter *mr_parameters_of_layer(const mr_parameters *parameters
     return &parameters->items[parameters->item_of[use]];
 }
 
-const mr_stage_parameter *mr_parameters_find_tie(const mr_parameters *parameters, const char *key) {
-    size_t item = parameters_tie_item(parameters, key);
+const mr_stage_parameter *mr_parameters_find_tie(const mr_parameters *parameters, const char *key,
+                                                 size_t slot) {
+    size_t item = parameters_tie_item(parameters, key, slot);
     return item < parameters->item_count ? &parameters->items[item] : NULL;
 }
 
@@ -520,7 +598,7 @@ mr_parameter_part mr_parameters_part(const mr_parameters *parameters,
     size_t end = first + parameters_elements(&parameter->description->shape) * sizeof(float);
     size_t from = share.first > first ? share.first : first;
     size_t to = share.end < end ? share.end : end;
-    if (from >= to)
+    if (parameter->description->frozen || from >= to)
         return (mr_parameter_part){0};
     return (mr_parameter_part){.first = (from - first) / sizeof(float),
                                .count = (to - from) / sizeof(float)};
@@ -530,22 +608,11 @@ unsigned char *mr_parameters_weights(const mr_parameters *parameters) {
     return parameters->weights.base;
 }
 
-/* A share begins within some item's slice, and so does its part of the weights, at the same place
- * in that item. */
+/* What is trained comes first in the weights' memory and is laid out as the state is. */
 size_t mr_parameters_weights_start(const mr_parameters *parameters, size_t index) {
     size_t width = mr_parameters_state_width(parameters);
-    size_t at = index == width ? parameters->state_bytes
-                               : mr_state_share_of(parameters->state_bytes, width, index).first;
-    size_t k = 0;
-    if (at == 0)
-        return 0;
-    if (at == parameters->state_bytes)
-        return parameters->weights.bytes;
-    while (k + 1 < parameters->item_count && parameters->items[k + 1].state_offset <= at)
-        k++;
-    const mr_stage_parameter *item = &parameters->items[k];
-    const unsigned char *weight = item->weight.data;
-    return (size_t)(weight - mr_parameters_weights(parameters)) + (at - item->state_offset);
+    return index == width ? parameters->state_bytes
+                          : mr_state_share_of(parameters->state_bytes, width, index).first;
 }
 
 mr_device *mr_parameters_device(const mr_parameters *parameters) {

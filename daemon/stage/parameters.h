@@ -9,13 +9,20 @@
  * themselves) ends with mr_parameters_refresh. Vectors (norm weights, biases) and everything in
  * fp32 are computed with as they are: there compute is the weight itself.
  *
+ * A frozen parameter has a weight (and a compute tensor) only: no accumulator, no state, no part in
+ * the norm, and the optimizer passes over it. Because a norm's backward gives both its vectors'
+ * gradients at once, frozen vectors of a layer that trains others accumulate into one scrap tensor
+ * of the stage that nobody reads.
+ *
  * A tied parameter is held once per stage however many layers of the stage use it; each use has its
  * own gradient accumulator. It is *owned* by the stage that has the tie's first layer: only there
- * does it count towards the norm. A parameter without a tie is owned where it is held.
+ * does it count towards the norm. A parameter without a tie is owned where it is held; a frozen one
+ * is owned nowhere.
  *
  * With pipeline.zero_stage 1 each replica of the stage holds only its share of the optimizer's
  * state (plan/state_share.h), changes that part of the weights, and gets the rest from the others:
- * the weights' memory is one buffer of which each replica gives one contiguous part.
+ * the weights' memory begins with what is trained, laid out as the state is, and each replica gives
+ * one contiguous part of that.
  * Owner: stage. Thread: EXEC. No allocation after create.
  * Not here: sums over ranks (stage/executor, group/), the optimizer's arithmetic (optimizer.h),
  * checkpoint files (stage/executor, checkpoint/). */
@@ -56,12 +63,13 @@ typedef struct mr_stage_parameter {
     size_t parameter;                /* its index in that layer's description */
     const mr_parameter *description; /* of that layer */
     const char *tie;                 /* key of its tie; NULL for none */
+    size_t tie_slot;                 /* which of the tie's parameters it is */
     size_t init_layer;               /* the tie's first layer in the whole job; else layer */
     size_t init_parameter;           /* its index there */
     bool owned;                      /* counts towards the norm on this stage */
     size_t use_count;                /* layers of this stage that use it */
-    mr_tensor *gradients;            /* [use_count] accumulators, ascending by layer; those of a
-                                        layer lie in one memory in its parameters' order */
+    mr_tensor *gradients; /* [use_count] accumulators, ascending by layer; those of a layer lie in
+                             one memory in its parameters' order; no data where frozen */
     mr_tensor weight;  /* the master */
     mr_tensor compute; /* what layers read; the weight itself where no other type is asked for */
     mr_tensor gradient; /* what the optimizer reads: the first accumulator, which a sum over uses
@@ -82,9 +90,11 @@ MR_MUST_CHECK mr_status mr_parameters_create(const mr_parameters_options *option
 void mr_parameters_destroy(mr_parameters *parameters);
 
 /* Draws the initial weights; optimizer state becomes zero. Element e of parameter p of layer l is a
- * pure function of (job seed, l, p, e), a tied one drawn as its tie's first layer, so every cut of
- * the model into stages starts with the same bits (law 1); e counts in the whole parameter, so that
- * a rank of the model axis starts with its shard of them. RESOURCE_EXHAUSTED: no host memory. */
+ * pure function of (the layer's seed, l, p, e), or with model.seed_layers false of (the job's seed,
+ * its place among all random elements of the model), a tied one drawn as its tie's first layer, so
+ * every cut of the model into stages starts with the same bits (law 1); e counts in the whole
+ * parameter, so that a rank of the model axis starts with its shard of them. RESOURCE_EXHAUSTED: no
+ * host memory. */
 MR_MUST_CHECK mr_status mr_parameters_draw(mr_parameters *parameters);
 
 /* Rounds the masters into their compute tensors; after every change of weights, before the next
@@ -104,8 +114,10 @@ size_t mr_parameters_owned_count(const mr_parameters *parameters);
  * the same object for every use of a tied one. */
 const mr_stage_parameter *mr_parameters_of_layer(const mr_parameters *parameters, size_t index,
                                                  size_t parameter);
-/* The tied parameter of this key; NULL where the stage has no layer of the tie. */
-const mr_stage_parameter *mr_parameters_find_tie(const mr_parameters *parameters, const char *key);
+/* The tied parameter of this key and slot; NULL where the stage has no such. A tie's slots count
+ * from 0 without a gap. */
+const mr_stage_parameter *mr_parameters_find_tie(const mr_parameters *parameters, const char *key,
+                                                 size_t slot);
 
 /* The state tensors that every parameter has: the optimizer's; none without training. */
 mr_optimizer_states mr_parameters_states(const mr_parameters *parameters);
@@ -116,8 +128,8 @@ size_t mr_parameters_state_index(const mr_parameters *parameters);
 mr_parameter_part mr_parameters_part(const mr_parameters *parameters,
                                      const mr_stage_parameter *parameter, size_t index);
 /* The one buffer of all master weights, and where in it the part of replica index of the width
- * begins, in bytes; index may be the width, whose beginning is the buffer's end. Parts follow each
- * other without a gap. */
+ * begins, in bytes; index may be the width, whose beginning is the end of what is trained: frozen
+ * weights lie behind. Parts follow each other without a gap. */
 unsigned char *mr_parameters_weights(const mr_parameters *parameters);
 size_t mr_parameters_weights_start(const mr_parameters *parameters, size_t index);
 

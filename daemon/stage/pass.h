@@ -19,6 +19,13 @@ typedef struct mr_pass {
     mr_reducer *model; /* NULL with a model axis of one rank */
     uint64_t step;
     uint32_t micro_batch;
+    /* What layers of earlier stages put aside (model/aside.h), as it came with the input, and for a
+     * backward its gradients as they came from later stages: by the plan's index, without data
+     * where none came. May be NULL where nothing crosses. turn: which buffers backward uses for
+     * those that go to the previous stage. */
+    const mr_tensor *asides;
+    const mr_tensor *aside_gradients;
+    size_t turn;
     /* backward: told of each layer (its index within the stage) when nothing more is added to its
      * gradients in this pass; may be NULL */
     void (*layer_done)(void *context, size_t layer);
@@ -27,8 +34,9 @@ typedef struct mr_pass {
 
 /* Returns the stage's output: a view of the microbatch's slot. */
 mr_tensor mr_pass_forward(const mr_pass *pass, const mr_tensor *x);
-/* dy: gradient of the output; dx: where the input's gradient goes, NULL for the first stage. Adds
- * to the gradients of the stage's parameters. Each run of layers that the forward did not keep is
+/* dy: gradient of the output; dx: where the input's gradient goes, NULL for the first stage; it is
+ * left as it is where no layer before the stage is trained. Adds to the gradients of the stage's
+ * parameters. Each run of layers that the forward did not keep is
  * computed again just before its backward, with the same random numbers and so to the same bits. */
 void mr_pass_backward(const mr_pass *pass, const mr_tensor *x, const mr_tensor *dy, mr_tensor *dx);
 

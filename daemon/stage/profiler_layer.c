@@ -53,7 +53,8 @@ mr_status mr_profiler_fill(mr_device *device, const mr_tensor *tensor, float sca
 
 /* ---- a layer --------------------------------------------------------------------------------- */
 
-static mr_status layer_lay_out(mr_profiler_layer *layer, const mr_shape *input, bool gradient) {
+static mr_status layer_lay_out(mr_profiler_layer *layer, const mr_shape *input, bool gradient,
+                               bool takes) {
     const mr_layer_description *description = layer->description;
     size_t input_bytes = 0;
     size_t output_bytes = 0;
@@ -67,7 +68,9 @@ static mr_status layer_lay_out(mr_profiler_layer *layer, const mr_shape *input, 
                             description->saved_bytes,
                             description->retained_bytes,
                             description->scratch_bytes,
-                            input_bytes > output_bytes ? input_bytes : output_bytes};
+                            input_bytes > output_bytes ? input_bytes : output_bytes,
+                            takes ? input_bytes : 0,
+                            takes ? input_bytes : 0};
     enum { PLACES = sizeof(bytes) / sizeof(bytes[0]) };
     size_t at[PLACES + 1] = {0};
     for (size_t i = 0; i < PLACES; i++)
@@ -83,12 +86,20 @@ static mr_status layer_lay_out(mr_profiler_layer *layer, const mr_shape *input, 
     layer->call.retained = base + at[5];
     layer->call.scratch = base + at[6];
     layer->spare = base + at[7];
+    layer->taken = (mr_tensor){.data = base + at[8], .shape = *input};
+    layer->d_taken = (mr_tensor){.data = base + at[9], .shape = *input};
+    if (takes) {
+        layer->call.taken = &layer->taken;
+        layer->call.d_taken = &layer->d_taken;
+    }
     return MR_OK;
 }
 
 static mr_status layer_fill(mr_profiler_layer *layer, size_t vocab) {
     MR_TRY(mr_profiler_fill(layer->device, &layer->x, 1.0f, vocab));
     MR_TRY(mr_profiler_fill(layer->device, &layer->dy, 1e-3f, vocab));
+    if (layer->call.taken != NULL)
+        MR_TRY(mr_profiler_fill(layer->device, &layer->taken, 1.0f, vocab));
     for (size_t i = 0; i < mr_parameters_count(layer->parameters); i++)
         MR_TRY(mr_profiler_fill(layer->device, &mr_parameters_at(layer->parameters, i)->weight,
                                 FILL_WEIGHTS, 0));
@@ -113,7 +124,8 @@ mr_status mr_profiler_layer_init(mr_profiler_layer *layer, mr_device *device, co
     };
     mr_shape input = index == 0 ? mr_job_input_shape(job) : descriptions[index - 1].output;
     MR_TRY(mr_parameters_create(&options, &layer->parameters));
-    MR_TRY(layer_lay_out(layer, &input, index > 0));
+    MR_TRY(layer_lay_out(layer, &input, index > 0 && input.needs_gradient,
+                         job->layers[index].take[0] != '\0'));
     return layer_fill(layer, job->layers[index].vocab);
 }
 
@@ -143,11 +155,15 @@ void mr_profiler_layer_forward(mr_profiler_layer *layer) {
 }
 
 void mr_profiler_layer_backward_input(mr_profiler_layer *layer) {
+    if (!layer->description->output.needs_gradient)
+        return; /* as in a pass: nothing up to here is trained */
     mr_layer_backward_input(mr_parameters_layer(layer->parameters, 0), &layer->call, &layer->x,
                             &layer->dy, layer->dx.data == NULL ? NULL : &layer->dx);
 }
 
 void mr_profiler_layer_backward_weight(mr_profiler_layer *layer) {
+    if (!layer->description->output.needs_gradient)
+        return;
     mr_layer_backward_weight(mr_parameters_layer(layer->parameters, 0), &layer->call, &layer->x,
                              &layer->dy);
 }

@@ -16,7 +16,9 @@ typedef struct mr_profiler_layer {
     mr_tensor x;
     mr_tensor y;
     mr_tensor dy;
-    mr_tensor dx; /* data NULL: layer 0, whose input needs no gradient */
+    mr_tensor dx; /* data NULL: its input needs no gradient */
+    mr_tensor taken;   /* of a layer that takes what another put aside; else not used */
+    mr_tensor d_taken; /* likewise */
     void *spare;  /* as large as x or y */
     mr_layer_call call;
 } mr_profiler_layer;

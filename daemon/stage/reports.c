@@ -95,6 +95,8 @@ void mr_report_step(mr_control *control, mr_report_subject subject,
     result.tokens = report->result.tokens;
     result.bubble = report->result.bubble;
     result.step_seconds = report->result.step_seconds;
+    result.loss_scale = report->result.loss_scale;
+    result.skipped = report->result.skipped;
     result.tokens_per_second = report->result.step_seconds > 0
                                    ? (double)report->result.tokens / report->result.step_seconds
                                    : 0;
@@ -129,7 +131,10 @@ void mr_report_saved(mr_control *control, mr_report_subject subject,
     Millrace__V1__SavedFile **list = NULL;
     body.tag = borrowed(report->tag);
     body.step = report->step;
-    body.optimizer_steps = report->step;
+    body.optimizer_steps = report->applied.steps;
+    body.loss_scale = report->applied.loss_scale.scale;
+    body.loss_scale_good_steps = report->applied.loss_scale.good_steps;
+    body.loss_scale_overflows_left = report->applied.loss_scale.overflows_left;
     if (!mr_status_is_ok(report->status)) {
         body.error = borrowed(report->status.text);
     } else if (saved_files(&report->files, &messages, &list)) {
@@ -182,6 +187,14 @@ void mr_report_feed(mr_control *control, mr_report_subject subject, bool open) {
                  MILLRACE__V1__STAGE_REPORT__REPORT_FEED_STATE);
     body.open = open;
     mr_control_send(control, &report_);
+}
+
+void mr_report_leaving(mr_control *control) {
+    Millrace__V1__StageReport report = MILLRACE__V1__STAGE_REPORT__INIT;
+    Millrace__V1__Leaving body = MILLRACE__V1__LEAVING__INIT;
+    report.report_case = MILLRACE__V1__STAGE_REPORT__REPORT_LEAVING;
+    report.leaving = &body;
+    mr_control_send(control, &report);
 }
 
 void mr_report_heartbeat(mr_control *control, mr_report_subject subject,

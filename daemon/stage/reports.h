@@ -29,6 +29,8 @@ void mr_report_finished(mr_control *control, mr_report_subject subject, uint64_t
 /* A lost or silent neighbour makes it secondary: somebody else is the cause. */
 void mr_report_failed(mr_control *control, mr_report_subject subject, mr_status status);
 void mr_report_released(mr_control *control, mr_report_subject subject);
+/* This stage is about to stop: its job is to be saved first. */
+void mr_report_leaving(mr_control *control);
 void mr_report_feed(mr_control *control, mr_report_subject subject, bool open);
 /* The spans of one step (from 0) on a track, those of them that are still held; at most
  * MR_TIMELINE_SPANS_MAX. Without memory nothing is sent. */

@@ -12,7 +12,8 @@
 #include "daemon/stage/session_model.h"
 #include "daemon/stage/session_result.h"
 
-/* Owned parameters of a stage: those without a tie, and tied ones whose tie begins on it. */
+/* Owned parameters of a stage: those without a tie, and tied ones whose tie begins on it; none that
+ * is frozen. */
 static mr_status stage_owned_count(const mr_assignment *assignment, size_t stage,
                                    size_t *out_count) {
     mr_tie *ties = NULL;
@@ -23,12 +24,15 @@ static mr_status stage_owned_count(const mr_assignment *assignment, size_t stage
     for (size_t l = plan->layer_first; l < plan->layer_end; l++) {
         const mr_layer_description *layer = &assignment->plan->shards[l];
         for (size_t i = 0; i < layer->parameter_count; i++)
-            if (!layer->parameters[i].tied)
+            if (!layer->parameters[i].tied && !layer->parameters[i].frozen)
                 owned++;
     }
-    for (size_t i = 0; i < tie_count; i++)
-        if (ties[i].layers[0] >= plan->layer_first && ties[i].layers[0] < plan->layer_end)
-            owned++;
+    for (size_t i = 0; i < tie_count; i++) {
+        const mr_layer_description *first = &assignment->plan->shards[ties[i].layers[0]];
+        bool here = ties[i].layers[0] >= plan->layer_first && ties[i].layers[0] < plan->layer_end;
+        for (size_t slot = 0; here && slot < first->tied_count; slot++)
+            owned += !mr_layer_description_tied(first, slot)->frozen;
+    }
     mr_job_ties_free(ties, tie_count);
     *out_count = owned;
     return MR_OK;
@@ -95,7 +99,8 @@ static mr_status session_size_loss(mr_session *session) {
     MR_TRY(mr_job_label_shape(assignment->job, &labels));
     session->step_terms = mr_loss_terms(assignment->job->loss, &output, &labels) *
                           (double)assignment->job->micro_batches * (double)assignment->job->data;
-    session->loss_scale = (float)(1.0 / session->step_terms);
+    if (assignment->job->precision == MR_DTYPE_F16)
+        session->applied.loss_scale = mr_loss_scale_begin(&assignment->job->loss_scale);
     return MR_OK;
 }
 
@@ -147,7 +152,8 @@ static mr_status session_build(mr_session *session) {
 static mr_status session_fill(mr_session *session) {
     MR_TRY(session_build(session));
     if (session->assignment->checkpoint_path[0] != 0)
-        MR_TRY(mr_layer_store_load(session->assignment, session->parameters, &session->next_step));
+        MR_TRY(mr_layer_store_load(session->assignment, session->parameters, &session->next_step,
+                                   &session->applied));
     else
         MR_TRY(mr_parameters_draw(session->parameters));
     return mr_connections_listen(&session->connections, session->assignment,
@@ -176,20 +182,26 @@ mr_group_ids mr_session_take_ids(mr_session *session) {
     return ids;
 }
 
-mr_status mr_session_connect(mr_session *session, const mr_group_ids *ids) {
-    MR_TRY(mr_connections_open(&session->connections, session->assignment,
-                               &session->options.transport, ids, session_pipe_bytes(session)));
-    MR_TRY(mr_session_model_open(session));
-    for (size_t i = 0; i < session->connections.tied_count; i++) {
-        const mr_tied_group *tied = &session->connections.tied[i];
-        const mr_stage_parameter *held =
-            mr_parameters_find_tie(session->parameters, tied->plan->key);
+/* All members of a tie start from its first one's bits. */
+static mr_status session_broadcast_tie(mr_session *session, const mr_tied_group *tied) {
+    const mr_stage_parameter *held = NULL;
+    for (size_t slot = 0; (held = mr_parameters_find_tie(session->parameters, tied->plan->key,
+                                                         slot)) != NULL;
+         slot++) {
         size_t bytes = 0;
-        MR_ASSERT(held != NULL);
         MR_ASSERT(mr_shape_bytes(&held->weight.shape, &bytes));
         MR_TRY(mr_group_broadcast(tied->group, held->weight.data, bytes, 0,
                                   MR_STEP_WAIT_TIMEOUT_MS));
     }
+    return MR_OK;
+}
+
+mr_status mr_session_connect(mr_session *session, const mr_group_ids *ids) {
+    MR_TRY(mr_connections_open(&session->connections, session->assignment,
+                               &session->options.transport, ids, session_pipe_bytes(session)));
+    MR_TRY(mr_session_model_open(session));
+    for (size_t i = 0; i < session->connections.tied_count; i++)
+        MR_TRY(session_broadcast_tie(session, &session->connections.tied[i]));
     mr_parameters_refresh(session->parameters); /* after the load and the broadcasts */
     if (session->reducer == NULL)
         return MR_OK;
@@ -244,6 +256,10 @@ mr_status mr_session_agree(mr_session *session, void *record, size_t bytes) {
 
 const mr_assignment *mr_session_assignment(const mr_session *session) {
     return session->assignment;
+}
+
+mr_applied mr_session_applied(const mr_session *session) {
+    return session->applied;
 }
 
 uint64_t mr_session_next_step(const mr_session *session) {

@@ -54,6 +54,8 @@ MR_MUST_CHECK mr_status mr_session_save(mr_session *session, const char *tag,
  * those down its pipeline. */
 MR_MUST_CHECK mr_status mr_session_agree(mr_session *session, void *record, size_t bytes);
 const mr_assignment *mr_session_assignment(const mr_session *session);
+/* How far the optimizer is. */
+mr_applied mr_session_applied(const mr_session *session);
 /* The step that comes next, from 0. */
 uint64_t mr_session_next_step(const mr_session *session);
 /* Between steps: keeps activations each interval layers from now on. Bits do not change (law 1).

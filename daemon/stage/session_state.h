@@ -47,7 +47,8 @@ struct mr_session {
     mr_device_memory loss; /* one double: the step's loss sum */
     uint64_t next_step;
     uint64_t gradients_sent; /* chooses the outgoing buffer */
-    float loss_scale;
+    float loss_scale; /* of the loss's gradient: applied.loss_scale over step_terms */
+    mr_applied applied;
     double step_terms; /* the mean's denominator */
     size_t *gather_bytes; /* [stage_count] */
     double *gathered;     /* all ranks' parts, in rank order */
@@ -58,6 +59,8 @@ struct mr_session {
     float *logits;      /* without training: see session_result.h */
     size_t logit_count; /* of one step */
     bool wants_logits;  /* of the step in work */
+    mr_tensor asides[MR_ASIDES_MAX];          /* of the pass in work, see pass.h */
+    mr_tensor aside_gradients[MR_ASIDES_MAX]; /* likewise */
     /* of the step in work */
     int64_t busy_ns;
     int64_t schedule_start_ns;

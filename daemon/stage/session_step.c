@@ -15,6 +15,7 @@
 #include "daemon/base/clock.h"
 #include "daemon/stage/optimizer.h"
 #include "daemon/stage/session_model.h"
+#include "daemon/stage/session_asides.h"
 #include "daemon/stage/session_result.h"
 
 /* ---- one instruction ---- */
@@ -63,6 +64,8 @@ static mr_status session_forward(mr_session *session, uint32_t micro_batch) {
         MR_TRY(mr_link_wait_sent(session->connections.activation_out,
                                  mr_activations_slots(session->activations) - 1,
                                  MR_STEP_WAIT_TIMEOUT_MS));
+    mr_session_asides_find(session, &slot->input, session->asides);
+    pass.asides = session->asides;
     int64_t start_ns = mr_clock_now_ns();
     slot->output = mr_pass_forward(&pass, &slot->input.tensors[0].tensor);
     MR_TRY(mr_model_axis_check(session->model.axis));
@@ -94,6 +97,11 @@ static mr_status session_backward(mr_session *session, uint32_t micro_batch, boo
                                  MR_ACTIVATION_GRADIENT_BUFFERS - 1, MR_STEP_WAIT_TIMEOUT_MS));
         dx = mr_activations_outgoing(session->activations, session->gradients_sent);
     }
+    mr_session_asides_find(session, &slot->input, session->asides);
+    mr_session_asides_find(session, &slot->gradient, session->aside_gradients);
+    pass.asides = session->asides;
+    pass.aside_gradients = session->aside_gradients;
+    pass.turn = session->gradients_sent;
     int64_t start_ns = mr_clock_now_ns();
     mr_pass_backward(&pass, &slot->input.tensors[0].tensor, dy, dx.data != NULL ? &dx : NULL);
     MR_TRY(mr_model_axis_check(session->model.axis));
@@ -114,6 +122,7 @@ static mr_status session_send_activation(mr_session *session, uint32_t micro_bat
     message.slot = NULL;
     (void)snprintf(message.tensors[0].name, MR_TENSOR_NAME_BYTES, "activation");
     message.tensors[0].tensor = slot->output;
+    mr_session_asides_forward(session, micro_batch, &message);
     int64_t start_ns = mr_clock_now_ns();
     mr_status status = mr_link_send(session->connections.activation_out, &message);
     session->transport_ns += mr_clock_now_ns() - start_ns;
@@ -130,6 +139,7 @@ static mr_status session_send_gradient(mr_session *session, uint32_t micro_batch
     (void)snprintf(message.tensors[0].name, MR_TENSOR_NAME_BYTES, "gradient");
     message.tensors[0].tensor =
         mr_activations_outgoing(session->activations, session->gradients_sent);
+    mr_session_asides_backward(session, session->gradients_sent, &message);
     session->gradients_sent++;
     int64_t start_ns = mr_clock_now_ns();
     mr_status status = mr_link_send(session->connections.gradient_out, &message);
@@ -137,24 +147,33 @@ static mr_status session_send_gradient(mr_session *session, uint32_t micro_batch
     return status;
 }
 
+/* The gradient of one tied parameter: the sum of all its uses in layer order. */
+static mr_status session_sum_tied(mr_session *session, mr_group *group,
+                                  const mr_stage_parameter *held) {
+    const float *parts[MR_TIED_USES_MAX];
+    size_t elements = 0;
+    if (group->member_count == 1) {
+        mr_parameters_sum_uses(session->parameters, held);
+        return MR_OK;
+    }
+    MR_ASSERT(held->use_count <= MR_TIED_USES_MAX);
+    MR_ASSERT(mr_shape_elements(&held->gradient.shape, &elements));
+    for (size_t use = 0; use < held->use_count; use++)
+        parts[use] = held->gradients[use].data;
+    return mr_group_sum(group, parts, held->use_count, held->gradient.data, elements,
+                        MR_STEP_WAIT_TIMEOUT_MS);
+}
+
 static mr_status session_reduce_tied(mr_session *session) {
     session->schedule_end_ns = mr_clock_now_ns();
     for (size_t i = 0; i < session->connections.tied_count; i++) {
         const mr_tied_group *tied = &session->connections.tied[i];
-        const mr_stage_parameter *held =
-            mr_parameters_find_tie(session->parameters, tied->plan->key);
-        if (tied->group->member_count == 1) {
-            mr_parameters_sum_uses(session->parameters, held);
-            continue;
-        }
-        const float *parts[MR_TIED_USES_MAX];
-        size_t elements = 0;
-        MR_ASSERT(held->use_count <= MR_TIED_USES_MAX);
-        MR_ASSERT(mr_shape_elements(&held->gradient.shape, &elements));
-        for (size_t use = 0; use < held->use_count; use++)
-            parts[use] = held->gradients[use].data;
-        MR_TRY(mr_group_sum(tied->group, parts, held->use_count, held->gradient.data, elements,
-                            MR_STEP_WAIT_TIMEOUT_MS));
+        const mr_stage_parameter *held = NULL;
+        for (size_t slot = 0; (held = mr_parameters_find_tie(session->parameters, tied->plan->key,
+                                                             slot)) != NULL;
+             slot++)
+            if (!held->description->frozen)
+                MR_TRY(session_sum_tied(session, tied->group, held));
     }
     return MR_OK;
 }
@@ -229,23 +248,58 @@ static mr_status session_share_weights(mr_session *session) {
     return MR_OK;
 }
 
+/* The factor of gradients: 1 but in fp16. */
+static double session_scale(const mr_session *session) {
+    double scale = session->applied.loss_scale.scale;
+    return scale > 0 ? scale : 1;
+}
+
+/* What all ranks know alike: were the step's gradients finite? In fp16 they are made smaller and
+ * the step is skipped; elsewhere the job cannot go on. */
+static mr_status session_judge(mr_session *session, bool *out_applies) {
+    mr_step_result *result = &session->result;
+    mr_loss_scale *scale = &session->applied.loss_scale;
+    const mr_job *job = session->assignment->job;
+    bool finite = isfinite(result->loss) && isfinite(result->gradient_norm);
+    *out_applies = finite;
+    if (scale->scale > 0) {
+        result->loss_scale = scale->scale;
+        result->skipped = !finite;
+        if (mr_loss_scale_update(scale, &job->loss_scale, finite))
+            return MR_OK;
+        return MR_ERROR(OUT_OF_RANGE,
+                        "gradients overflow fp16 and loss_scale is at its least, %g", scale->scale);
+    }
+    if (!finite)
+        return MR_ERROR(OUT_OF_RANGE, "the loss is %g and the gradient norm %g: not finite",
+                        result->loss, result->gradient_norm);
+    return MR_OK;
+}
+
+/* One optimizer step, on gradients that were scaled; nothing where they overflowed. */
+static mr_status session_apply(mr_session *session, double scale) {
+    const mr_job *job = session->assignment->job;
+    bool applies = false;
+    MR_TRY(session_judge(session, &applies));
+    if (!applies)
+        return MR_OK;
+    double clip = mr_optimizer_clip_factor(session->result.gradient_norm, job->grad_clip);
+    mr_optimizer_step(session->parameters, ++session->applied.steps, clip / scale);
+    return session_share_weights(session);
+}
+
 static mr_status session_optimizer(mr_session *session) {
     double loss = 0;
     double busy_ns = 0;
     MR_TRY(session_gather(session));
     size_t count = session_read_gathered(session, &loss, &busy_ns);
     const mr_job *job = session->assignment->job;
-    uint64_t step = session->next_step + 1; /* optimizer steps count from 1 */
+    double scale = session_scale(session);
     mr_step_result *result = &session->result;
     result->loss = loss / session->step_terms;
-    result->gradient_norm = mr_optimizer_norm(session->gathered, count);
-    result->learning_rate = mr_job_learning_rate(job, step);
-    if (!isfinite(result->loss) || !isfinite(result->gradient_norm))
-        return MR_ERROR(OUT_OF_RANGE, "the loss is %g and the gradient norm %g: not finite",
-                        result->loss, result->gradient_norm);
-    mr_optimizer_step(session->parameters, step,
-                      mr_optimizer_clip_factor(result->gradient_norm, job->grad_clip));
-    MR_TRY(session_share_weights(session));
+    result->gradient_norm = mr_optimizer_norm(session->gathered, count) / scale;
+    result->learning_rate = mr_job_learning_rate(job, session->applied.steps + 1);
+    MR_TRY(session_apply(session, scale));
     double makespan_ns = (double)(session->schedule_end_ns - session->schedule_start_ns);
     double stages = (double)session->assignment->plan->stage_count;
     result->bubble = makespan_ns > 0 ? fmax(0, 1 - busy_ns / (stages * makespan_ns)) : 0;
@@ -336,6 +390,7 @@ mr_status mr_session_step(mr_session *session, bool wants_logits, mr_step_result
     session->transport_ns = 0;
     session->reduction = (mr_reduction_time){0};
     session->wants_logits = wants_logits;
+    session->loss_scale = (float)(session_scale(session) / session->step_terms);
     session->schedule_start_ns = start_ns;
     if (wants_logits)
         MR_TRY(mr_session_result_want(session));

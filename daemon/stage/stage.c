@@ -76,6 +76,8 @@ typedef struct stage {
     mr_executor *executor;
     mr_control *control;
     mr_loop_timer *heartbeat;
+    bool leaving; /* a signal came: the job is saved, then this ends */
+    mr_loop_timer *leaving_end;
     Millrace__V1__Register identity;
 } stage;
 
@@ -92,7 +94,9 @@ static void stage_ready_publish(stage *self) {
     char reason[STAGE_REASON_BYTES];
     (void)snprintf(reason, sizeof(reason), "waits for the coordinator at %s",
                    self->options->coordinator);
-    bool ready = self->state != STAGE_DETACHED;
+    if (self->leaving)
+        (void)snprintf(reason, sizeof(reason), "stops once its job is saved");
+    bool ready = self->state != STAGE_DETACHED && !self->leaving;
     mr_status_page_ready_set(self->page, ready, ready ? NULL : reason);
     mr_status_page_check_set(self->page, "coordinator", ready ? NULL : reason);
     mr_rpc_server_health_set(self->server, "", ready);
@@ -332,7 +336,9 @@ static void stage_detached(void *context, mr_status why) {
     stage *self = context;
     MR_LOG(WARN, "not attached to the coordinator; trying again",
            MR_S("coordinator", self->options->coordinator), MR_S("why", why.text));
-    if (stage_holds_job(self)) {
+    if (self->leaving) {
+        mr_loop_stop(self->loop); /* nobody is left who could save */
+    } else if (stage_holds_job(self)) {
         stage_drop(self, self->job.epoch, MR_ERROR(UNAVAILABLE, "the coordinator is lost"));
     } else if (self->state != STAGE_DROPPING) {
         stage_state_set(self, STAGE_DETACHED);
@@ -526,11 +532,32 @@ static void stage_heartbeat(void *context) {
     mr_stage_status_publish(self->page, &status);
 }
 
+static void stage_leaving_over(void *context) {
+    stage *self = context;
+    MR_LOG(WARN, "stopping before the job was saved", MR_S("job", self->job.id),
+           MR_I("waited_seconds", self->options->drain_seconds));
+    mr_loop_stop(self->loop);
+}
+
+/* The coordinator pauses and saves the job, takes it away, and then orders the shutdown. */
+static mr_status stage_leave(stage *self) {
+    MR_TRY(mr_loop_timer_start(self->loop, (uint64_t)self->options->drain_seconds * 1000, 0,
+                               stage_leaving_over, self, &self->leaving_end));
+    self->leaving = true;
+    mr_notify_stopping((int64_t)self->options->drain_seconds * 1000 + MR_SHUTDOWN_TIMEOUT_MS);
+    stage_ready_publish(self);
+    mr_report_leaving(self->control);
+    return MR_OK;
+}
+
 static void stage_signalled(void *context, int signal_number) {
     stage *self = context;
-    MR_LOG(INFO, "stopping", MR_I("signal", signal_number),
-           MR_S("state", stage_state_names[self->state]));
-    mr_loop_stop(self->loop);
+    bool waits = signal_number == SIGTERM && self->options->drain_seconds > 0 && !self->leaving &&
+                 stage_holds_job(self) && mr_control_attached(self->control);
+    MR_LOG(INFO, waits ? "stopping once the job is saved" : "stopping",
+           MR_I("signal", signal_number), MR_S("state", stage_state_names[self->state]));
+    if (!waits || !mr_status_is_ok(stage_leave(self)))
+        mr_loop_stop(self->loop);
 }
 
 /* ---- building and ending ---- */
@@ -662,6 +689,8 @@ static void stage_end(stage *self) {
     mr_notify_stopping(MR_SHUTDOWN_TIMEOUT_MS);
     if (self->heartbeat != NULL)
         mr_loop_timer_stop(self->heartbeat);
+    if (self->leaving_end != NULL)
+        mr_loop_timer_stop(self->leaving_end);
     self->state = STAGE_DETACHED; /* nothing is reported any more */
     mr_control_destroy(self->control);
     mr_executor_stop(self->executor);

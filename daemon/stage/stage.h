@@ -26,11 +26,13 @@ typedef struct mr_stage_options {
     mr_fabric_opener fabric_open; /* of a device whose tensors are not in host memory; or NULL */
     const struct mr_status_setting *settings; /* what /config shows */
     size_t setting_count;
+    unsigned drain_seconds; /* from SIGTERM on so long for the job to be saved; 0: stop at once */
     mr_rpc_credentials credentials;
 } mr_stage_options;
 
-/* Runs until SIGTERM, SIGINT or the coordinator's Shutdown. Starts and stops rpc's runtime.
- * UNAVAILABLE: a port in use or no such device; INVALID_ARGUMENT: an address. */
+/* Runs until SIGTERM (with drain_seconds: until its job is saved and let go of, or they are over;
+ * a second signal stops at once), SIGINT or the coordinator's Shutdown. Starts and stops rpc's
+ * runtime. UNAVAILABLE: a port in use or no such device; INVALID_ARGUMENT: an address. */
 MR_MUST_CHECK mr_status mr_stage_run(const mr_stage_options *options);
 
 #endif

@@ -126,6 +126,24 @@ class Files(unittest.TestCase):
             self.assertIn("--no-such-option", run.err, command)
             self.assertEqual(len(run.err.splitlines()[0].split("--no-such-option")), 2, run.err)
 
+    def test_the_dashboards_panels_have_their_own_place_and_source(self):
+        panels = load(DASHBOARD)["panels"]
+        self.assertEqual(len({panel["id"] for panel in panels}), len(panels))
+        taken = {}
+        for panel in panels:
+            place = panel["gridPos"]
+            self.assertLessEqual(place["x"] + place["w"], 24, panel["title"])
+            for x in range(place["x"], place["x"] + place["w"]):
+                for y in range(place["y"], place["y"] + place["h"]):
+                    self.assertNotIn((x, y), taken, panel["title"])
+                    taken[x, y] = panel["title"]
+            for target in panel.get("targets", ()):
+                self.assertEqual(target["datasource"]["uid"], "${datasource}", panel["title"])
+        variables = {one["name"] for one in load(DASHBOARD)["templating"]["list"]}
+        used = {name for _, expression in panel_queries()
+                for name in re.findall(r"\$(\w+)", expression)}
+        self.assertEqual(used | {"datasource"}, variables)
+
     def test_the_operators_copy_is_the_same(self):
         self.assertEqual(load(RULE)["spec"],
                          {"groups": load(os.path.join(FOLDER, "alerts.yaml"))["groups"]},

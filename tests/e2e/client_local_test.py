@@ -4,6 +4,7 @@ millrace down ends it and puts back what was; the same tokens train to the same 
 data format. Method: real daemons below a temporary home; everything that was started is looked for
 after the end."""
 
+import glob
 import json
 import os
 import select
@@ -58,6 +59,19 @@ class Local(unittest.TestCase):
         with open("/proc/%d/stat" % process) as file:
             return file.read().rsplit(")", 1)[1].split()[0] != "Z"
 
+    def left_over(self):
+        """Command lines of processes that name this test's folder."""
+        found = []
+        for path in glob.glob("/proc/[0-9]*/cmdline"):
+            try:
+                with open(path, "rb") as file:
+                    line = file.read()
+            except OSError:  # it has ended meanwhile
+                continue
+            if self.folder.encode() in line:
+                found.append(line)
+        return found
+
     def test_up_is_found_by_later_commands_and_down_ends_it(self):
         self.run_client("config", "set-context", "other", "--server", "10.0.0.1:9700", "--use")
         cluster = self.up("--stages", "2", "--threads", "1")
@@ -71,14 +85,48 @@ class Local(unittest.TestCase):
             file.write(CORPUS)
         with open(os.path.join(self.folder, "tiny.yaml"), "w") as file:
             file.write(job_text(steps=3))
+        events = subprocess.Popen(
+            [MILLRACE, "-o", "jsonl", "cluster", "events", "-f", "--interval", "100ms"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=self.folder,
+            env=self.environment)
         done = self.run_client("-o", "jsonl", "train", "tiny.yaml")
         self.assertEqual(len(done.stdout.splitlines()), 3)
+        seen = []
+        while "SUCCEEDED" not in seen:  # it is there before the job or follows it; both tell
+            seen.append(json.loads(events.stdout.readline())["event"])
+        events.send_signal(signal.SIGINT)
+        events.communicate(timeout=SECONDS)
+        self.assertEqual(events.returncode, 130)
         self.run_client("cluster", "health")
+        self.check_trace(cluster)
         self.run_client("-o", "name", "down")
         self.assertFalse(any(self.alive(process) for process in self.daemons(cluster)))
+        self.assertEqual(self.left_over(), [])
         self.assertEqual(self.config("server"), "10.0.0.1:9700")
         self.assertEqual(self.config("context"), "other")
         self.run_client("down", code=3)
+
+    def check_trace(self, cluster):
+        """The trace of the job that ran: both ranks, and their forward passes in order."""
+        for form in FORMS:
+            done = self.run_client("-o", form, "trace", "fetch", "tiny", "--steps", "2")
+            if form == "name":
+                self.assertEqual(done.stdout.split("\n")[1:], [""])
+                continue
+            trace = json.loads(done.stdout)
+            self.assertEqual(trace["otherData"]["schema"], "millrace.trace/v1")
+            spans = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+            self.assertEqual({span["args"]["step"] for span in spans}, {1, 2})
+            first = {rank: min(span["ts"] for span in spans
+                               if span["pid"] == rank and span["name"] == "F0")
+                     for rank in (0, 1)}
+            self.assertLess(first[0], first[1], "stage 0 goes first, on one clock")
+        for stage in cluster["stages"]:
+            os.kill(stage["process_id"], signal.SIGSTOP)
+        done = self.run_client("--timeout", "0.5", "trace", "fetch", "tiny", code=7)
+        for stage in cluster["stages"]:
+            os.kill(stage["process_id"], signal.SIGCONT)
+        self.assertIn("did not answer in time", done.stderr)
 
     def test_up_and_down_in_every_form(self):
         where = os.path.join(self.folder, "here")
@@ -119,6 +167,37 @@ class Local(unittest.TestCase):
         shown = json.loads(self.run_client("-o", "json", "job", "get", job).stdout)["job"]
         self.assertEqual(shown["state"], "CANCELLED")
 
+    def test_a_submitted_job_is_fed_by_one_client_after_another(self):
+        self.up("--stages", "1", "--threads", "1")
+        with open(os.path.join(self.folder, "corpus.txt"), "w") as file:
+            file.write(CORPUS)
+        with open(os.path.join(self.folder, "job.yaml"), "w") as file:
+            file.write(job_text(stages=1, steps=3))
+        whole = self.run_client("-o", "jsonl", "train", "job.yaml").stdout.splitlines()
+        with open(os.path.join(self.folder, "job.yaml"), "w") as file:
+            file.write(job_text(name="long", stages=1, steps=2000))
+        job = self.run_client("-o", "name", "job", "submit", "job.yaml").stdout.strip()
+        first = subprocess.Popen([MILLRACE, "-o", "jsonl", "job", "feed", job],
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                 stderr=subprocess.PIPE, text=True, cwd=self.folder,
+                                 env=self.environment)
+        lines = [first.stdout.readline() for _ in range(3)]
+        first.send_signal(signal.SIGINT)
+        rest, messages = first.communicate(timeout=SECONDS)
+        self.assertEqual(first.returncode, 130, messages)
+        self.assertIn("millrace job feed %s goes on with it" % job, messages)
+        self.assertEqual(json.loads(lines[0])["loss"], json.loads(whole[0])["loss"])
+        done = [json.loads(line)["step"] for line in lines + rest.splitlines()]
+        second = subprocess.Popen([MILLRACE, "-o", "jsonl", "job", "feed", job],
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, text=True, cwd=self.folder,
+                                  env=self.environment)
+        step = json.loads(second.stdout.readline())["step"]
+        self.assertGreater(step, done[-1], "it goes on where the other stopped")
+        self.run_client("job", "cancel", job)
+        second.communicate(timeout=SECONDS)
+        self.assertEqual(second.returncode, 9)
+
     def test_what_was_killed_is_found_out_and_cleared(self):
         cluster = self.up("--stages", "2")
         for process in self.daemons(cluster):
@@ -134,8 +213,7 @@ class Local(unittest.TestCase):
         self.assertIn("stage-0.log", done.stderr)
         self.assertEqual(os.path.exists(os.path.join(
             self.folder, ".local/state/millrace/local/cluster.json")), False)
-        left = subprocess.run(["pgrep", "-f", self.folder], stdout=subprocess.PIPE, text=True)
-        self.assertEqual(left.stdout, "")
+        self.assertEqual(self.left_over(), [])
         self.run_client("up", "--millraced", "none", code=3)
         self.run_client("up", "--stages", "65", code=2)
         self.run_client("up", "--name", "a/b", code=2)

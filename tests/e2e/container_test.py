@@ -3,7 +3,8 @@
 to the same files, and which the same release gives again byte for byte. Its files hold no shell, no
 setuid file and nothing that others may write. Its programs train as user 65532 in a root folder
 that is read-only (a mount namespace and a chroot; as root only), with one writable folder, as a pod
-of deploy/kubernetes runs them."""
+of deploy/kubernetes runs them; in plain text, and with the certificates of components/tls by the
+names of pods."""
 
 import gzip
 import hashlib
@@ -12,16 +13,20 @@ import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import tarfile
 import unittest
+
+import yaml
 
 import cluster as clusters
 from cluster import CORPUS, Daemon, job_text
 
 UID = 65532
 STATE = "/var/lib/millrace"
+CERTIFICATES = "deploy/kubernetes/components/tls/certificates.yaml"
 CLIENT_SECONDS = 240
 PODS_LOOK = """#!/bin/sh
 set -e
@@ -36,6 +41,16 @@ exec setpriv --no-new-privs --bounding-set=-all,+setuid,+setgid,+sys_chroot \\
 
 def digest(content):
     return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def openssl(*arguments):
+    subprocess.run(("openssl",) + arguments, check=True, stderr=subprocess.DEVNULL)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 class Image:
@@ -91,8 +106,7 @@ class Container(unittest.TestCase):
     def test_nothing_in_it_is_a_shell_or_can_be_written(self):
         for member in self.image.members():
             if member.mode & 0o111 and member.isfile():
-                self.assertRegex(member.name, r"^millrace/(bin|tests/gpu|deploy)/|"
-                                              r"/(lib\S+|ld-linux\S*)\.so\S*$")
+                self.assertRegex(member.name, r"^millrace/bin/|/(lib\S+|ld-linux\S*)\.so\S*$")
             self.assertFalse(member.mode & (stat.S_ISUID | stat.S_ISGID), member.name)
             if member.name in ("tmp", "var/lib/millrace"):
                 continue
@@ -224,10 +238,9 @@ class ReadOnlyRoot(unittest.TestCase):
         """A certificate and a key that belong to root, and to the user's group, as in a secret
         volume; the arguments for them."""
         paths = [os.path.join(self.pod.state, name) for name in ("tls.crt", "tls.key")]
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-                        "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
-                        "-out", paths[0], "-keyout", paths[1]], check=True,
-                       stderr=subprocess.DEVNULL)
+        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+                "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-out", paths[0],
+                "-keyout", paths[1])
         for path in paths:
             os.chown(path, 0, UID)
             os.chmod(path, mode)
@@ -243,6 +256,67 @@ class ReadOnlyRoot(unittest.TestCase):
         run = self.pod.client("--server", address, *tls, "job", "list")
         self.assertEqual(run.returncode, 0, run.stderr)
         self.assertEqual(coordinator.stop(signal.SIGTERM), 0)
+
+    def certificates(self):
+        """What cert-manager makes of components/tls: one authority, one secret for each role."""
+        with open(os.path.join(clusters.ROOT, CERTIFICATES)) as file:
+            wanted = [one["spec"] for one in yaml.safe_load_all(file)
+                      if one["kind"] == "Certificate" and not one["spec"].get("isCA")]
+        folder = clusters.temporary_folder("authority")
+        authority = [os.path.join(folder, name) for name in ("ca.crt", "ca.key")]
+        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+                "/CN=millrace authority", "-out", authority[0], "-keyout", authority[1])
+        for one in wanted:
+            secret = os.path.join(self.pod.state, one["secretName"])
+            os.mkdir(secret)
+            shutil.copy(authority[0], secret)
+            request, names = os.path.join(folder, "csr"), os.path.join(folder, "names")
+            with open(names, "w") as file:
+                file.write("subjectAltName=%s\n" % ",".join("DNS:" + n for n in one["dnsNames"]))
+            openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=" + one["secretName"],
+                    "-keyout", secret + "/tls.key", "-out", request)
+            openssl("x509", "-req", "-in", request, "-CA", authority[0], "-CAkey", authority[1],
+                    "-CAcreateserial", "-days", "2", "-extfile", names, "-out", secret + "/tls.crt")
+            os.chown(secret + "/tls.key", 0, UID)
+            os.chmod(secret + "/tls.key", 0o440)
+
+    def tls(self, role):
+        secret = "%s/millrace-%s-tls" % (STATE, role)
+        return ["--tls-ca=%s/ca.crt" % secret, "--tls-cert=%s/tls.crt" % secret,
+                "--tls-key=%s/tls.key" % secret]
+
+    def test_they_train_with_tls_by_the_names_of_pods(self):
+        """The names that the cluster's DNS would resolve are in the pod's own hosts file."""
+        self.certificates()
+        coordinator_name = "millrace-coordinator.millrace.svc"
+        stage_names = ["millrace-stage-%d.millrace-stages.millrace.svc" % n for n in range(2)]
+        with open(os.path.join(self.pod.root, "etc/hosts"), "w") as file:
+            for name in ["localhost", coordinator_name] + stage_names:
+                file.write("127.0.0.1 %s\n" % name)
+        # Who looks for an IPv6 address, too, is not to wait for a name server.
+        with open(os.path.join(self.pod.root, "etc/resolv.conf"), "w") as file:
+            file.write("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+        coordinator = self.start("coordinator", "coordinator", "--listen=127.0.0.1:0",
+                                 "--status=127.0.0.1:0", "--state=" + STATE + "/coordinator",
+                                 *self.tls("coordinator"))
+        port = coordinator.wait_message("coordinator ready")["address"].rsplit(":", 1)[1]
+        server = "%s:%s" % (coordinator_name, port)
+        for number, name in enumerate(stage_names):
+            own = free_port()
+            stage = self.start("stage-%d" % number, "stage", "--coordinator=" + server,
+                               "--listen=127.0.0.1:%d" % own, "--advertise=%s:%d" % (name, own),
+                               "--status=127.0.0.1:0", "--threads=1", *self.tls("stage"))
+            stage.wait_message("attached")
+        self.pod.write("corpus.txt", CORPUS)
+        self.pod.write("job.yaml", job_text(steps=3))
+        options = ["--server=" + server] + self.tls("client")
+        run = self.pod.client(*options, "-o", "jsonl", "train", STATE + "/job.yaml")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(len(run.stdout.splitlines()), 3)
+        # An address that the certificate does not name is refused.
+        run = self.pod.client("--server=localhost:" + port, "--timeout=5", *self.tls("client"),
+                              "job", "list")
+        self.assertEqual(run.returncode, 5, run.stderr)
 
     def test_a_key_that_all_may_read_is_refused(self):
         coordinator = self.start("coordinator", "coordinator", "--listen", "127.0.0.1:0",

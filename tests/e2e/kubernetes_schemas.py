@@ -150,8 +150,10 @@ KINDS = {
         egress=many(fields("to", to=many(PEER), ports=many(OPEN_PORT))))),
     ("monitoring.coreos.com/v1", "PodMonitor"): spec(fields(
         "selector podMetricsEndpoints", selector=SELECTOR, podTargetLabels=many(TEXT),
-        podMetricsEndpoints=many(fields("port path", port=PORT_NAME, path=PATH, interval=DURATION,
-                                        scrapeTimeout=DURATION)))),
+        podMetricsEndpoints=many(fields(
+            "path", port=PORT_NAME, path=PATH, interval=DURATION, scrapeTimeout=DURATION,
+            relabelings=many(fields("sourceLabels regex action", sourceLabels=many(TEXT),
+                                    regex=TEXT, action=one_of("keep", "drop"))))))),
     ("monitoring.coreos.com/v1", "PrometheusRule"): spec(fields("groups",
                                                                 groups=many(RULE_GROUP))),
     ("cert-manager.io/v1", "Issuer"): spec(just_one(fields(

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import unittest
 import urllib.error
 import urllib.request
@@ -254,7 +255,7 @@ class Manifests(unittest.TestCase):
                     self.assertTrue(found, document["metadata"]["name"])
                     for endpoint in document["spec"].get("podMetricsEndpoints", ()):
                         for pod in found:
-                            self.assertIn(endpoint["port"], pod.ports())
+                            self.check_scraped(endpoint, pod)
             for service in build.of_kind("Service"):
                 found = [pod for pod in pods
                          if selects({"matchLabels": service["spec"]["selector"]}, pod.labels)]
@@ -262,6 +263,15 @@ class Manifests(unittest.TestCase):
                 for port in service["spec"]["ports"]:
                     for pod in found:
                         self.assertEqual(pod.ports().get(port["targetPort"]), port["port"])
+
+    def check_scraped(self, endpoint, pod):
+        """The ports that Prometheus keeps: the pod's own, and one for each GPU of a node."""
+        keep = endpoint["relabelings"][0]["regex"]
+        kept = sorted(port for name, port in pod.ports().items() if re.fullmatch(keep, name))
+        gpus = pod.container["resources"]["limits"].get("nvidia.com/gpu", 1)
+        stages = gpus if pod.name.startswith("DaemonSet") else 0
+        first = pod.ports()["status"]
+        self.assertEqual(kept, list(range(first, first + 1 + stages)))
 
     def test_probes_ask_the_status_port(self):
         for _, pod in self.each_pod():
@@ -448,16 +458,24 @@ class PodsAsProcesses(unittest.TestCase):
         return daemon, address
 
     def check_probes(self, pod, status):
+        """As the kubelet does: a 503 is asked again, startup first, readiness then."""
+        pause = threading.Event()
         for probe in PROBES:
             path = pod.container[probe]["httpGet"]["path"]
-            self.assertEqual(ask(status, path), 200, path)
+            for _ in range(10 * clusters.START_SECONDS):
+                answer = ask(status, path)
+                if answer != 503:
+                    break
+                pause.wait(0.1)
+            self.assertEqual(answer, 200, path)
         self.assertEqual(ask(status, "/metrics"), 200)
         self.assertEqual(ask(status, "/no-such-path"), 404)
 
-    def write_job(self, build):
+    def write_job(self, build, steps=100):
         """The demo's job file with this machine's folders."""
         text = dict(build.job_files())["millrace-demo"]
-        for there, here in (("/checkpoints/", self.folder + "/"),
+        for there, here in (("total_steps: 100,", "total_steps: %d," % steps),
+                            ("/checkpoints/", self.folder + "/"),
                             ("/millrace/README.md", os.path.join(clusters.ROOT, "README.md"))):
             self.assertIn(there, text)
             text = text.replace(there, here)
@@ -466,22 +484,28 @@ class PodsAsProcesses(unittest.TestCase):
             file.write(text)
         return path
 
-    def test_the_demo_trains_to_its_end(self):
+    def start_stage(self, pods, address, number):
+        pod = next(pod for pod in pods if pod.part == "stage")
+        daemon, _, status = self.start(pod, "stage ready", "stage-%d" % number,
+                                       coordinator=address)
+        daemon.wait_message("attached")
+        self.check_probes(pod, status)
+        return daemon
+
+    def start_demo(self, steps):
+        """The daemons of the CPU demo, coordinator first, and its client's arguments."""
         build = self.builds["overlays/cpu-demo"]
         pods = list(build.pods())
         coordinator, address = self.start_coordinator(pods)
-        stage = next(pod for pod in pods if pod.part == "stage")
-        daemons = []
-        for number in range(stage.replicas):
-            daemon, _, status = self.start(stage, "stage ready", "stage-%d" % number,
-                                           coordinator=address)
-            daemon.wait_message("attached")
-            self.check_probes(stage, status)
-            daemons.append(daemon)
+        stages = [self.start_stage(pods, address, number) for number in range(2)]
         client = next(pod for pod in pods if pod.part == "client")
-        job = self.write_job(build)
+        job = self.write_job(build, steps)
         arguments = [job if argument == "/job/job.yaml" else argument
                      for argument in adapt(client, server=address)]
+        return pods, address, [coordinator] + stages, arguments
+
+    def test_the_demo_trains_to_its_end(self):
+        _, _, daemons, arguments = self.start_demo(100)
         run = clusters.run_client(arguments, self.folder).check()
         self.assertEqual(len(run.steps()), 100)
         self.assertLess(run.steps()[-1]["loss"], run.steps()[0]["loss"])
@@ -489,8 +513,28 @@ class PodsAsProcesses(unittest.TestCase):
                                                     "demo/step-000000000100/manifest.json")))
         # The pod again, as after an eviction at the very end: nothing is left to do.
         clusters.run_client(arguments, self.folder).check()
-        for daemon in daemons + [coordinator]:
+        for daemon in reversed(daemons):
             self.assertEqual(daemon.stop(signal.SIGTERM), 0)
+
+    def test_a_stage_that_is_asked_to_end_saves_its_job_first(self):
+        steps = 1000
+        pods, address, daemons, arguments = self.start_demo(steps)
+        client = subprocess.Popen([clusters.MILLRACE] + arguments, stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                  cwd=self.folder)
+        self.addCleanup(client.kill)
+        self.assertEqual(json.loads(client.stdout.readline())["step"], 1)
+        # As the kubelet does, with the pod's terminationGracePeriodSeconds to come.
+        self.assertEqual(daemons[2].stop(signal.SIGTERM, clusters.CLIENT_SECONDS), 0)
+        daemons[2].wait_message("stopping once the job is saved")
+        _, said = client.communicate(timeout=clusters.CLIENT_SECONDS)
+        self.assertEqual(client.returncode, 8, said)
+        saved = int(re.search(r"was drained; saved as step-0*(\d+)", said).group(1))
+        self.assertLess(saved, steps)
+        self.start_stage(pods, address, 2)
+        again = clusters.run_client(arguments, self.folder).check()
+        self.assertEqual([again.steps()[0]["step"], again.steps()[-1]["step"]], [saved + 1, steps])
+        self.assertEqual(daemons[1].stop(signal.SIGTERM), 0)
 
     def test_a_stage_is_not_ready_before_it_has_met_the_coordinator(self):
         stage = next(pod for pod in self.builds["overlays/cpu-demo"].pods()
@@ -500,16 +544,26 @@ class PodsAsProcesses(unittest.TestCase):
                          [200, 200, 503])
         self.assertEqual(daemon.stop(signal.SIGTERM), 0)
 
-    def test_a_node_answers_its_probes(self):
+    def test_a_node_answers_its_probes_and_saves_before_it_ends(self):
         if not has_node_role():
             self.skipTest("this millraced has no role node")
         pods = list(self.builds["overlays/gpu"].pods())
         coordinator, address = self.start_coordinator(pods)
         node = next(pod for pod in pods if pod.part == "stage")
         daemon, _, status = self.start(node, "node ready", "node", coordinator=address,
-                                       devices="cpu:1")
+                                       devices="cpu:2")
         self.check_probes(node, status)
-        self.assertEqual(daemon.stop(signal.SIGTERM), 0)
+        job = self.write_job(self.builds["overlays/cpu-demo"], 1000)
+        client = subprocess.Popen(
+            [clusters.MILLRACE, "--server", address, "-o", "jsonl", "train", job],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=self.folder)
+        self.addCleanup(client.kill)
+        self.assertEqual(json.loads(client.stdout.readline())["step"], 1)
+        self.assertEqual(daemon.stop(signal.SIGTERM, clusters.CLIENT_SECONDS), 0)
+        _, said = client.communicate(timeout=clusters.CLIENT_SECONDS)
+        self.assertEqual(client.returncode, 8, said)
+        self.assertRegex(said, "was drained; saved as step-0*[1-9]")
         self.assertEqual(coordinator.stop(signal.SIGTERM), 0)
 
 

@@ -10,6 +10,7 @@ socket; the status port is asked after them."""
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -139,6 +140,31 @@ class Node(unittest.TestCase):
             self.assertEqual(fetch(node.address, "/readyz")[0], 200)
             self.assertEqual(node.stop(signal.SIGTERM), 0)
 
+    def test_a_drain_saves_the_job_and_resume_continues(self):
+        with self.cluster() as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            path = cluster.write("job.yaml", job_text(
+                steps=400, directory=os.path.join(cluster.folder, "checkpoints"), **SLOW))
+            with NodeDaemon(cluster, "--devices", "cpu:2", "--status", "127.0.0.1:0", "--drain",
+                            "60") as node:
+                self.wait_members(node, 2)
+                client = cluster.client_start("-o", "jsonl", "train", path)
+                client.stdout.readline()
+                self.assertEqual(node.stop(signal.SIGTERM, seconds=60), 0)
+                out, err = client.communicate(timeout=30)
+                self.assertEqual(client.returncode, 8, err)
+                self.assertIn("saved as step-", err)
+                self.assertEqual(node.messages("stage killed"), [])
+                done = int(err.partition("saved as step-")[2][:12])
+                self.assertGreaterEqual(done, 1)
+            with NodeDaemon(cluster, "--devices", "cpu:2", "--status", "127.0.0.1:0",
+                            name="again") as node:
+                self.wait_members(node, 2)
+                client = cluster.client_start("-o", "jsonl", "train", path, "--resume")
+                self.assertEqual(json.loads(client.stdout.readline())["step"], done + 1)
+                client.kill()
+                client.communicate()
+
     def test_a_drain_in_mid_step_ends_and_a_stage_that_does_not_is_killed(self):
         with self.cluster() as cluster, NodeDaemon(
                 cluster, "--devices", "cpu:2", "--status", "127.0.0.1:0", "--drain", "2") as node:
@@ -163,6 +189,41 @@ class Node(unittest.TestCase):
             node.stop(signal.SIGKILL)
             wait_gone(node.processes())
 
+    def beside_a_driver(self, cluster, **environment):
+        """A node over a driver of the test's (tests/unit/node/fake_driver.c), whose CUDA library
+        is no library."""
+        folder = os.path.join(cluster.folder, "bin")
+        os.mkdir(folder)
+        shutil.copy(clusters.MILLRACED, folder)
+        open(os.path.join(folder, "libmillrace_cuda.so"), "w").close()
+        driver = os.path.join(clusters.ROOT, clusters.PREFIX, "tests/unit/node")
+        program = os.path.join(folder, "run")
+        with open(program, "w") as file:
+            file.write("#!/bin/sh\nexport LD_LIBRARY_PATH='%s' %s\nexec '%s/millraced' \"$@\"\n" % (
+                driver, " ".join("%s=%s" % pair for pair in environment.items()), folder))
+        os.chmod(program, 0o755)
+        real, clusters.MILLRACED = clusters.MILLRACED, program
+        try:
+            return NodeDaemon(cluster, "--status", "127.0.0.1:0")
+        finally:
+            clusters.MILLRACED = real
+
+    def test_auto_takes_every_card_of_the_driver(self):
+        with self.cluster() as cluster, self.beside_a_driver(cluster) as node:
+            node.wait_message("node ready")
+            stages = node.status()["stages"]
+            self.assertEqual([s["device"] for s in stages], ["cuda:0", "cuda:1", "cuda:2"])
+            for stage in stages:  # their library does not load, which may be mended
+                self.assertEqual((stage["last_exit_code"], stage["state"]), (69, "waiting"))
+            self.assertIn("does not load", "".join(node.lines))
+
+    def test_a_driver_that_hangs_is_not_waited_for(self):
+        with self.cluster() as cluster, self.beside_a_driver(
+                cluster, FAKE_DRIVER_HANGS="1") as node:
+            started = node.messages("node started")[0]
+            self.assertEqual(started["cards"], "the driver did not answer in time")
+            self.assertEqual(node.wait_message("stage started")["device"], "cpu:0")
+
     def test_stages_that_cannot_run_end_the_node_with_their_exit_code(self):
         with self.cluster() as cluster:
             node = subprocess.run(
@@ -170,7 +231,7 @@ class Node(unittest.TestCase):
                  "--listen", "192.0.2.1:0"], stderr=subprocess.PIPE, text=True, timeout=60)
             self.assertEqual(node.returncode, 64, node.stderr)
             self.assertIn("192.0.2.1", node.stderr)
-            for options, word in ((["--devices", "gpu"], "gpu"), (["--drain", "0"], "--drain"),
+            for options, word in ((["--devices", "gpu"], "gpu"), (["--drain", "4000"], "--drain"),
                                   (["--device", "cpu"], "no option of a node")):
                 run = subprocess.run([clusters.MILLRACED, "node"] + options,
                                      stderr=subprocess.PIPE, text=True, timeout=60)

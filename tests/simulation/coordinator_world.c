@@ -455,9 +455,19 @@ static void fault_repeat(world *w) {
             mail_push(w, mail);
 }
 
+/* A stage that is asked to end says so; its job may then fail for that. Not often: nothing can be
+ * demanded of a failure's reason any more. */
+static void fault_leave(world *w, world_stage *stage) {
+    if (!stage->alive || stage->mute || world_random(w, 4) != 0)
+        return;
+    for (size_t i = 0; i < w->job_count; i++)
+        w->jobs[i].other_cause = true;
+    stage_report(w, stage, stage_mail(stage, MR_EVENT_LEAVING));
+}
+
 static void fault_act(world *w) {
     size_t index = (size_t)world_random(w, w->stage_count);
-    switch (world_random(w, 6)) {
+    switch (world_random(w, 7)) {
     case 0:
         stage_kill(w, index, false);
         break;
@@ -469,6 +479,9 @@ static void fault_act(world *w) {
         break;
     case 3:
         w->disk_fails = world_random(w, 3) == 0;
+        break;
+    case 4:
+        fault_leave(w, &w->stages[index]);
         break;
     default:
         if (!w->stages[index].alive)

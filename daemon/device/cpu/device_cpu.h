@@ -115,6 +115,15 @@ void mr_device_cpu_dropout(mr_device *device, const mr_dropout *dropout, const m
 void mr_device_cpu_add(mr_device *device, const mr_tensor *a, const mr_tensor *b,
                        const mr_dropout *dropout, mr_tensor *out);
 void mr_device_cpu_accumulate(mr_device *device, mr_tensor *a, const mr_tensor *b);
+void mr_device_cpu_window_gather(mr_device *device, const mr_window *window, const mr_tensor *x,
+                                 mr_tensor *rows);
+void mr_device_cpu_window_scatter(mr_device *device, const mr_window *window,
+                                  const mr_tensor *rows, mr_tensor *dx);
+void mr_device_cpu_max_pool_forward(mr_device *device, const mr_window *window, const mr_tensor *x,
+                                    mr_tensor *y);
+void mr_device_cpu_max_pool_backward(mr_device *device, const mr_window *window,
+                                     const mr_tensor *x, const mr_tensor *dy, mr_tensor *dx);
+void mr_device_cpu_transpose(mr_device *device, const mr_tensor *from, mr_tensor *to);
 void mr_device_cpu_cross_entropy(mr_device *device, const mr_tensor *logits,
                                  const mr_tensor *labels, float scale, mr_tensor *dlogits,
                                  double *loss);

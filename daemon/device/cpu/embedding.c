@@ -23,7 +23,7 @@ typedef struct embedding_work {
     mr_tensor *y;
     const mr_tensor *dy;
     mr_device_cpu_stage stage; /* bf16: two rows */
-    float *dwte;
+    float *dwte; /* NULL: none */
     float *dwpe; /* NULL: none */
 } embedding_work;
 
@@ -63,13 +63,14 @@ static embedding_work embedding_work_make(mr_device_cpu *cpu, const mr_tensor *t
         .tokens = tokens->data,
         .T = mr_device_cpu_width(tokens),
         .B = mr_device_cpu_rows(tokens),
-        .C = mr_device_cpu_width(wte),
-        .V = mr_device_cpu_rows(wte),
-        .first = vocabulary == NULL ? 0 : vocabulary->first,
-        .whole = vocabulary == NULL ? mr_device_cpu_rows(wte) : vocabulary->whole,
-        .task_rows = mr_device_cpu_task_rows(mr_device_cpu_width(wte)),
+        .C = mr_device_cpu_width(activations),
+        .V = wte == NULL ? INT32_MAX : mr_device_cpu_rows(wte),
+        .task_rows = mr_device_cpu_task_rows(mr_device_cpu_width(activations)),
     };
-    MR_ASSERT(work.first + work.V <= work.whole);
+    work.first = vocabulary == NULL ? 0 : vocabulary->first;
+    work.whole = vocabulary == NULL ? work.V : vocabulary->whole;
+    MR_ASSERT(wte == NULL || mr_device_cpu_width(wte) == work.C);
+    MR_ASSERT(wte == NULL || work.first + work.V <= work.whole);
     MR_ASSERT(wpe == NULL || mr_device_cpu_width(wpe) == work.C);
     MR_ASSERT(wpe == NULL || mr_device_cpu_rows(wpe) >= work.T);
     embedding_check(cpu, &work);
@@ -156,7 +157,7 @@ static void embedding_backward_task(void *context, size_t task, int thread) {
             work->kernels->widen(mr_device_cpu_halves(work->dy) + r * C + column, wide, n);
         else
             dy = mr_device_cpu_floats(work->dy) + r * C + column;
-        if (embedding_is_here(work, work->tokens[r]))
+        if (work->dwte != NULL && embedding_is_here(work, work->tokens[r]))
             work->kernels->accumulate(
                 work->dwte + embedding_row_of(work, work->tokens[r]) * C + column, dy, n);
         if (work->dwpe != NULL)
@@ -171,7 +172,7 @@ void mr_device_cpu_embedding_backward_share(mr_device *device, const mr_tensor *
     embedding_work work = embedding_work_make(cpu, tokens, vocabulary, dwte, dwpe, dy);
     MR_ASSERT(mr_device_cpu_count(dy) == work.B * work.T * work.C);
     work.dy = dy;
-    work.dwte = mr_device_cpu_floats(dwte);
+    work.dwte = dwte == NULL ? NULL : mr_device_cpu_floats(dwte);
     work.dwpe = dwpe == NULL ? NULL : mr_device_cpu_floats(dwpe);
     mr_pool_run(cpu->pool, mr_device_cpu_parts(work.C, EMBEDDING_COLUMNS),
                 embedding_backward_task, &work);

@@ -257,7 +257,7 @@ void mr_device_cpu_linear_backward_weight(mr_device *device, const mr_tensor *dy
     size_t OUT = mr_device_cpu_width(dy);
     size_t IN = mr_device_cpu_width(x);
     MR_ASSERT(mr_device_cpu_rows(x) == R);
-    MR_ASSERT(mr_device_cpu_count(dw) == OUT * IN);
+    MR_ASSERT(dw == NULL || mr_device_cpu_count(dw) == OUT * IN);
     MR_ASSERT(dbias == NULL || mr_device_cpu_count(dbias) == OUT);
     bool half = mr_device_cpu_is_half(dy);
     MR_ASSERT(x->shape.dtype == dy->shape.dtype);
@@ -267,9 +267,10 @@ void mr_device_cpu_linear_backward_weight(mr_device *device, const mr_tensor *dy
         .dtype = dy->shape.dtype,
         .a = dy->data,
         .b = x->data,
-        .c = mr_device_cpu_floats(dw),
+        .c = dw == NULL ? NULL : mr_device_cpu_floats(dw),
     };
-    linear_multiply(cpu, &product, LINEAR_WEIGHT_ROWS, LINEAR_WEIGHT_COLUMNS);
+    if (dw != NULL)
+        linear_multiply(cpu, &product, LINEAR_WEIGHT_ROWS, LINEAR_WEIGHT_COLUMNS);
     if (dbias != NULL)
         linear_bias(cpu, dy, R, OUT, mr_device_cpu_floats(dbias));
 }

@@ -11,15 +11,16 @@ typedef struct embedding_sizes {
     size_t V;
 } embedding_sizes;
 
-static embedding_sizes embedding_begin(mr_device_cuda *cuda, const mr_tensor *tokens,
+static embedding_sizes embedding_begin(mr_device_cuda *cuda, const mr_tensor *tokens, size_t C,
                                        const mr_tensor *wte, const mr_tensor *wpe) {
     MR_ASSERT(tokens->shape.dtype == MR_DTYPE_I32);
     MR_ASSERT(tokens->shape.dim_count >= 1);
     embedding_sizes s = {.tokens = tokens->data,
                          .B = mr_device_cuda_rows(tokens),
                          .T = mr_device_cuda_width(tokens),
-                         .C = mr_device_cuda_width(wte),
-                         .V = mr_device_cuda_rows(wte)};
+                         .C = C,
+                         .V = wte == NULL ? INT32_MAX : mr_device_cuda_rows(wte)};
+    MR_ASSERT(wte == NULL || mr_device_cuda_width(wte) == C);
     MR_ASSERT(wpe == NULL || mr_device_cuda_width(wpe) == s.C);
     MR_ASSERT(wpe == NULL || mr_device_cuda_rows(wpe) >= s.T);
     (void)mr_device_cuda_passed(cuda,
@@ -32,7 +33,7 @@ static embedding_sizes embedding_begin(mr_device_cuda *cuda, const mr_tensor *to
 void mr_device_cuda_embedding_forward(mr_device *device, const mr_tensor *tokens,
                                       const mr_tensor *wte, const mr_tensor *wpe, mr_tensor *y) {
     mr_device_cuda *cuda = mr_device_cuda_of(device);
-    embedding_sizes s = embedding_begin(cuda, tokens, wte, wpe);
+    embedding_sizes s = embedding_begin(cuda, tokens, mr_device_cuda_width(wte), wte, wpe);
     MR_ASSERT(mr_device_cuda_count(y) == s.B * s.T * s.C);
     (void)mr_device_cuda_passed(
         cuda,
@@ -45,7 +46,7 @@ void mr_device_cuda_embedding_forward(mr_device *device, const mr_tensor *tokens
 void mr_device_cuda_embedding_backward(mr_device *device, const mr_tensor *tokens,
                                        const mr_tensor *dy, mr_tensor *dwte, mr_tensor *dwpe) {
     mr_device_cuda *cuda = mr_device_cuda_of(device);
-    embedding_sizes s = embedding_begin(cuda, tokens, dwte, dwpe);
+    embedding_sizes s = embedding_begin(cuda, tokens, mr_device_cuda_width(dy), dwte, dwpe);
     MR_ASSERT(mr_device_cuda_count(dy) == s.B * s.T * s.C);
     size_t bytes = mr_cuda_embedding_bytes(s.B * s.T);
     void *workspace = mr_device_cuda_workspace(cuda, bytes);

@@ -103,8 +103,9 @@ void mr_device_cuda_linear_backward_weight(mr_device *device, const mr_tensor *d
                               .a_transposed = true,
                               .accumulate = true};
     MR_ASSERT(mr_device_cuda_rows(x) == R);
-    MR_ASSERT(mr_device_cuda_count(dw) == OUT * shape.n);
-    linear_run(cuda, shape, dy, x, NULL, dw, "linear_backward_weight");
+    MR_ASSERT(dw == NULL || mr_device_cuda_count(dw) == OUT * shape.n);
+    if (dw != NULL)
+        linear_run(cuda, shape, dy, x, NULL, dw, "linear_backward_weight");
     if (dbias == NULL)
         return;
     MR_ASSERT(mr_device_cuda_count(dbias) == OUT);

@@ -83,14 +83,17 @@ void mr_page_add_time(mr_text *text, int64_t wall_ms) {
     time_t seconds = (time_t)(wall_ms / 1000);
     struct tm parts;
     char machine[32];
+    char date[32];
     char people[32];
     if (wall_ms <= 0 || gmtime_r(&seconds, &parts) == NULL) {
         mr_text_add(text, "–");
         return;
     }
     (void)strftime(machine, sizeof(machine), "%Y-%m-%dT%H:%M:%SZ", &parts);
-    (void)strftime(people, sizeof(people), "%Y-%m-%d %H:%M:%S", &parts);
-    mr_text_add(text, "<time datetime=\"%s\">%s</time>", machine, people);
+    (void)strftime(date, sizeof(date), "%Y-%m-%d", &parts);
+    (void)strftime(people, sizeof(people), "%H:%M:%S", &parts);
+    mr_text_add(text, "<time datetime=\"%s\"><span class=\"date\">%s </span>%s</time>", machine,
+                date, people);
 }
 
 static void page_add_cell(mr_text *text, const char *opening, const char *value) {

@@ -112,7 +112,9 @@ void mr_panel_timeline(mr_text *text, const mr_dashboard_scene *scene) {
     int64_t start_ns = 0;
     int64_t end_ns = 0;
     mr_page_open_panel(text, "timeline", "Timeline of a step");
-    mr_page_add_command(text, "command-timeline", "millrace top");
+    if (scene->job != NULL)
+        mr_page_add_command(text, "command-timeline", "millrace trace fetch %s",
+                            mr_page_string(scene->job, "id"));
     if (!mr_span_kind_bounds(&scene->timeline, &start_ns, &end_ns)) {
         mr_text_add(text, "<p>No stage has told of a step of this job yet.</p>\n");
         mr_page_close_panel(text);

@@ -263,6 +263,35 @@ static void test_watched_signal_is_told_on_the_loop(void **state) {
     mr_loop_destroy(seen.loop);
 }
 
+/* One byte at a time; the last one stops the loop. */
+static void readable_seen(void *context, int fd) {
+    record *seen = context;
+    char byte = 0;
+    assert_int_equal(read(fd, &byte, 1), 1);
+    seen->numbers[seen->count++] = byte;
+    if (byte == '3')
+        mr_loop_stop(seen->loop);
+}
+
+static void test_readable_descriptor_is_told_until_it_is_empty(void **state) {
+    (void)state;
+    record seen = {.loop = loop_make()};
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    mr_status status = mr_loop_readable_watch(seen.loop, ends[0], readable_seen, &seen);
+    assert_int_equal(status.code, MR_CODE_OK);
+    assert_int_equal(write(ends[1], "123", 3), 3);
+    mr_loop_run(seen.loop);
+    assert_int_equal(seen.count, 3);
+    assert_int_equal(seen.numbers[0], '1');
+    assert_int_equal(seen.numbers[2], '3');
+    status = mr_loop_readable_watch(seen.loop, -1, readable_seen, &seen);
+    assert_int_equal(status.code, MR_CODE_INTERNAL);
+    mr_loop_destroy(seen.loop);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+}
+
 static void test_no_memory_is_a_status(void **state) {
     (void)state;
     for (uint64_t n = 1; n <= 3; n++) {
@@ -298,6 +327,7 @@ int main(void) {
         cmocka_unit_test(test_every_post_of_every_thread_runs_once),
         cmocka_unit_test(test_other_thread_stops_an_idle_loop),
         cmocka_unit_test(test_watched_signal_is_told_on_the_loop),
+        cmocka_unit_test(test_readable_descriptor_is_told_until_it_is_empty),
         cmocka_unit_test(test_no_memory_is_a_status),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

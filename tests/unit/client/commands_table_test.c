@@ -175,6 +175,26 @@ static void test_wrong_counts_and_values_are_refused(void **state) {
     check_error("job list -z", "unknown option -z");
 }
 
+static void test_times_may_have_a_unit(void **state) {
+    (void)state;
+    static const struct {
+        const char *line;
+        double seconds;
+    } times[] = {{"job list --timeout 30s", 30},
+                 {"job list --timeout=500ms", 0.5},
+                 {"job list --timeout 2m", 120},
+                 {"job list --timeout 1h", 3600},
+                 {"job list --timeout 1.5", 1.5}};
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+        mr_invocation in;
+        check_ok(times[i].line, &in);
+        assert_true(mr_invocation_number(&in, "timeout") == times[i].seconds);
+    }
+    check_error("job list --timeout 30x", "--timeout is 30x; it must be a number from 0.001");
+    check_error("job list --timeout 25h", "--timeout is 25h");
+    check_error("generate --temperature 1s", "--temperature is 1s");
+}
+
 static void test_help_needs_nothing_more(void **state) {
     (void)state;
     mr_invocation in;
@@ -232,6 +252,7 @@ int main(void) {
         cmocka_unit_test(test_resume_takes_its_tag_only_with_an_equals_sign),
         cmocka_unit_test(test_mistyped_words_are_answered_with_the_nearest),
         cmocka_unit_test(test_wrong_counts_and_values_are_refused),
+        cmocka_unit_test(test_times_may_have_a_unit),
         cmocka_unit_test(test_help_needs_nothing_more),
         cmocka_unit_test(test_distance_counts_edits),
         cmocka_unit_test(test_exit_codes_are_those_promised),

@@ -197,6 +197,21 @@ static void test_a_job_file_of_the_project_name_is_passed_over(void **state) {
     mr_config_deinit(&config);
 }
 
+static void test_another_users_project_file_is_not_used(void **state) {
+    static mr_config config;
+    mr_invocation invocation;
+    (void)clear(state);
+    put(project, "server: trap:1\n");
+    if (chown(project, 12345, 12345) != 0) {
+        print_message("skipped: a file cannot be given away here\n");
+        skip();
+    }
+    assert_true(mr_status_is_ok(load(NULL, NULL, &config, &invocation)));
+    check_found(&config, "server", "127.0.0.1:9700", MR_CONFIG_DEFAULT, NULL);
+    assert_string_equal(config.foreign_project, project);
+    mr_config_deinit(&config);
+}
+
 static void test_faults_are_named_with_file_line_and_key(void **state) {
     static const struct {
         const char *text;
@@ -265,6 +280,7 @@ int main(void) {
         cmocka_unit_test(test_a_context_counts_where_it_is_named),
         cmocka_unit_test(test_an_unknown_context_is_named_with_its_source),
         cmocka_unit_test(test_a_job_file_of_the_project_name_is_passed_over),
+        cmocka_unit_test(test_another_users_project_file_is_not_used),
         cmocka_unit_test(test_faults_are_named_with_file_line_and_key),
         cmocka_unit_test(test_what_is_written_is_read_again),
     };

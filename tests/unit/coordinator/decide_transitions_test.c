@@ -569,6 +569,35 @@ static void drain(desk *d, const char *member_id) {
     take(d, event);
 }
 
+/* By its own word, twice, and nobody waits for an answer. */
+static void test_leaving_stage_leaves_a_checkpoint(void **state) {
+    desk *d = *state;
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "/ckpt");
+    take(d, about(job, 2, MR_EVENT_LEAVING));
+    assert_int_equal(job->facts.state, MR_JOB_DRAINING);
+    assert_int_equal(orders(d, MR_ORDER_PAUSE), 2);
+    take(d, about(job, 2, MR_EVENT_LEAVING));
+    assert_int_equal(orders(d, MR_ORDER_PAUSE), 0);
+    pause_two(d, job, 6);
+    assert_int_equal(orders(d, MR_ORDER_SAVE), 2);
+    saved(d, job, 1, "step-000000000006", 6, "layer_00", "");
+    saved(d, job, 2, "step-000000000006", 6, "layer_01", "");
+    committed(d, job, "step-000000000006", MR_OK);
+    assert_says(job, MR_JOB_FAILED, "was drained; saved as step-000000000006");
+    take(d, about(job, 1, MR_EVENT_RELEASED));
+    assert_int_equal(orders(d, MR_ORDER_SHUTDOWN), 0);
+    take(d, about(job, 2, MR_EVENT_RELEASED));
+    assert_int_equal(orders(d, MR_ORDER_SHUTDOWN), 1);
+}
+
+static void test_idle_stage_that_leaves_is_told_to_exit(void **state) {
+    desk *d = *state;
+    attach(d, 1);
+    take(d, (mr_event){.kind = MR_EVENT_LEAVING, .member = 1});
+    assert_int_equal(orders(d, MR_ORDER_SHUTDOWN), 1);
+    assert_int_equal(mr_registry_idle_count(&d->state.registry), 0);
+}
+
 static void test_drained_stage_leaves_a_checkpoint(void **state) {
     desk *d = *state;
     mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "/ckpt");
@@ -596,6 +625,29 @@ static void test_drain_without_a_folder_fails_at_once(void **state) {
     mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "");
     drain(d, "m1");
     assert_says(job, MR_JOB_FAILED, "was drained; nothing was saved");
+}
+
+/* Both stages of a machine that is taken away; what they ask for twice is done once. */
+static void test_stages_that_leave_are_drained_together(void **state) {
+    desk *d = *state;
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "/ckpt");
+    take(d, about(job, 1, MR_EVENT_LEAVING));
+    assert_int_equal(job->facts.state, MR_JOB_DRAINING);
+    assert_int_equal(orders(d, MR_ORDER_PAUSE), 2);
+    assert_int_equal(count_of(d, MR_ACTION_ANSWER), 0);
+    take(d, about(job, 2, MR_EVENT_LEAVING));
+    take(d, about(job, 2, MR_EVENT_LEAVING));
+    assert_int_equal(orders(d, MR_ORDER_PAUSE), 0);
+    pause_two(d, job, 6);
+    saved(d, job, 1, "step-000000000006", 6, "layer_00", "");
+    saved(d, job, 2, "step-000000000006", 6, "layer_01", "");
+    committed(d, job, "step-000000000006", MR_OK);
+    assert_says(job, MR_JOB_FAILED, "was drained; saved as step-000000000006");
+    take(d, about(job, 1, MR_EVENT_RELEASED));
+    assert_int_equal(orders(d, MR_ORDER_SHUTDOWN), 1);
+    take(d, about(job, 2, MR_EVENT_RELEASED));
+    assert_int_equal(orders(d, MR_ORDER_SHUTDOWN), 1);
+    assert_int_equal(mr_registry_idle_count(&d->state.registry), 0);
 }
 
 /* ---- store and start ------------------------------------------------------------------------- */
@@ -705,7 +757,10 @@ int main(void) {
         TEST(test_stage_at_work_for_a_dead_epoch_is_told_to_stop),
         TEST(test_member_that_does_not_let_go_is_lost),
         TEST(test_drained_stage_leaves_a_checkpoint),
+        TEST(test_leaving_stage_leaves_a_checkpoint),
+        TEST(test_idle_stage_that_leaves_is_told_to_exit),
         TEST(test_drain_without_a_folder_fails_at_once),
+        TEST(test_stages_that_leave_are_drained_together),
         TEST(test_nothing_starts_while_the_store_fails),
         TEST(test_restored_jobs_keep_their_place_and_burn_their_epochs),
         TEST(test_no_memory_changes_nothing),

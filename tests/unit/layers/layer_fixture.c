@@ -11,6 +11,7 @@
 
 #include "daemon/base/alloc.h"
 #include "daemon/base/half.h"
+#include "daemon/model/describe_own.h"
 
 enum { GUARD_BYTES = 192, GUARD_VALUE = 0xa5 };
 
@@ -46,6 +47,12 @@ const layer_case layer_cases[] = {
      F32(1, 5, 9)},
     {"linear", {.type = MR_LAYER_TYPE_LINEAR, .in = 7, .out = 5, .bias = true}, F32(3, 3, 7)},
     {"linear without bias", {.type = MR_LAYER_TYPE_LINEAR, .in = 5, .out = 7}, F32(3, 5)},
+    {"conv2d", {.type = MR_LAYER_TYPE_CONV2D}, F32(2, 3, 5, 6)},
+    {"conv2d with stride and padding", {.type = MR_LAYER_TYPE_CONV2D}, F32(1, 2, 7, 4)},
+    {"conv2d that leaves gaps", {.type = MR_LAYER_TYPE_CONV2D}, F32(3, 2, 5, 7)},
+    {"maxpool2d", {.type = MR_LAYER_TYPE_MAXPOOL2D}, F32(2, 3, 5, 4)},
+    {"maxpool2d that overlaps", {.type = MR_LAYER_TYPE_MAXPOOL2D}, F32(1, 2, 7, 6)},
+    {"flatten", {.type = MR_LAYER_TYPE_FLATTEN}, F32(2, 3, 5, 2)},
     {"relu", {.type = MR_LAYER_TYPE_RELU}, F32(3, 37)},
     {"gelu", {.type = MR_LAYER_TYPE_GELU}, F32(3, 37)},
     {"silu", {.type = MR_LAYER_TYPE_SILU}, F32(3, 37)},
@@ -53,6 +60,33 @@ const layer_case layer_cases[] = {
     {"identity", {.type = MR_LAYER_TYPE_IDENTITY}, F32(2, 3, 5)},
 };
 const size_t layer_case_count = sizeof layer_cases / sizeof layer_cases[0];
+
+static const mr_conv2d conv = {.in = 3, .out = 5, .kernel = 3, .stride = 1, .bias = true};
+static const mr_conv2d strided = {.in = 2, .out = 3, .kernel = 5, .stride = 2, .padding = 2};
+static const mr_conv2d gaps = {.in = 2, .out = 2, .kernel = 2, .stride = 3, .padding = 1};
+static const mr_maxpool2d pool = {.kernel = 2};
+static const mr_maxpool2d overlap = {.kernel = 3, .stride = 2, .padding = 1};
+
+/* Own keys of cases above: an initialiser cannot put a struct into bytes. */
+static const struct {
+    const char *name;
+    const void *keys;
+    size_t bytes;
+} own_keys[] = {
+    {"conv2d", &conv, sizeof(conv)},
+    {"conv2d with stride and padding", &strided, sizeof(strided)},
+    {"conv2d that leaves gaps", &gaps, sizeof(gaps)},
+    {"maxpool2d", &pool, sizeof(pool)},
+    {"maxpool2d that overlaps", &overlap, sizeof(overlap)},
+};
+
+static mr_layer_spec fixture_spec(const layer_case *c) {
+    mr_layer_spec spec = c->spec;
+    for (size_t i = 0; i < sizeof own_keys / sizeof own_keys[0]; i++)
+        if (strcmp(own_keys[i].name, c->name) == 0)
+            memcpy(spec.own.bytes, own_keys[i].keys, own_keys[i].bytes);
+    return spec;
+}
 
 static void fixture_ok(mr_status status) {
     if (!mr_status_is_ok(status))
@@ -129,6 +163,24 @@ static void fixture_fill_tokens(const layer_fixture *f, uint64_t seed, size_t vo
     mr_free(host);
 }
 
+/* A permutation of multiples of 1/8 around 0: no two elements are near each other. */
+static void fixture_fill_apart(const layer_fixture *f, uint64_t seed) {
+    size_t n = fixture_elements(&f->x);
+    float *host = mr_alloc_array(n, sizeof *host);
+    assert_non_null(host);
+    for (size_t i = 0; i < n; i++)
+        host[i] = ((float)i - (float)(n / 2)) / 8.0f;
+    mr_random_key key = mr_random_key_make(seed, MR_RANDOM_SAMPLE, 98, 0, 0);
+    for (size_t i = n; i > 1; i--) {
+        size_t j = mr_random_word(&key, i) % i;
+        float kept = host[i - 1];
+        host[i - 1] = host[j];
+        host[j] = kept;
+    }
+    fixture_write(f, &f->x, host);
+    mr_free(host);
+}
+
 static void fixture_bind_parameters(layer_fixture *f, uint64_t seed) {
     for (size_t i = 0; i < f->description.parameter_count; i++) {
         const mr_parameter *parameter = &f->description.parameters[i];
@@ -144,11 +196,12 @@ static void fixture_bind_parameters(layer_fixture *f, uint64_t seed) {
 }
 
 void fixture_init(layer_fixture *f, mr_device *device, const layer_case *c, uint64_t seed) {
-    *f = (layer_fixture){.device = device};
-    fixture_ok(mr_layer_check(&c->spec));
-    fixture_ok(mr_layer_describe(&c->spec, &c->input, 2, &f->description));
+    *f = (layer_fixture){.device = device, .spec = fixture_spec(c)};
+    fixture_ok(mr_layer_check(&f->spec));
+    fixture_ok(mr_layer_check_device(&f->spec, device));
+    fixture_ok(mr_layer_describe(&f->spec, &c->input, 2, &f->description));
     f->layer = (mr_layer){
-        .spec = &c->spec,
+        .spec = &f->spec,
         .description = &f->description,
         .index = 3,
         .input = c->input,
@@ -172,6 +225,8 @@ void fixture_init(layer_fixture *f, mr_device *device, const layer_case *c, uint
     };
     if (c->input.dtype == MR_DTYPE_I32)
         fixture_fill_tokens(f, seed, c->spec.vocab);
+    else if (c->spec.type == MR_LAYER_TYPE_MAXPOOL2D)
+        fixture_fill_apart(f, seed);
     else
         fixture_fill(f, &f->x, seed, 100, 0.0f, 1.0f);
     fixture_fill(f, &f->dy, seed, 101, 0.0f, 1.0f);

@@ -18,7 +18,7 @@ typedef struct layer_case {
     mr_shape input;
 } layer_case;
 
-/* Every layer type and every form of it, at sizes that no vector width divides. */
+/* Every built-in layer type and every form of it, at sizes that no vector width divides. */
 extern const layer_case layer_cases[];
 extern const size_t layer_case_count;
 
@@ -29,6 +29,7 @@ typedef struct fixture_buffer {
 
 typedef struct layer_fixture {
     mr_device *device;
+    mr_layer_spec spec; /* the case's; one of layer_cases gets the own keys that belong to it */
     mr_layer_description description;
     mr_tensor parameters[MR_LAYER_PARAMETERS_MAX];
     mr_tensor gradients[MR_LAYER_PARAMETERS_MAX];

@@ -9,10 +9,12 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <cmocka.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/model/describe_own.h"
 #include "tests/unit/layers/layer_fixture.h"
 
 static const layer_case wide_block = {
@@ -43,6 +45,23 @@ static const layer_case wide_norm = {
     {.type = MR_LAYER_TYPE_LAYERNORM, .dim = 257, .bias = true, .eps = 1e-5},
     {.dtype = MR_DTYPE_F32, .dim_count = 3, .dims = {5, 103, 257}, .needs_gradient = true},
 };
+
+static const mr_conv2d wide_conv_keys = {
+    .in = 13, .out = 33, .kernel = 3, .stride = 1, .padding = 1, .bias = true};
+
+/* Three groups of samples, the last smaller. */
+static layer_case wide_conv(void) {
+    layer_case c = {
+        "wide conv2d",
+        {.type = MR_LAYER_TYPE_CONV2D},
+        {.dtype = MR_DTYPE_F32,
+         .dim_count = 4,
+         .dims = {25, 13, 30, 31},
+         .needs_gradient = true},
+    };
+    memcpy(c.spec.own.bytes, &wide_conv_keys, sizeof(wide_conv_keys));
+    return c;
+}
 
 static void assert_same(const char *name, const layer_fixture *f, const layer_fixture *g) {
     if (!fixture_same_bits(f, &f->y, g, &g->y))
@@ -78,6 +97,8 @@ static void test_one_and_two_threads_give_equal_bits(void **state) {
     check_threads(one, two, &wide_embedding);
     check_threads(one, two, &wide_head);
     check_threads(one, two, &wide_norm);
+    layer_case conv = wide_conv();
+    check_threads(one, two, &conv);
     mr_device_destroy(two);
     mr_device_destroy(one);
 }

@@ -51,9 +51,7 @@ static void test_wrong_keys_are_refused(void **state) {
          "heads?"},
         {"{type: layernorm, dim: 64}", "{type: layernorm, dim: 64, heads: 8}", 8,
          "model.layers[2].heads is not a key of a layer of type layernorm; known: type, repeat, "
-         "name, dim, eps"},
-        {"dim: 64, heads: 8", "dim: 64, heads: 8, tie: embed", 7,
-         "model.layers[1].tie is not a key of a layer of type transformer_block"},
+         "name, tie, put, take, frozen, dim, eps"},
         {"dim: 64, heads: 8", "dim: 64, heads: 8, dim: 64", 7,
          "model.layers[1].dim is given twice; the first is on line 7"},
     };
@@ -73,7 +71,7 @@ static void test_missing_keys_are_named(void **state) {
          "checkpoint.dir is missing; checkpoint.every_steps needs a folder"},
         {"type: layernorm, ", "", 8,
          "model.layers[2].type is missing; it must be embedding, transformer_block, layernorm, "
-         "lm_head, linear, relu, gelu, silu, dropout or identity"},
+         "lm_head, linear, conv2d, maxpool2d, flatten, relu, gelu, silu, dropout, identity or add"},
         {", heads: 8", "", 7,
          "model.layers[1].heads is missing; it must be a whole number, 1 to 16777216"},
         {"vocab: 256, ", "", 6, "model.layers[0].vocab is missing"},
@@ -129,7 +127,7 @@ static void test_wrong_types_are_refused(void **state) {
         {"{type: layernorm, dim: 64}", "layernorm", 8,
          "model.layers[2] is layernorm; it must be a mapping such as {type: layernorm, dim: 64}"},
         {"precision: fp32", "precision: [fp32]", 21,
-         "precision is a list; it must be fp32 or bf16"},
+         "precision is a list; it must be fp32, bf16 or fp16"},
         {"partition: parameters", "partition: {a: 1}", 14,
          "pipeline.partition is a mapping; it must be uniform, parameters, weights, type:REGEX or "
          "profile, or a list of bounds such as [0, 4, 9]"},
@@ -194,6 +192,29 @@ static void test_values_out_of_bounds_are_refused(void **state) {
                     "name is nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn...; it must be 1 to 63");
 }
 
+static void test_what_is_put_aside_must_be_taken_as_it_is(void **state) {
+    static const mistake mistakes[] = {
+        {"{type: layernorm, dim: 64}", "{type: layernorm, dim: 64, put: a}", 8,
+         "layer 7 (layernorm): put a is taken by no later layer"},
+        {"{type: layernorm, dim: 64}", "{type: add, take: a}", 8,
+         "layer 7 (add): take is a; it must be what an earlier layer puts"},
+        {"{type: layernorm, dim: 64}", "{type: add}", 8,
+         "layer 7 (add): take is missing; it must be what an earlier layer puts"},
+        {"{type: layernorm, dim: 64}", "{type: layernorm, dim: 64, take: a}", 8,
+         "layer 7 (layernorm): take is given, but a layer of type layernorm takes nothing"},
+        {"dim: 64, heads: 8", "dim: 64, heads: 8, put: a", 7,
+         "layer 2 (transformer_block): put a is already put by layer 1"},
+        {"{type: layernorm, dim: 64}",
+         "{type: linear, in: 64, out: 32, put: a}\n    - {type: linear, in: 32, out: 64}\n"
+         "    - {type: add, take: a}",
+         10, "layer 9 (add): take a is f32 [4, 32, 32], but the input is f32 [4, 32, 64]"},
+        {"{type: layernorm, dim: 64}", "{type: layernorm, dim: 64, put: -a}", 8,
+         "model.layers[2].put is -a"},
+    };
+    (void)state;
+    CHECK(mistakes);
+}
+
 static void test_words_of_later_versions_list_what_exists(void **state) {
     static const mistake mistakes[] = {
         {"schedule: 1f1b", "schedule: zb-h1", 15,
@@ -210,8 +231,8 @@ static void test_words_of_later_versions_list_what_exists(void **state) {
          "profile, or a list of bounds such as [0, 4, 9]"},
         {"partition: parameters", "partition: parameters\n  profile: p.json", 15,
          "pipeline.profile is given but pipeline.partition is not profile"},
-        {"precision: fp32", "precision: fp16", 21,
-         "precision fp16 is not supported by this version; it must be fp32 or bf16"},
+        {"precision: fp32", "precision: fp8", 21,
+         "precision is fp8; it must be fp32, bf16 or fp16"},
         {"format: bytes", "format: nyp", 22,
          "data.format is nyp; it must be bytes, llmc, megatron or npy"},
         {"type: adamw", "type: rmsprop", 19,
@@ -229,8 +250,22 @@ static void test_words_of_later_versions_list_what_exists(void **state) {
          "model.layers[1].position rope is not supported by this version; it must be none"},
         {"type: layernorm", "type: rmsnorm", 8,
          "model.layers[2].type rmsnorm is not supported by this version; it must be embedding"},
-        {"type: layernorm", "type: conv2d", 8,
-         "model.layers[2].type conv2d is not supported by this version"},
+        {"{type: layernorm, dim: 64}", "{type: conv2d, in: 3, out: 0, kernel: 3}", 8,
+         "model.layers[2].out is 0; it must be 1 to 16777216"},
+        {"{type: layernorm, dim: 64}", "{type: conv2d, in: 3, out: 4, kernel: 3, padding: 3}", 8,
+         "model.layers[2].padding is 3; it must be less than kernel, 3"},
+        {"{type: layernorm, dim: 64}", "{type: conv2d, in: 3, out: 4, kernel: 3, pading: 1}", 8,
+         "model.layers[2].pading is not a key of a layer of type conv2d; did you mean padding?"},
+        {"{type: layernorm, dim: 64}", "{type: maxpool2d, kernel: 3, padding: 2}", 8,
+         "model.layers[2].padding is 2; it must be at most half of kernel, 1"},
+        {"{type: layernorm, dim: 64}", "{type: maxpool2d, kernel: 3}", 8,
+         "layer 7 (maxpool2d): the input is f32 [4, 32, 64]; it must be [N, C, H, W]"},
+        {"  layers:\n", "  input: [3, 32, 32]\n  layers:\n", 5,
+         "model.input is given but the first layer is an embedding, which takes tokens"},
+        {"  layers:\n", "  input: [3, 0]\n  layers:\n", 5,
+         "model.input[1] is 0; it must be a whole number, 1 to 16777216"},
+        {"  layers:\n", "  input: 3\n  layers:\n", 5,
+         "model.input is 3; it must be a list of 1 to 5 sizes"},
         {"type: layernorm", "type: batchnorm", 8,
          "model.layers[2].type is batchnorm; it must be embedding, transformer_block"},
     };
@@ -372,7 +407,7 @@ static void test_models_that_cannot_be_are_refused(void **state) {
     job_text_refuse("schema: millrace.job/v1\nname: a\n"
                     "model: {loss: none, layers: [{type: relu}]}\n"
                     "batch: {micro_batch_size: 1, sequence_length: 2}\n",
-                    3, "model.layers has no layer with a size, so the input's width is unknown");
+                    3, "model.layers does not say what size the input has; give model.input");
     job_text_refuse("schema: millrace.job/v1\nname: a\n"
                     "model: {layers: [{type: linear, in: 3, out: 3}]}\n"
                     "batch: {micro_batch_size: 1, sequence_length: 2}\n"
@@ -407,7 +442,7 @@ static void test_all_mistakes_are_listed_in_file_order(void **state) {
     assert_int_equal(errors.count, 5);
     for (size_t i = 0; i < 5; i++)
         assert_int_equal(errors.items[i].line, lines[i]);
-    assert_string_equal(status.text, "line 3: precision is fp64; it must be fp32 or bf16");
+    assert_string_equal(status.text, "line 3: precision is fp64; it must be fp32, bf16 or fp16");
 }
 
 static void test_errors_stop_at_their_maximum(void **state) {
@@ -447,6 +482,7 @@ int main(void) {
         cmocka_unit_test(test_missing_keys_are_named),
         cmocka_unit_test(test_wrong_types_are_refused),
         cmocka_unit_test(test_values_out_of_bounds_are_refused),
+        cmocka_unit_test(test_what_is_put_aside_must_be_taken_as_it_is),
         cmocka_unit_test(test_words_of_later_versions_list_what_exists),
         cmocka_unit_test(test_fields_of_another_optimizer_are_refused),
         cmocka_unit_test(test_patterns_that_cannot_cut_are_refused),

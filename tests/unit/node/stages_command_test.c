@@ -108,6 +108,7 @@ static mr_node_options node_options(void) {
         .listen = "10.0.0.1:9701",
         .advertise = "gpu-a:9701",
         .status_listen = "10.0.0.1:9790",
+        .drain_seconds = 25,
         .log_level = "warn",
         .pin = true,
         .credentials = {.ca_file = "ca", .certificate_file = "cert", .key_file = "key"},
@@ -132,6 +133,7 @@ static void test_the_second_stage_gets_the_next_ports_and_everything_else_alike(
     assert_true(command_has(&command, "--tls-cert", "cert"));
     assert_true(command_has(&command, "--tls-key", "key"));
     assert_true(command_has(&command, "--log-level", "warn"));
+    assert_true(command_has(&command, "--drain", "20"));
     assert_true(command_has(&command, "--pin", NULL));
     assert_false(command_has(&command, "--insecure", NULL));
 }

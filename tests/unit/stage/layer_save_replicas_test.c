@@ -226,10 +226,11 @@ static void commit(const replica *one, char *out_path) {
 /* The part that replica index of width loads is that part of the whole. */
 static void expect_part(const replica *whole, const char *path, size_t width, size_t index) {
     uint64_t step = 0;
+    mr_applied applied = {0};
     mr_assignment assignment = {.epoch = 2, .job = (mr_job *)(uintptr_t)&whole->model.job};
     (void)snprintf(assignment.checkpoint_path, sizeof assignment.checkpoint_path, "%s", path);
     mr_parameters *p = parameters_make(&whole->model, width, index);
-    ok(mr_layer_store_load(&assignment, p, &step));
+    ok(mr_layer_store_load(&assignment, p, &step, &applied));
     assert_int_equal(step, 1);
     for (size_t k = 0; k < mr_parameters_count(p); k++) {
         const mr_stage_parameter *part = mr_parameters_at(p, k);

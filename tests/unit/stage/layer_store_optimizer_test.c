@@ -86,9 +86,10 @@ static void expect_same(const stage_model *m, const mr_tensor *a, const mr_tenso
 
 static mr_status load(const char *path, stage_model *m, mr_parameters *q) {
     uint64_t step = 0;
+    mr_applied applied = {0};
     mr_assignment assignment = {.epoch = 2, .job = &m->job};
     (void)snprintf(assignment.checkpoint_path, sizeof assignment.checkpoint_path, "%s", path);
-    mr_status status = mr_layer_store_load(&assignment, q, &step);
+    mr_status status = mr_layer_store_load(&assignment, q, &step, &applied);
     assert_true(!mr_status_is_ok(status) || step == 1);
     return status;
 }

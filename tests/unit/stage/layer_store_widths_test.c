@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: a checkpoint does not know the model width: what V ranks saved, W ranks load, weights and
  * optimizer state, for every V and W, also where neither divides the other; and a rank whose state
- * is split over replicas gets its part of its shard.
- * Method: a small GPT with 12 heads and 11 tokens (which 2, 3 and 4 ranks share unevenly) is filled
- * on each of V ranks with shards of the same whole, saved and committed; each of W ranks, and each
- * of two or three replicas of it with split state, loads it, and every element is compared, by
- * bits, with that of the whole which model/shard.h says it is. */
+ * is split over replicas gets its part of its shard. A checkpoint reshaped offline is, to the
+ * byte, the one that ranks of the new width would have saved.
+ * Method: a small GPT with 12 heads and 11 tokens (which 2, 3 and 4 ranks share unevenly) is
+ * filled on each of V ranks with shards of the same whole, saved and committed; each of W ranks,
+ * and each of two or three replicas of it with split state, loads it, and every element is
+ * compared, by bits, with that of the whole which model/shard.h says it is. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,6 +18,8 @@
 #include <cmocka.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/checkpoint/catalog.h"
+#include "daemon/checkpoint/reshape.h"
 #include "daemon/model/shard.h"
 #include "daemon/stage/layer_save.h"
 #include "daemon/stage/layer_store.h"
@@ -141,9 +144,10 @@ static void save(const char *dir, size_t width) {
 
 static mr_status load_rank(const char *dir, stage_model *m, mr_parameters *p, size_t rank) {
     uint64_t step = 0;
+    mr_applied applied = {0};
     mr_assignment assignment = {.epoch = 2, .job = &m->job, .model_rank = (uint32_t)rank};
     fixture_path(assignment.checkpoint_path, dir, "saved", NULL);
-    mr_status status = mr_layer_store_load(&assignment, p, &step);
+    mr_status status = mr_layer_store_load(&assignment, p, &step, &applied);
     assert_true(!mr_status_is_ok(status) || step == 7);
     return status;
 }
@@ -174,6 +178,50 @@ static void test_every_width_loads_what_every_width_saved(void **state) {
     }
 }
 
+/* Files of dir/tag, by name and digest. */
+static void expect_same_files(const char *dir, const char *tag, const char *other_dir) {
+    char path[FIXTURE_PATH_BYTES];
+    mr_manifest a;
+    mr_manifest b;
+    fixture_path(path, dir, tag, NULL);
+    fixture_ok(mr_catalog_verify(path, NULL, NULL, NULL));
+    fixture_ok(mr_manifest_read(path, &a));
+    fixture_path(path, other_dir, "saved", NULL);
+    fixture_ok(mr_manifest_read(path, &b));
+    assert_int_equal(a.file_count, b.file_count);
+    assert_int_equal(a.step, b.step);
+    for (size_t i = 0; i < a.file_count; i++) {
+        assert_string_equal(a.files[i].name, b.files[i].name);
+        assert_string_equal(a.files[i].sha256, b.files[i].sha256);
+    }
+    mr_manifest_deinit(&a);
+    mr_manifest_deinit(&b);
+}
+
+static void test_a_reshaped_checkpoint_is_what_ranks_of_that_width_save(void **state) {
+    (void)state;
+    char dirs[WIDTH_MAX][FIXTURE_PATH_BYTES];
+    for (size_t i = 0; i < WIDTH_MAX; i++) {
+        fixture_make(dirs[i]);
+        save(dirs[i], i + 1);
+    }
+    for (size_t from = 0; from < WIDTH_MAX; from++)
+        for (size_t to = 0; to < WIDTH_MAX; to++) {
+            char path[FIXTURE_PATH_BYTES];
+            char tag[MR_NAME_BYTES];
+            mr_reshape_result result;
+            fixture_path(path, dirs[from], "saved", NULL);
+            (void)snprintf(tag, sizeof tag, "for-%zu", to + 1);
+            const mr_reshape_options options = {
+                .source = path, .dir = dirs[from], .tag = tag, .width = to + 1};
+            fixture_ok(mr_reshape(&options, &result));
+            assert_int_equal(result.from_width, from + 1);
+            expect_same_files(dirs[from], tag, dirs[to]);
+        }
+    for (size_t i = 0; i < WIDTH_MAX; i++)
+        fixture_remove(dirs[i]);
+}
+
 /* A merge reads every file: damage in any of them is found and named. */
 static void test_damage_in_a_file_of_another_rank_is_named(void **state) {
     (void)state;
@@ -199,6 +247,7 @@ static void test_damage_in_a_file_of_another_rank_is_named(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_width_loads_what_every_width_saved),
+        cmocka_unit_test(test_a_reshaped_checkpoint_is_what_ranks_of_that_width_save),
         cmocka_unit_test(test_damage_in_a_file_of_another_rank_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -121,7 +121,7 @@ static void test_steps_follow_the_formula(void **state) {
 static size_t stage_sums(stage_model *m, size_t first, size_t end, double *out) {
     mr_parameters *p = stage_model_parameters(m, first, end, true);
     stage_fill_gradients(m, p);
-    const mr_stage_parameter *tied = mr_parameters_find_tie(p, "embed");
+    const mr_stage_parameter *tied = mr_parameters_find_tie(p, "embed", 0);
     if (tied != NULL) {
         float *same = stage_read(m, &tied->weight);
         stage_write(m, &tied->gradient, same);
@@ -222,7 +222,7 @@ static void test_bf16_steps_masters_as_f32_does_and_rounds_copies(void **state) 
     assert_ptr_equal(mr_parameters_layer(q, 0)->parameters[0].data,
                      mr_parameters_layer(q, 4)->parameters[0].data);
     assert_ptr_equal(mr_parameters_layer(q, 0)->parameters[0].data,
-                     mr_parameters_find_tie(q, "embed")->compute.data);
+                     mr_parameters_find_tie(q, "embed", 0)->compute.data);
     mr_parameters_destroy(q);
     mr_parameters_destroy(p);
     stage_model_deinit(&narrow);

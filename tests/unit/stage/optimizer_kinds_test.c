@@ -158,7 +158,7 @@ static void test_bf16_copies_follow_every_kind(void **state) {
         mr_parameters *p = stage_model_parameters(&m, 0, LAYERS, true);
         stage_fill_gradients(&m, p);
         mr_optimizer_step(p, 1, clip_factor);
-        const mr_stage_parameter *tied = mr_parameters_find_tie(p, "embed");
+        const mr_stage_parameter *tied = mr_parameters_find_tie(p, "embed", 0);
         float *master = stage_read(&m, &tied->weight);
         float *compute = stage_read(&m, &tied->compute);
         for (size_t e = 0; e < stage_elements(&tied->weight); e++) {

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/base/random.h"
 #include "tests/unit/stage/stage_model.h"
 
 static void assert_same_weights(const stage_model *m, const mr_parameters *whole,
@@ -44,6 +45,34 @@ static void test_any_cut_starts_with_the_same_bits(void **state) {
         assert_same_weights(&m, whole, part, bounds[s]);
         mr_parameters_destroy(part);
     }
+    mr_parameters_destroy(whole);
+    stage_model_deinit(&m);
+}
+
+/* The whole model's weights come from one stream: each begins where those before it end, whoever
+ * holds them, and a parameter's bits change when one before it grows. */
+static void test_one_stream_for_the_model_gives_any_cut_the_same_bits(void **state) {
+    (void)state;
+    stage_model m;
+    stage_model_init_gpt(&m);
+    m.job.seed_layers = false;
+    const size_t bounds[] = {0, 2, 5};
+    mr_parameters *whole = stage_model_parameters(&m, 0, 5, true);
+    for (size_t s = 0; s < 2; s++) {
+        mr_parameters *part = stage_model_parameters(&m, bounds[s], bounds[s + 1], true);
+        assert_same_weights(&m, whole, part, bounds[s]);
+        mr_parameters_destroy(part);
+    }
+    const mr_layer *block = mr_parameters_layer(whole, 1);
+    size_t qkv = 0;
+    while (block->description->parameters[qkv].init != MR_INIT_NORMAL)
+        qkv++;
+    float *drawn = stage_read(&m, &block->parameters[qkv]);
+    mr_random_key key = mr_random_key_make(1234, MR_RANDOM_INIT, MR_LAYERS_MAX, 0, 0);
+    float expected = 0;
+    mr_random_normal(&key, 11 * 12 + 5 * 12, 1, 0.02f, &expected); /* behind wte and wpe */
+    assert_true(drawn[0] == expected);
+    mr_free(drawn);
     mr_parameters_destroy(whole);
     stage_model_deinit(&m);
 }
@@ -90,9 +119,9 @@ static void test_tied_parameter_is_one_weight_with_an_accumulator_per_use(void *
     mr_parameters *p = stage_model_parameters(&m, 0, 5, true);
     const mr_layer *embedding = mr_parameters_layer(p, 0);
     const mr_layer *head = mr_parameters_layer(p, 4);
-    const mr_stage_parameter *tied = mr_parameters_find_tie(p, "embed");
+    const mr_stage_parameter *tied = mr_parameters_find_tie(p, "embed", 0);
     assert_non_null(tied);
-    assert_null(mr_parameters_find_tie(p, "other"));
+    assert_null(mr_parameters_find_tie(p, "other", 0));
     assert_ptr_equal(embedding->parameters[0].data, head->parameters[0].data);
     assert_ptr_not_equal(embedding->gradients[0].data, head->gradients[0].data);
     assert_int_equal(tied->use_count, 2);
@@ -118,10 +147,10 @@ static void test_only_the_first_holder_owns_a_tied_parameter(void **state) {
     assert_int_equal(mr_parameters_owned_count(first), 2 + 24);
     assert_int_equal(mr_parameters_count(last), 3);
     assert_int_equal(mr_parameters_owned_count(last), 2);
-    const mr_stage_parameter *tied = mr_parameters_find_tie(last, "embed");
+    const mr_stage_parameter *tied = mr_parameters_find_tie(last, "embed", 0);
     assert_non_null(tied);
     assert_false(tied->owned);
-    assert_true(mr_parameters_find_tie(first, "embed")->owned);
+    assert_true(mr_parameters_find_tie(first, "embed", 0)->owned);
     assert_int_equal(tied->layer, 4);
     assert_int_equal(tied->init_layer, 0);
     assert_int_equal(tied->use_count, 1);
@@ -138,7 +167,7 @@ static void test_uses_are_summed_in_layer_order(void **state) {
     stage_model m;
     stage_model_init_thrice(&m);
     mr_parameters *p = stage_model_parameters(&m, 0, 4, true);
-    const mr_stage_parameter *tied = mr_parameters_find_tie(p, "embed");
+    const mr_stage_parameter *tied = mr_parameters_find_tie(p, "embed", 0);
     assert_non_null(tied);
     assert_int_equal(tied->use_count, 3);
     assert_int_equal(stage_elements(&tied->weight), 64);
@@ -261,6 +290,7 @@ static void test_every_failed_allocation_is_a_status_without_a_leak(void **state
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_any_cut_starts_with_the_same_bits),
+        cmocka_unit_test(test_one_stream_for_the_model_gives_any_cut_the_same_bits),
         cmocka_unit_test(test_drawn_weights_have_the_described_deviation),
         cmocka_unit_test(test_tied_parameter_is_one_weight_with_an_accumulator_per_use),
         cmocka_unit_test(test_only_the_first_holder_owns_a_tied_parameter),

@@ -35,6 +35,7 @@ static void stage_model_finish(stage_model *m, size_t layer_count, size_t block_
 static const mr_job stage_job = {
     .name = "parameters",
     .seed = 1234,
+    .seed_layers = true,
     .pipe = 1,
     .data = 1,
     .model = 1,

@@ -158,9 +158,10 @@ int mr_cuda_embedding_backward(mr_cuda_stream stream, const int32_t *tokens, mr_
     return dtype_choose(dy.dtype, [&](auto *t) {
         typedef std::remove_pointer_t<decltype(t)> A;
         unsigned columns = pack_blocks(C, EMBEDDING_THREADS);
-        embedding_backward_kernel<A>
-            <<<dim3(static_cast<unsigned>(R), columns < 64 ? columns : 64), EMBEDDING_THREADS, 0,
-               stream>>>(sorted, sorted_positions, array_data(t, dy), R, C, V, dwte);
+        if (dwte != nullptr)
+            embedding_backward_kernel<A>
+                <<<dim3(static_cast<unsigned>(R), columns < 64 ? columns : 64), EMBEDDING_THREADS,
+                   0, stream>>>(sorted, sorted_positions, array_data(t, dy), R, C, V, dwte);
         if (dwpe != nullptr)
             positions_backward_kernel<A>
                 <<<pack_blocks(T * C, PACK_THREADS), PACK_THREADS, 0, stream>>>(

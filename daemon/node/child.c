@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "daemon/node/process.h"
+#include "daemon/node/child.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -13,9 +13,9 @@
 
 enum { EXIT_NO_PROGRAM = 78 };
 
-mr_status mr_process_own_path(char out_path[MR_PROCESS_PATH_BYTES]) {
-    ssize_t length = readlink("/proc/self/exe", out_path, MR_PROCESS_PATH_BYTES - 1);
-    if (length <= 0 || length >= MR_PROCESS_PATH_BYTES - 1)
+mr_status mr_child_own_path(char out_path[MR_CHILD_PATH_BYTES]) {
+    ssize_t length = readlink("/proc/self/exe", out_path, MR_CHILD_PATH_BYTES - 1);
+    if (length <= 0 || length >= MR_CHILD_PATH_BYTES - 1)
         return MR_ERROR(UNAVAILABLE, "this program's own path is not to be found: %s",
                         strerror(errno));
     out_path[length] = '\0';
@@ -53,7 +53,7 @@ static const char **environment_make(const char *const *settings) {
 }
 
 /* Between fork and exec in a process with other threads: only what a signal handler may call. */
-static _Noreturn void process_become(pid_t parent, const char *path, const char *const *arguments,
+static _Noreturn void child_become(pid_t parent, const char *path, const char *const *arguments,
                                      const char **environment) {
     sigset_t none;
     (void)sigemptyset(&none);
@@ -66,15 +66,15 @@ static _Noreturn void process_become(pid_t parent, const char *path, const char 
     _exit(EXIT_NO_PROGRAM);
 }
 
-mr_status mr_process_start(const char *path, const char *const *arguments,
-                           const char *const *settings, pid_t *out_process) {
+mr_status mr_child_start(const char *path, const char *const *arguments,
+                         const char *const *settings, pid_t *out_process) {
     const char **environment = environment_make(settings);
     pid_t parent = getpid();
     if (environment == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for an environment");
     pid_t process = fork();
     if (process == 0)
-        process_become(parent, path, arguments, environment);
+        child_become(parent, path, arguments, environment);
     int error = errno;
     mr_free(environment);
     if (process < 0)
@@ -83,12 +83,12 @@ mr_status mr_process_start(const char *path, const char *const *arguments,
     return MR_OK;
 }
 
-bool mr_process_reap(pid_t process, mr_process_end *out_end) {
+bool mr_child_reap(pid_t process, mr_child_end *out_end) {
     int status = 0;
     pid_t ended = waitpid(process, &status, WNOHANG);
     if (ended != process)
         return false;
-    *out_end = (mr_process_end){.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1,
-                                .signal_number = WIFSIGNALED(status) ? WTERMSIG(status) : 0};
+    *out_end = (mr_child_end){.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1,
+                              .signal_number = WIFSIGNALED(status) ? WTERMSIG(status) : 0};
     return true;
 }
