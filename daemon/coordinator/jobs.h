@@ -63,6 +63,7 @@ typedef struct mr_job_facts {
     int64_t ended_ms;
     char checkpoint_tag[MR_NAME_BYTES];  /* newest committed by this job */
     char checkpoint_path[MR_PATH_BYTES]; /* what it continues from; "" for fresh weights */
+    char load_note[MR_STATUS_TEXT_BYTES]; /* what checkpoint.load gave it; "" without */
     char request_id[MR_REQUEST_ID_BYTES];
 } mr_job_facts;
 
