@@ -132,6 +132,10 @@ typedef struct mr_device_ops {
      * ahead. */
     mr_status (*check)(mr_device *device);
 
+    /* Optional: what orders the device's operations, as links and groups of its own kind take it: a
+     * cudaStream_t, and the card's number. */
+    void *(*stream)(mr_device *device, int *out_number);
+
     /* Zeroed memory, every page touched. RESOURCE_EXHAUSTED names the size. */
     mr_status (*memory_create)(mr_device *device, size_t bytes, mr_device_memory *out_memory);
     void (*memory_destroy)(mr_device *device, mr_device_memory *memory);
