@@ -77,6 +77,8 @@ typedef struct mr_job_rank {
     bool connected;
     bool paused;
     bool finished;
+    bool feed_open; /* a first stage: a client's stream is there */
+    int64_t feed_idle_since_ms;
 } mr_job_rank;
 
 typedef enum mr_save_phase {
@@ -151,8 +153,6 @@ typedef struct mr_job_record {
      * checkpoint. DRAINING: bound for the pause. */
     int64_t deadline_ms;
     bool pausing; /* PAUSE is out, not every rank has answered */
-    bool feed_open;
-    int64_t feed_idle_since_ms;
     bool finishing; /* a rank has finished */
     uint64_t finish_step;
     bool committed; /* a checkpoint of committed_step stands, made by this epoch */
