@@ -16,6 +16,8 @@ enum {
     MR_LAYER_PARAMETERS_MAX = 16, /* parameters of one layer */
     MR_ASIDES_MAX = 32,           /* tensors that layers of one model put aside */
     MR_ASIDES_CROSSING_MAX = 8,   /* of them between any two layers: they share messages */
+    MR_SIDE_LOSSES_MAX = 8,       /* names of side losses of one model */
+    MR_SIDE_LOSS_NAME_BYTES = 32, /* of one, with the terminator */
     /* plan */
     MR_STAGES_MAX = 1024,
     MR_MICRO_BATCHES_MAX = 4096,

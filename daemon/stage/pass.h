@@ -8,6 +8,7 @@
 
 #include "daemon/stage/activations.h"
 #include "daemon/stage/parameters.h"
+#include "daemon/stage/side_losses.h"
 
 /* Everything borrowed. micro_batch: its number within the replica, which chooses the slot; random
  * numbers are keyed by its number in the whole step, which counts through the replicas. */
@@ -16,6 +17,8 @@ typedef struct mr_pass {
     const mr_assignment *assignment;
     const mr_parameters *parameters;
     const mr_activations *activations;
+    const mr_side_losses *sides; /* may be NULL where no layer has one */
+    double side_scale; /* of the gradient of a side loss's mean over one microbatch */
     mr_reducer *model; /* NULL with a model axis of one rank */
     uint64_t step;
     uint32_t micro_batch;

@@ -47,18 +47,19 @@ static mr_status session_size_gather(mr_session *session) {
     for (size_t s = 0; s < stages; s++) {
         size_t owned = 0;
         MR_TRY(stage_owned_count(session->assignment, s, &owned));
-        session->gather_bytes[s] = (GATHER_HEAD + owned) * sizeof(double);
+        size_t sides = mr_side_losses_count(session->assignment->plan, s);
+        session->gather_bytes[s] = (GATHER_HEAD + sides + owned) * sizeof(double);
         total += session->gather_bytes[s];
     }
     size_t replicas = session->assignment->job->data;
     session->replica_bytes = mr_alloc_array(replicas, sizeof(size_t));
-    session->replica_losses = mr_alloc_array(replicas, sizeof(double));
+    session->replica_losses = mr_alloc_array(replicas * (1 + session->side_count), sizeof(double));
     session->share_bytes = mr_alloc_array(replicas, sizeof(size_t));
     if (session->replica_bytes == NULL || session->replica_losses == NULL ||
         session->share_bytes == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu replicas", replicas);
     for (size_t i = 0; i < replicas; i++)
-        session->replica_bytes[i] = sizeof(double);
+        session->replica_bytes[i] = (1 + session->side_count) * sizeof(double);
     for (size_t i = 0; i < mr_parameters_state_width(session->parameters); i++)
         session->share_bytes[i] = mr_parameters_weights_start(session->parameters, i + 1) -
                                   mr_parameters_weights_start(session->parameters, i);
@@ -132,12 +133,15 @@ static mr_status session_build(mr_session *session) {
     session->interval = assignment->job->checkpoint_interval;
     MR_TRY(
         mr_activations_create(device, assignment, session->interval, &session->activations));
+    MR_TRY(mr_side_losses_create(device, assignment, &session->sides));
+    session->side_count = mr_side_losses_count(assignment->plan, assignment->stage);
     MR_TRY(device->ops->memory_create(device, sizeof(double), &session->loss));
     session->slots = mr_alloc_array(mr_activations_slots(session->activations),
                                     sizeof(*session->slots));
     if (session->slots == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu microbatches",
                         mr_activations_slots(session->activations));
+    session->step_parts = (double)assignment->job->micro_batches * (double)assignment->job->data;
     MR_TRY(session_size_loss(session));
     MR_TRY(mr_session_model_build(session));
     MR_TRY(session_size_gather(session));
@@ -216,6 +220,7 @@ void mr_session_destroy(mr_session *session) {
     mr_connections_close(&session->connections);
     if (session->loss.base != NULL)
         session->options.device->ops->memory_destroy(session->options.device, &session->loss);
+    mr_side_losses_destroy(session->sides);
     mr_activations_destroy(session->activations);
     mr_parameters_destroy(session->parameters);
     mr_free(session->logits);
