@@ -47,6 +47,7 @@ enum {
     MR_FEED_LOGITS_BYTES_MAX = 32 << 20, /* of one evaluated step, in one answer */
     MR_FEED_WINDOW_STEPS = 2,      /* steps whose microbatches may be here: one runs, one waits */
     MR_EXECUTOR_EVENTS_MAX = 256,  /* orders and reports between LOOP and EXEC */
+    MR_STEP_SCHEDULES_MAX = 8,     /* lists kept for steps with fewer microbatches */
     /* coordinator */
     MR_JOBS_MAX = 1024,
     MR_MEMBERS_MAX = 4096,

@@ -8,7 +8,7 @@ static size_t pass_slot(const mr_pass *pass) {
 /* again: the layer is computed again for its backward. */
 static mr_layer_call pass_call(const mr_pass *pass, size_t layer, bool again) {
     const mr_job *job = pass->assignment->job;
-    uint64_t micro_batch = pass->assignment->replica * job->micro_batches + pass->micro_batch;
+    uint64_t micro_batch = pass->assignment->replica * pass->micro_batches + pass->micro_batch;
     uint64_t number = mr_seed_call(pass->step, job->data * job->micro_batches, micro_batch);
     const mr_layer *one = mr_parameters_layer(pass->parameters, layer);
     const mr_side_loss *side = &one->description->side;

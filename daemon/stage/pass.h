@@ -22,6 +22,7 @@ typedef struct mr_pass {
     mr_reducer *model; /* NULL with a model axis of one rank */
     uint64_t step;
     uint32_t micro_batch;
+    size_t micro_batches; /* of each replica in this step */
     /* What layers of earlier stages put aside (model/aside.h), as it came with the input, and for a
      * backward its gradients as they came from later stages: by the plan's index, without data
      * where none came. May be NULL where nothing crosses. turn: which buffers backward uses for

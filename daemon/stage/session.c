@@ -6,7 +6,6 @@
 #include "daemon/base/alloc.h"
 #include "daemon/base/log.h"
 #include "daemon/layers/loss.h"
-#include "daemon/plan/readiness.h"
 #include "daemon/stage/layer_store.h"
 #include "daemon/stage/optimizer.h"
 #include "daemon/stage/session_model.h"
@@ -85,7 +84,8 @@ static size_t session_pipe_bytes(const mr_session *session) {
     return (bytes > logits ? bytes : logits) + MR_NAME_BYTES + 64;
 }
 
-/* The loss is the mean over all terms of the step: the one place that scales (law 7). */
+/* The loss is the mean over all terms of the step (set_micro_batches, the one place that scales by
+ * law 7). */
 static mr_status session_size_loss(mr_session *session) {
     const mr_assignment *assignment = session->assignment;
     mr_shape output = mr_assignment_boundary(assignment, assignment->job->layer_count);
@@ -98,8 +98,7 @@ static mr_status session_size_loss(mr_session *session) {
         return MR_ERROR(INVALID_ARGUMENT, "model.loss is none; %s needs a loss",
                         mr_job_mode_name(assignment->mode));
     MR_TRY(mr_job_label_shape(assignment->job, &labels));
-    session->step_terms = mr_loss_terms(assignment->job->loss, &output, &labels) *
-                          (double)assignment->job->micro_batches * (double)assignment->job->data;
+    session->micro_batch_terms = mr_loss_terms(assignment->job->loss, &output, &labels);
     if (assignment->job->precision == MR_DTYPE_F16)
         session->applied.loss_scale = mr_loss_scale_begin(&assignment->job->loss_scale);
     return MR_OK;
@@ -141,12 +140,11 @@ static mr_status session_build(mr_session *session) {
     if (session->slots == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu microbatches",
                         mr_activations_slots(session->activations));
-    session->step_parts = (double)assignment->job->micro_batches * (double)assignment->job->data;
     MR_TRY(session_size_loss(session));
     MR_TRY(mr_session_model_build(session));
     MR_TRY(session_size_gather(session));
-    session->last_backward =
-        mr_schedule_last_backward(&assignment->plan->schedules[assignment->stage], 0);
+    MR_TRY(mr_schedule_shelf_create(assignment, &session->shelf));
+    MR_TRY(mr_session_set_micro_batches(session, assignment->job->micro_batches));
     if (assignment->inference || assignment->job->data == 1)
         return MR_OK;
     return mr_gradient_reducer_create(session->parameters, session->options.reduce_track,
@@ -177,6 +175,13 @@ mr_status mr_session_create(const mr_session_options *options, const mr_assignme
         return status;
     }
     *out_session = session;
+    return MR_OK;
+}
+
+mr_status mr_session_set_micro_batches(mr_session *session, size_t micro_batches) {
+    MR_TRY(mr_schedule_shelf_get(session->shelf, micro_batches, &session->schedule));
+    session->step_parts = (double)micro_batches * (double)session->assignment->job->data;
+    session->step_terms = session->micro_batch_terms * session->step_parts;
     return MR_OK;
 }
 
@@ -220,6 +225,7 @@ void mr_session_destroy(mr_session *session) {
     mr_connections_close(&session->connections);
     if (session->loss.base != NULL)
         session->options.device->ops->memory_destroy(session->options.device, &session->loss);
+    mr_schedule_shelf_destroy(session->shelf);
     mr_side_losses_destroy(session->sides);
     mr_activations_destroy(session->activations);
     mr_parameters_destroy(session->parameters);

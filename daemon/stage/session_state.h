@@ -8,6 +8,7 @@
 
 #include "daemon/stage/gradient_reducer.h"
 #include "daemon/stage/model_axis.h"
+#include "daemon/stage/schedule_shelf.h"
 #include "daemon/stage/session.h"
 #include "daemon/stage/side_losses.h"
 
@@ -44,7 +45,9 @@ struct mr_session {
     mr_connections connections;
     session_model model;
     mr_gradient_reducer *reducer; /* NULL with one replica */
-    size_t last_backward;         /* index in the rank's list; while it runs, layers get ready */
+    mr_schedule_shelf *shelf;
+    mr_step_schedule schedule; /* of the step in work; while its last_backward runs, layers get
+                                * ready */
     session_slot *slots; /* [mr_activations_slots] */
     mr_side_losses *sides;
     mr_device_memory loss; /* one double: the step's loss sum */
@@ -53,6 +56,7 @@ struct mr_session {
     double side_scale; /* of side losses' gradients: applied.loss_scale over step_parts */
     float loss_scale; /* of the loss's gradient: applied.loss_scale over step_terms */
     mr_applied applied;
+    double micro_batch_terms; /* terms of the loss in one microbatch */
     double step_terms; /* the mean's denominator */
     double step_parts; /* that of a microbatch's mean: microbatches of all replicas */
     size_t *gather_bytes; /* [stage_count] */

@@ -35,6 +35,7 @@ static mr_pass session_pass(const mr_session *session, uint32_t micro_batch) {
         .micro_batch = micro_batch,
         .sides = session->sides,
         .side_scale = session->side_scale,
+        .micro_batches = session->schedule.micro_batches,
     };
 }
 
@@ -340,7 +341,7 @@ static mr_status session_instruction(mr_session *session, const mr_instruction *
     case MR_OPCODE_FORWARD:
         return session_forward(session, m);
     case MR_OPCODE_BACKWARD:
-        return session_backward(session, m, index == session->last_backward);
+        return session_backward(session, m, index == session->schedule.last_backward);
     case MR_OPCODE_SEND_ACTIVATION:
         return session_send_activation(session, m, chunk);
     case MR_OPCODE_SEND_GRADIENT:
@@ -372,8 +373,7 @@ static void session_progress_set(mr_session *session, const mr_instruction *inst
 }
 
 static mr_status session_run_list(mr_session *session) {
-    const mr_schedule *schedule =
-        &session->assignment->plan->schedules[session->assignment->stage];
+    const mr_schedule *schedule = session->schedule.list;
     for (size_t i = 0; i < schedule->count; i++) {
         const mr_instruction *instruction = &schedule->instructions[i];
         char text[MR_INSTRUCTION_TEXT_BYTES];
@@ -398,7 +398,8 @@ mr_status mr_session_step(mr_session *session, bool wants_logits, mr_step_result
     int64_t start_ns = mr_clock_now_ns();
     session->result = (mr_step_result){
         .tokens =
-            job->data * job->micro_batches * job->micro_batch_size * job->sequence_length,
+            job->data * session->schedule.micro_batches * job->micro_batch_size *
+            job->sequence_length,
     };
     session->busy_ns = 0;
     session->transport_ns = 0;
