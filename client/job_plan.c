@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "client/job_file.h"
+#include "client/job_ranks.h"
 #include "client/nouns.h"
 #include "client/path_text.h"
 #include "client/profile_file.h"
@@ -226,6 +227,8 @@ mr_status mr_command_job_plan(mr_client *client) {
     mr_profile_file profile = {0};
     mr_plan *plan = NULL;
     mr_status status = mr_job_file_read(path, &file, NULL);
+    if (mr_status_is_ok(status))
+        status = mr_job_ranks_apply(client->invocation, &file);
     if (mr_status_is_ok(status))
         status = mr_profile_file_read(&file, mr_invocation_text(client->invocation, "profile"),
                                       &profile);

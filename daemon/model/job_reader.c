@@ -365,6 +365,11 @@ static const mr_field job_fields[] = {
      .fallback = "false",
      JOB(checkpoint_initial),
      .help = "save step 0 too"},
+    {.path = "checkpoint.exclude_frozen",
+     .kind = MR_FIELD_BOOL,
+     .fallback = "false",
+     JOB(exclude_frozen),
+     .help = "leave parameters that are never trained out of checkpoints"},
     {.path = "checkpoint.load.path",
      .kind = MR_FIELD_TEXT,
      JOB(load_path),
@@ -558,6 +563,10 @@ bool mr_job_read(const mr_yaml_node *root, mr_job_draft *draft, mr_job_errors *e
     if (mr_job_draft_line(draft, "pipeline.stages") != 0 &&
         mr_job_draft_line(draft, "pipeline.topology.pipe") == 0)
         draft->job.pipe = draft->stages;
+    draft->job.stages_given = mr_job_draft_line(draft, "pipeline.stages") != 0;
+    draft->job.pipe_given = draft->job.stages_given ||
+                            mr_job_draft_line(draft, "pipeline.topology.pipe") != 0;
+    draft->job.data_given = mr_job_draft_line(draft, "pipeline.topology.data") != 0;
     optimizer_defaults(draft);
     for (size_t i = 0; i < draft->job.layer_count; i++)
         draft->job.layers[i].precision = draft->job.precision;

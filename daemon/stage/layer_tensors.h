@@ -19,7 +19,8 @@ enum {
 
 typedef struct mr_layer_tensors {
     size_t count;
-    mr_safetensors_tensor tensors[MR_LAYER_TENSORS_MAX]; /* whole; data is the held tensor's */
+    mr_safetensors_tensor tensors[MR_LAYER_TENSORS_MAX]; /* whole; data is the held tensor's,
+                                                            in the device's memory */
     char names[MR_LAYER_TENSORS_MAX][MR_LAYER_TENSOR_NAME_BYTES];
     char cuts[MR_LAYER_TENSORS_MAX][MR_SLICE_TEXT_BYTES];
     const mr_stage_parameter *parameters[MR_LAYER_TENSORS_MAX];
@@ -30,6 +31,8 @@ typedef struct mr_layer_tensors {
  * optimizer without. */
 void mr_layer_tensors_fill(mr_layer_tensors *list, const mr_parameters *parameters, size_t layer,
                            mr_layer_file kind);
+/* Without the weights that the job's checkpoints leave out (checkpoint.exclude_frozen). */
+void mr_layer_tensors_drop_excluded(mr_layer_tensors *list, const mr_job *job);
 /* Bytes of tensor index as it is in the file. */
 size_t mr_layer_tensors_bytes(const mr_layer_tensors *list, size_t index);
 
