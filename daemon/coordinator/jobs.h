@@ -29,6 +29,12 @@ typedef enum mr_job_state {
     MR_JOB_STATE_COUNT
 } mr_job_state;
 
+/* What layers added to a step's loss under one name. */
+typedef struct mr_job_side_loss {
+    char name[MR_SIDE_LOSS_NAME_BYTES];
+    double value;
+} mr_job_side_loss;
+
 /* One finished optimizer step, as rank 0 reported it. */
 typedef struct mr_job_step {
     uint64_t step; /* counts from 1 */
@@ -41,6 +47,9 @@ typedef struct mr_job_step {
     double step_seconds;
     double loss_scale; /* of fp16; else 0 */
     bool skipped;      /* its gradients overflowed */
+    double total_loss; /* with the side losses */
+    size_t side_count;
+    mr_job_side_loss sides[MR_SIDE_LOSSES_MAX];
 } mr_job_step;
 
 /* What the store keeps of a job. Plain data. Times are wall clock milliseconds, 0 for not yet. */
