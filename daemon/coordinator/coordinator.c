@@ -78,6 +78,7 @@ static void coordinator_tick(void *context) {
                MR_I("waited_ms", MR_OUTBOX_WAIT_MS));
     mr_watchers_tick(coordinator->watchers, now_ms, watcher_repeat, coordinator);
     mr_status_board_tick(coordinator, now_ms);
+    mr_tensorboards_tick(coordinator, now_ms);
     char text[MR_NOTIFY_STATUS_BYTES];
     coordinator_describe(coordinator, text);
     mr_notify_tick(&coordinator->notify, now_ms, true, text);
@@ -283,6 +284,7 @@ void mr_coordinator_destroy(mr_coordinator *coordinator) {
     mr_loop_timer_stop(coordinator->ticks);
     mr_status stored = mr_disk_stop(coordinator->store_disk, STOP_STORE_MS);
     coordinator_close_ports(coordinator);
+    mr_tensorboards_stop(coordinator);
     mr_status cleaned = mr_disk_stop(coordinator->file_disk, STOP_FILES_MS);
     if (!mr_status_is_ok(stored) || !mr_status_is_ok(cleaned)) {
         MR_LOG(ERROR, "the disk hangs; ending without it", MR_S("store", stored.text),

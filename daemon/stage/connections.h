@@ -18,6 +18,7 @@ typedef struct mr_transport {
     mr_group_hub *groups;
     const mr_rpc_credentials *credentials;
     mr_fabric *fabric; /* NULL: tensors are in host memory */
+    mr_link_watch *watches[MR_LINK_KIND_COUNT]; /* of what this rank sends; may be NULL */
 } mr_transport;
 
 /* A tied group this rank is in. */

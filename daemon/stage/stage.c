@@ -341,6 +341,7 @@ static void stage_prepared(stage *self, const mr_executor_report *report) {
     self->job.next_step = report->step;
     self->job.held = report->held;
     self->job.interval = report->interval;
+    mr_stage_metrics_memory(self->metrics, &report->held);
     if (mr_assignment_is_fed(self->job.assignment))
         status = mr_feed_start(self->feed, self->job.assignment, report->step);
     if (mr_status_is_ok(status))
@@ -369,7 +370,7 @@ static void stage_step_done(stage *self, const mr_executor_report *report) {
     if (self->job.rank != 0)
         return;
     mr_report_step(self->control, stage_subject(self), report);
-    mr_stage_metrics_step(self->metrics, &report->result);
+    mr_stage_metrics_step(self->metrics, report->step + 1, &report->result);
 }
 
 static void stage_executor_report(void *context, mr_executor_report *report) {
@@ -402,6 +403,7 @@ static void stage_executor_report(void *context, mr_executor_report *report) {
     case MR_EXECUTOR_RESIZED:
         self->job.held = report->held;
         self->job.interval = report->interval;
+        mr_stage_metrics_memory(self->metrics, &report->held);
         MR_LOG(INFO, "activation checkpointing", MR_S("job", self->job.id),
                MR_I("interval", report->interval), MR_I("step", report->step),
                MR_I("activation_bytes", report->held.activations));
@@ -493,6 +495,7 @@ static void stage_heartbeat(void *context) {
     mr_executor_progress progress;
     mr_executor_progress_read(self->executor, &progress);
     mr_status_page_beat(self->page);
+    mr_stage_metrics_tick(self->metrics, mr_clock_now_ms());
     stage_notify(self, &progress);
     if (mr_control_attached(self->control))
         mr_report_heartbeat(self->control, stage_subject(self), &progress);
@@ -590,6 +593,7 @@ static mr_status stage_build_executor(stage *self) {
         .feed = self->feed,
         .track = self->track,
         .reduce_track = self->reduce_track,
+        .meter = mr_stage_metrics_meter(self->metrics),
         .loop = self->loop,
         .report = stage_executor_report,
         .context = self,
