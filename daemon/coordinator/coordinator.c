@@ -213,6 +213,7 @@ static mr_status coordinator_listen(mr_coordinator *coordinator,
         .credentials = options->credentials,
         .services = services,
         .service_count = sizeof(services) / sizeof(services[0]),
+        .metrics = coordinator->metrics,
     };
     return mr_rpc_server_start(&server_options, &coordinator->server);
 }

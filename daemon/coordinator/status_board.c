@@ -175,11 +175,30 @@ static void board_jobs_gauges(mr_coordinator *coordinator) {
                       (double)counts[state]);
 }
 
+/* A stage that was here before, as far as that is remembered: the same process, or another one that
+ * serves at its address. Its member is a new one, so the address is what names it over time. */
+static void board_count_attachment(mr_metrics *metrics, const mr_registry *registry,
+                                   mr_member *member) {
+    if (member->counted)
+        return;
+    member->counted = true;
+    for (size_t i = 0; i < registry->count; i++) {
+        const mr_member *other = registry->members[i];
+        bool same = strcmp(other->instance_id, member->instance_id) == 0 ||
+                    strcmp(other->address, member->address) == 0;
+        if (other->number >= member->number || !same)
+            continue;
+        mr_series_add(mr_metrics_series(metrics, MR_METRIC_STAGE_RESTARTS, member->address), 1);
+        return;
+    }
+}
+
 static void board_members_gauges(mr_coordinator *coordinator, int64_t now_ms) {
     mr_metrics *metrics = coordinator->metrics;
     const mr_registry *registry = &coordinator->state.registry;
     for (size_t i = 0; i < registry->count; i++) {
-        const mr_member *member = registry->members[i];
+        mr_member *member = registry->members[i];
+        board_count_attachment(metrics, registry, member);
         bool up = member->state != MR_MEMBER_LOST;
         if (!up && member->deadline_ms - now_ms < BOARD_FORGET_MS) {
             mr_metrics_drop(metrics, "stage", member->id); /* it is forgotten soon */

@@ -70,7 +70,7 @@
     X(STAGE_HEARTBEAT_AGE, GAUGE, "millrace_stage_heartbeat_age_seconds", "seconds", "stage",      \
       "Time since the last heartbeat of a stage")                                                  \
     X(STAGE_RESTARTS, COUNTER, "millrace_stage_restarts_total", "", "stage",                       \
-      "Times a stage attached again")                                                              \
+      "Times that the stage at an address attached again")                                         \
     X(NONFINITE_VALUES, COUNTER, "millrace_nonfinite_values_total", "", "stage,where",             \
       "Infinite or undefined numbers seen in losses and gradients")                                \
     X(LINK_TRANSMIT, COUNTER, "millrace_link_transmit_bytes_total", "bytes",                       \

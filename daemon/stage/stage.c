@@ -559,6 +559,7 @@ static mr_status stage_serve(stage *self) {
         .credentials = self->options->credentials,
         .services = services,
         .service_count = sizeof(services) / sizeof(services[0]),
+        .metrics = mr_stage_metrics_table(self->metrics),
     };
     return mr_rpc_server_start(&options, &self->server);
 }

@@ -4,14 +4,17 @@ done, to the microbatch and the byte; OpenMetrics is given to who asks for it; D
 scrapes every target and gives an exemplar back over its API, with the step that the client saw; and
 a job's series are gone a scrape interval after its end."""
 
+import os
 import re
 import shutil
+import signal
+import ssl
 import subprocess
 import threading
 import time
 import unittest
 
-from cluster import CORPUS, Cluster, job_text
+from cluster import CORPUS, Cluster, Daemon, job_text
 from prometheus import Prometheus, fetch
 
 STEPS = 12
@@ -57,6 +60,11 @@ class Metrics(unittest.TestCase):
         cls.steps = cls.cluster.train(job).check().steps()
         cls.addresses = [cls.cluster.status_address]
         cls.addresses += [stage.ready["status_address"] for stage in cls.cluster.stages]
+        pause = threading.Event()
+        for _ in range(4 * WAIT_SECONDS):  # gauges follow about once a second
+            if Scrape(cls.addresses[0]).all("millrace_job_step") == [STEPS]:
+                break
+            pause.wait(0.25)
         cls.pages = [Scrape(address) for address in cls.addresses]
         cls.job_id = re.search(r'millrace_job_step\{job_id="([^"]+)"', cls.pages[0].text).group(1)
 
@@ -121,6 +129,58 @@ class Metrics(unittest.TestCase):
             self.assertGreater(sum(busy) + sum(waits), 0.5 * steps)
             for reason in "no_work", "checkpoint":
                 self.assertGreater(page.one("millrace_stage_idle_seconds_total", reason=reason), 0)
+
+    def test_calls_are_counted_by_method_and_code(self):
+        missing = self.cluster.client("job", "get", "no-such-job")
+        self.assertEqual(missing.code, 3)
+        page = Scrape(self.addresses[0])
+        for method, code in (("Submit", "OK"), ("Get", "NOT_FOUND")):
+            method = "millrace.v1.Jobs/" + method
+            self.assertGreater(page.one("millrace_rpc_server_requests_total", method=method,
+                                        code=code), 0)
+            self.assertEqual(page.one("millrace_rpc_server_duration_seconds_count", method=method),
+                             sum(page.all("millrace_rpc_server_requests_total", method=method)))
+        for link in self.stage(0).all("millrace_rpc_server_requests_total",
+                                      method="millrace.v1.Link/Connect"):
+            self.assertGreater(link, 0)
+
+    def test_stage_that_attaches_again_is_counted_by_its_address(self):
+        with Cluster(stages=1, name="again") as cluster:
+            address = cluster.stages[0].ready["address"]
+            self.assertNotIn("millrace_stage_restarts", Scrape(cluster.status_address).text)
+            cluster.stages[0].stop(signal.SIGKILL)
+            cluster.stages.append(Daemon(cluster.folder, "stage-again", [
+                "stage", "--coordinator", cluster.address, "--listen", address, "--status",
+                "127.0.0.1:0", "--device", "cpu", "--threads", "1"]))
+            cluster.stages[1].wait_message("attached")
+            pause = threading.Event()
+            for _ in range(4 * WAIT_SECONDS):
+                counted = Scrape(cluster.status_address).all("millrace_stage_restarts_total",
+                                                             stage=address)
+                if counted:
+                    break
+                pause.wait(0.25)
+            self.assertEqual(counted, [1])
+
+    def test_certificates_end_is_told(self):
+        if shutil.which("openssl") is None:
+            self.skipTest("openssl is not installed (Debian package openssl)")
+        with Cluster(stages=0, name="certificate") as plain:
+            self.assertNotIn("millrace_tls_certificate", Scrape(plain.status_address).text)
+            paths = [plain.folder + name for name in ("/tls.crt", "/tls.key")]
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:prime256v1", "-nodes", "-days", "5", "-subj",
+                        "/CN=localhost", "-out", paths[0], "-keyout", paths[1]],
+                       check=True, stderr=subprocess.DEVNULL)
+        os.chmod(paths[1], 0o600)
+        end = subprocess.run(["openssl", "x509", "-enddate", "-noout", "-in", paths[0]],
+                             check=True, stdout=subprocess.PIPE, text=True).stdout
+        options = ["--tls-cert", paths[0], "--tls-key", paths[1]]
+        with Cluster(stages=0, name="tls", coordinator_options=options) as secure:
+            told = Scrape(secure.status_address).one(
+                "millrace_tls_certificate_expiry_timestamp_seconds")
+        self.assertEqual(told, ssl.cert_time_to_seconds(end.strip().split("=")[1]))
+        self.assertAlmostEqual(told, time.time() + 5 * 86400, delta=600)
 
     def test_openmetrics_is_for_who_accepts_it(self):
         text = fetch("http://%s/metrics" % self.addresses[0], accept=OPENMETRICS)
