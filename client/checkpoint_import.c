@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* checkpoint_import.c: a folder of layers in safetensors becomes a committed checkpoint of a job, on
- * this machine, without a server. */
+/* checkpoint_import.c: a folder of layers in safetensors becomes a committed checkpoint of a job,
+ * on this machine, without a server. */
 #include "client/checkpoint_target.h"
 #include "client/job_file.h"
 #include "client/nouns.h"

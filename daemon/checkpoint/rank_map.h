@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* rank_map.h: which ranks' files of a checkpoint with one file of state for each rank, as the field
- * writes it, a rank of a smaller topology takes over (reference: deepspeed.md 120 and 121). Millrace
- * writes state by layer and needs no such map; who reads the field's folders does.
+ * writes it, a rank of a smaller topology takes over (reference: deepspeed.md 120 and 121).
+ * Millrace writes state by layer and needs no such map; who reads the field's folders does.
  *
  * A source file has the number data * (pipes * models) + pipe * models + model. Model ranks are
  * brought together within their stage, then stages, then replicas: neighbours in order, as many for
@@ -27,8 +27,8 @@ typedef struct mr_rank_map {
     size_t *files; /* owned: targets in order of their own numbers, each with its sources */
 } mr_rank_map;
 
-/* INVALID_ARGUMENT names the axis and both widths: a target wider than its source, a width that does
- * not divide it, 0, or over MR_RANKS_MAX ranks; RESOURCE_EXHAUSTED: no memory. */
+/* INVALID_ARGUMENT names the axis and both widths: a target wider than its source, a width that
+ * does not divide it, 0, or over MR_RANKS_MAX ranks; RESOURCE_EXHAUSTED: no memory. */
 MR_MUST_CHECK mr_status mr_rank_map_make(const mr_rank_map_widths *from,
                                          const mr_rank_map_widths *to, mr_rank_map *out_map);
 /* A zeroed one is fine. */

@@ -17,19 +17,24 @@ bool mr_aside_crosses(const mr_aside *aside, size_t layer) {
     return aside->put < layer && aside->last_take >= layer;
 }
 
+/* Takes a layer into what was found before it. */
+static size_t aside_add_layer(const mr_layer_spec *layers, size_t layer, mr_aside *asides,
+                              size_t found) {
+    const mr_layer_spec *spec = &layers[layer];
+    size_t taken = spec->take[0] == '\0' ? found : mr_aside_find(asides, found, spec->take);
+    if (taken < found)
+        asides[taken].last_take = layer;
+    if (spec->put[0] == '\0' || found == MR_ASIDES_MAX)
+        return found;
+    asides[found] = (mr_aside){.put = layer, .last_take = layer};
+    (void)snprintf(asides[found].name, sizeof(asides[found].name), "%s", spec->put);
+    return found + 1;
+}
+
 size_t mr_asides_of(const mr_layer_spec *layers, size_t count, mr_aside out[MR_ASIDES_MAX]) {
     size_t found = 0;
-    for (size_t i = 0; i < count; i++) {
-        size_t taken = layers[i].take[0] == '\0' ? found
-                                                 : mr_aside_find(out, found, layers[i].take);
-        if (taken < found)
-            out[taken].last_take = i;
-        if (layers[i].put[0] == '\0' || found == MR_ASIDES_MAX)
-            continue;
-        out[found] = (mr_aside){.put = i, .last_take = i};
-        (void)snprintf(out[found].name, sizeof(out[found].name), "%s", layers[i].put);
-        found++;
-    }
+    for (size_t i = 0; i < count; i++)
+        found = aside_add_layer(layers, i, out, found);
     return found;
 }
 
@@ -98,17 +103,14 @@ static mr_status asides_check_taken(const mr_layer_spec *layers, const mr_aside 
 mr_status mr_asides_check(const mr_layer_spec *layers, const mr_layer_description *descriptions,
                           size_t count, size_t *out_layer) {
     mr_aside asides[MR_ASIDES_MAX];
+    size_t found = 0;
     for (size_t i = 0; i < count; i++) {
-        size_t before = mr_asides_of(layers, i, asides);
         *out_layer = i;
-        if (layers[i].put[0] == '\0' && layers[i].take[0] == '\0' &&
-            !mr_layer_type_row_of(layers[i].type)->takes)
-            continue;
         /* The first layer has no one before it: whatever it would take is missing. */
         MR_TRY(aside_check_take(&layers[i], &descriptions[i > 0 ? i - 1 : 0], descriptions, asides,
-                                before));
-        MR_TRY(aside_check_put(&layers[i], asides, before));
+                                found));
+        MR_TRY(aside_check_put(&layers[i], asides, found));
+        found = aside_add_layer(layers, i, asides, found);
     }
-    size_t all = mr_asides_of(layers, count, asides);
-    return asides_check_taken(layers, asides, all, out_layer);
+    return asides_check_taken(layers, asides, found, out_layer);
 }

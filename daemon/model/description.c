@@ -172,6 +172,7 @@ mr_status mr_layer_describe(const mr_layer_spec *spec, const mr_shape *input, si
     if (gathers)
         MR_TRY(describe_gather(&in, &description));
     MR_TRY(describe_input_cast(&in, &description));
+    description.puts = spec->put[0] != '\0';
     describe_tie(spec, &description);
     MR_TRY(mr_layer_check_names(spec, &description));
     describe_untrained(&description);

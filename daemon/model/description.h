@@ -70,6 +70,7 @@ typedef struct mr_layer_description {
     size_t parameter_elements; /* sum over parameters, a tied one included */
     size_t trainable_elements; /* those of parameters that are not frozen */
     size_t tied_count;         /* parameters that the layer's tie shares */
+    bool puts; /* the output is put aside (aside.h) */
     size_t saved_bytes;
     size_t retained_bytes;
     size_t scratch_bytes;

@@ -59,8 +59,7 @@ static void layout_run(const mr_plan *plan, const mr_stage_plan *stage, bool kee
             .run_end = end - stage->layer_first,
             .again = !keeps && !(last && layer->saved_bytes == 0),
         };
-        bool put = plan->job->layers[i].put[0] != '\0';
-        laid.output = areas_take(areas, keeps || last || put, output);
+        laid.output = areas_take(areas, keeps || last || layer->puts, output);
         laid.saved = areas_take(areas, keeps, layer->saved_bytes);
         laid.output_again = laid.output;
         if (laid.again && i + 1 == stage->layer_end)

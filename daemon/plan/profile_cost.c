@@ -10,8 +10,11 @@ enum { COST_ELEMENT_BYTES = 4 }; /* gradients are f32 on every wire */
 
 /* ---- what is the same for every cut ---------------------------------------------------------- */
 
+/* That are trained: a frozen parameter has no part in what comes around a list. */
 static double elements_of(const mr_parameter *parameter) {
     size_t elements = 0;
+    if (parameter->frozen)
+        return 0.0;
     return mr_shape_elements(&parameter->shape, &elements) ? (double)elements : 0.0;
 }
 

@@ -249,6 +249,8 @@ static void parameters_count_elements(const mr_parameters *parameters, double *o
     for (size_t i = 0; i < mr_parameters_count(parameters); i++) {
         const mr_stage_parameter *parameter = mr_parameters_at(parameters, i);
         size_t elements = 0;
+        if (parameter->description->frozen)
+            continue;
         MR_ASSERT(mr_shape_elements(&parameter->weight.shape, &elements));
         *out_held += (double)elements;
         *out_owned += parameter->owned ? (double)elements : 0;

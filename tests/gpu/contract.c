@@ -10,6 +10,7 @@
 
 int contract_attention_main(void);
 int contract_bits_main(void);
+int contract_frozen_main(void);
 int contract_linear_main(void);
 int contract_loss_main(void);
 int contract_norm_main(void);
@@ -20,6 +21,7 @@ static const struct {
     int (*run)(void);
 } parts[] = {
     {"linear and embedding", contract_linear_main},
+    {"gradients left out", contract_frozen_main},
     {"attention", contract_attention_main},
     {"norm", contract_norm_main},
     {"pointwise and copies", contract_pointwise_main},

@@ -36,18 +36,20 @@ TIED = """    - {type: embedding, vocab: 256, dim: 32, positions: 16, tie: %(emb
 
 def job(name, layers, stages, directory, optimizer="type: adamw, grad_clip: 1.0", steps=STEPS,
         every=2, more=""):
+    place = more if "}" in more else more + "}"
+    if "partition" not in place:
+        place += ", partition: uniform"
     return """schema: millrace.job/v1
 name: %s
 model:
   layers:
-%spipeline: {topology: {pipe: %d%s, partition: uniform}
+%spipeline: {topology: {pipe: %d%s}
 batch: {micro_batch_size: 2, micro_batches: 4, sequence_length: 16}
 optimizer: {%s, lr: 1e-2}
 lr_schedule: {type: constant, total_steps: %d}
 data: {format: bytes, train: corpus.txt, shuffle: true}
 checkpoint: {dir: %s, every_steps: %d, initial: true}
-""" % (name, layers, stages, more if "}" in more else more + "}", optimizer, steps,
-       directory, every)
+""" % (name, layers, stages, place, optimizer, steps, directory, every)
 
 
 class FrozenLaw1(unittest.TestCase):
@@ -139,6 +141,33 @@ class FrozenLaw1(unittest.TestCase):
             for layer, name in ((0, "wte.weight"), (4, "weight")):
                 self.assertEqual(tensors(step_folder(directory, STEPS), layer)[name],
                                  tensors(step_folder(directory, 0), layer)[name])
+
+    def test_ranks_that_share_layers_keep_to_it_in_every_cut(self):
+        with Cluster(stages=4) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            for name, layers in (("frozen", FROZEN), ("tied", TIED % {
+                    "embed": "{key: embed, parameters: [wte.weight]}", "frozen": ""})):
+                with self.subTest(name):
+                    one = self.train(cluster, name + "-m1", layers, 1, more=", model: 2")
+                    two = self.train(cluster, name + "-m2", layers, 2, more=", model: 2")
+                    self.assertEqual(two[:2], one[:2])
+                    whole = self.train(cluster, name + "-m0", layers, 1)
+                    for (loss, _), (other, _) in list(zip(one[0], whole[0]))[:STEPS]:
+                        self.assertLess(abs(loss - other), 1e-4 * other)
+
+    def test_a_stage_that_trains_nothing_passes_gradients_on(self):
+        """And a model that trains nothing has a norm of 0."""
+        layers = FROZEN.replace(", frozen: [wte.weight]", "")
+        with Cluster(stages=3) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            one = self.train(cluster, "alone-1", layers, 1)
+            three = self.train(cluster, "alone-3", layers, 3,
+                               more="}, schedule: gpipe, partition: [0, 1, 2, 5]")
+            self.assertEqual(three[:2], one[:2])
+            free = re.sub(r", frozen: (true|\[[^]]*\])", "", FROZEN)
+            held = free.replace("}\n", ", frozen: true}\n")
+            none = self.train(cluster, "none", held, 3)
+            self.assertEqual([norm for _, norm in none[0][:STEPS]], [0] * STEPS)
 
     def test_replicas_leave_frozen_parameters_alone(self):
         with Cluster(stages=4) as cluster:

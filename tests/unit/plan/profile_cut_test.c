@@ -283,6 +283,22 @@ static void test_optimizer_norm_and_ties_count_in_the_step(void **state) {
     mr_job_destroy(job);
 }
 
+/* What is not trained is not updated, summed or zeroed. */
+static void test_frozen_parameters_cost_nothing_around_the_list(void **state) {
+    (void)state;
+    mr_job *job = job_make(1, 4, 3, "profile");
+    for (size_t i = 0; i < job->layer_count; i++)
+        job->layers[i].frozen = true;
+    mr_profile *profile = profile_make(job);
+    mr_profile_device *device = device_add(profile, 1);
+    device->optimizer = device->norm = device->zero = 1;
+    mr_plan *plan = plan_of(job, profile);
+    assert_true(fabs(plan->step_seconds - 3 * 4 * 3.0) < 1e-9);
+    mr_plan_destroy(plan);
+    mr_profile_destroy(profile);
+    mr_job_destroy(job);
+}
+
 static void test_another_key_is_refused(void **state) {
     (void)state;
     mr_job *job = job_make(2, 8, 16, "profile");
@@ -314,6 +330,7 @@ int main(void) {
         cmocka_unit_test(test_a_costly_head_gets_a_stage_for_itself),
         cmocka_unit_test(test_without_a_profile_the_cut_is_provisional),
         cmocka_unit_test(test_optimizer_norm_and_ties_count_in_the_step),
+        cmocka_unit_test(test_frozen_parameters_cost_nothing_around_the_list),
         cmocka_unit_test(test_another_key_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
