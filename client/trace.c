@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* trace.c: what every stage of a job did in its last steps, as one Chrome trace for Perfetto: one
- * process a rank, one thread a track. Each daemon always keeps the newest spans; here they are
- * fetched from the status ports, and their clocks laid together. Daemons of one host share a clock,
- * so its offset to the wall is taken once; between hosts the wall clocks' difference remains. */
+ * process a rank, one thread a track, and arrows from each send to its receive. Each daemon always
+ * keeps the newest spans; here they are fetched from the status ports, and their clocks laid
+ * together. Daemons of one host share a clock, so its offset to the wall is taken once; between
+ * hosts the wall clocks' difference remains. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,12 +15,15 @@
 #include "daemon/base/alloc.h"
 #include "daemon/base/limits.h"
 
+#define TRACE_NANOSECOND 0.001 /* in a trace's microseconds */
+
 typedef struct trace {
     mr_client *client;
     json_t *job;
     json_t *members;
     json_t *offsets; /* by host: nanoseconds from its monotonic clock to the wall */
     json_t *events;
+    json_int_t width;     /* ranks of one stage: what a neighbour in the pipeline is apart */
     json_int_t origin_ns; /* the first offset; the times of the trace begin near its zero */
 } trace;
 
@@ -59,6 +63,41 @@ static json_int_t trace_offset(trace *self, const char *address, const json_t *d
     return json_integer_value(json_object_get(self->offsets, host));
 }
 
+/* An arrow's end on a span that sends (SA3, SG3) or receives (RA3, RG3): both ends have one id, the
+ * sender's rank in it. A receive ends when its message is there, where the arrow points. */
+static void trace_take_flow(trace *self, json_int_t rank, const json_t *span) {
+    const char *name = trace_text(span, "name");
+    bool sends = name[0] == 'S';
+    bool activation = name[0] != '\0' && name[1] == 'A';
+    char id[64];
+    if ((!sends && name[0] != 'R') || (!activation && name[1] != 'G'))
+        return;
+    json_int_t sender = sends ? rank : activation ? rank - self->width : rank + self->width;
+    snprintf(id, sizeof(id), "%" PRId64 ".%.24s.%" PRId64,
+             (int64_t)json_integer_value(
+                 json_object_get(json_object_get(span, "args"), "step")),
+             name + 1, (int64_t)sender);
+    double at = json_number_value(json_object_get(span, "ts"));
+    double duration = json_number_value(json_object_get(span, "dur"));
+    if (!sends && duration > TRACE_NANOSECOND)
+        at += duration - TRACE_NANOSECOND; /* still within the span, to which it belongs */
+    json_t *flow = json_pack(
+        "{s:s, s:s, s:s, s:s, s:I, s:O, s:f}", "ph", sends ? "s" : "f", "cat", "link", "name",
+        activation ? "activation" : "gradient", "id", id, "pid", rank, "tid",
+        json_object_get(span, "tid"), "ts", at);
+    if (!sends)
+        (void)json_object_set_new(flow, "bp", json_string("e"));
+    (void)json_array_append_new(self->events, flow); /* NULL is refused */
+}
+
+/* Ranks are shown in their order. */
+static void trace_take_order(trace *self, json_int_t rank) {
+    (void)json_array_append_new(
+        self->events, json_pack("{s:s, s:s, s:I, s:i, s:{s:I}}", "ph", "M", "name",
+                                "process_sort_index", "pid", rank, "tid", 0, "args", "sort_index",
+                                rank));
+}
+
 /* One daemon's events, as those of a rank. */
 static void trace_take(trace *self, json_int_t rank, json_int_t offset_ns, const json_t *document) {
     const json_t *events = json_object_get(document, "traceEvents");
@@ -71,7 +110,10 @@ static void trace_take(trace *self, json_int_t rank, json_int_t offset_ns, const
             (void)json_object_set_new(event, "ts",
                                       json_real(json_number_value(start) + shift_us));
         (void)json_array_append(self->events, event);
+        if (strcmp(trace_text(event, "ph"), "X") == 0)
+            trace_take_flow(self, rank, event);
     }
+    trace_take_order(self, rank);
 }
 
 static mr_status trace_fetch_rank(trace *self, const json_t *stage) {
@@ -105,6 +147,9 @@ static mr_status trace_fetch_all(trace *self) {
     if (json_array_size(stages) == 0)
         return MR_ERROR(FAILED_PRECONDITION, "job %s has no stages yet; it is %s",
                         trace_text(self->job, "id"), trace_text(self->job, "state"));
+    for (size_t i = 0; i < json_array_size(stages); i++)
+        self->width +=
+            json_integer_value(json_object_get(json_array_get(stages, i), "stage")) == 0;
     for (size_t i = 0; i < json_array_size(stages); i++)
         MR_TRY(trace_fetch_rank(self, json_array_get(stages, i)));
     return MR_OK;

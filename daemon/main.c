@@ -40,6 +40,7 @@ static int exit_code(mr_code code) {
 
 static mr_status run_role(const mr_options *options) {
     mr_log_level_set(options->log_level);
+    mr_log_journal_detect();
     if (options->role == MR_ROLE_COORDINATOR) {
         mr_log_role_set("coordinator");
         return mr_coordinator_run(&options->coordinator);

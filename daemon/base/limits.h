@@ -71,6 +71,8 @@ enum {
     MR_METRICS_SERIES_MAX = 2048, /* of one daemon */
     MR_METRICS_LABELS_MAX = 5,    /* of one metric */
     MR_METRICS_LABEL_BYTES = 64,  /* one label's value with the terminator */
+    MR_SERIES_AFTER_MS = 60000, /* one scrape interval: a job's series stay so long after it */
+    MR_TENSORBOARD_SCALARS_MAX = 16, /* of one event */
     MR_TRACE_TRACKS_MAX = 16,
     MR_TRACE_SPANS_MAX = 1 << 20, /* of one track */
     MR_STATUS_CONNECTIONS_MAX = 64,

@@ -4,8 +4,11 @@
 #include <math.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,10 +23,23 @@ typedef struct log_line {
 
 static _Atomic mr_log_level log_level_min = MR_LOG_INFO;
 static const char *_Atomic log_role = NULL;
+static _Atomic bool log_journal = false;
 static const char *const log_level_names[MR_LOG_COUNT] = {"debug", "info", "warn", "error"};
 
 void mr_log_level_set(mr_log_level level) {
     atomic_store(&log_level_min, level);
+}
+
+/* A daemon's stderr may be sent elsewhere while the variable is inherited, so the stream that it
+ * names must be ours. */
+void mr_log_journal_detect(void) {
+    const char *stream = getenv("JOURNAL_STREAM");
+    uintmax_t device = 0;
+    uintmax_t inode = 0;
+    struct stat facts;
+    bool named = stream != NULL && sscanf(stream, "%ju:%ju", &device, &inode) == 2;
+    atomic_store(&log_journal, named && fstat(STDERR_FILENO, &facts) == 0 &&
+                                   facts.st_dev == device && facts.st_ino == inode);
 }
 
 void mr_log_role_set(const char *role) {
@@ -88,6 +104,7 @@ static void line_append_pair(log_line *line, const mr_log_pair *pair) {
 }
 
 static void line_append_head(log_line *line, mr_log_level level, const char *message) {
+    static const char *const priorities[MR_LOG_COUNT] = {"<7>", "<6>", "<4>", "<3>"};
     int64_t wall_ms = mr_clock_wall_ms();
     time_t seconds = (time_t)(wall_ms / 1000);
     struct tm utc;
@@ -98,6 +115,8 @@ static void line_append_head(log_line *line, mr_log_level level, const char *mes
                      "\"message\":",
                      utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min,
                      utc.tm_sec, (int)(wall_ms % 1000), log_level_names[level]);
+    if (atomic_load(&log_journal))
+        line_append(line, priorities[level], 3);
     line_append(line, head, (size_t)n < sizeof(head) ? (size_t)n : sizeof(head) - 1);
     line_append_string(line, message);
     const char *role = atomic_load(&log_role);

@@ -2,6 +2,9 @@
 /* log.h: one event, one line of JSON on stderr: a constant message and key=value pairs.
  *   MR_LOG(INFO, "stage ready", MR_S("job", name), MR_I("stage", 3), MR_F("seconds", 0.2));
  * gives {"time":"2026-01-01T00:00:00.000Z","level":"info","message":"stage ready","job":"..."}.
+ * Where stderr is the journal's (JOURNAL_STREAM, as systemd.exec(5) says), a line begins with the
+ * syslog priority of its level, <3> to <7>, which the journal takes off and keeps as PRIORITY:
+ * `journalctl -p warning` works, and MESSAGE is the JSON alone.
  * Rate-limited per call site: MR_LOG_BURST lines in a second, then one that counts the rest.
  * Owner: base. Thread: any; a line is written by one write call.
  * Not here: assembling sentences. */
@@ -52,6 +55,8 @@ typedef struct mr_log_site {
 
 /* Lowest level that is written; INFO at start. */
 void mr_log_level_set(mr_log_level level);
+/* Looks whether stderr is the journal's; before that, and elsewhere, lines have no priority. */
+void mr_log_journal_detect(void);
 /* A word that every later line carries as "role" (coordinator, stage). Static storage. */
 void mr_log_role_set(const char *role);
 /* Use MR_LOG. A line over MR_LOG_LINE_BYTES is cut before the first pair that does not fit. */

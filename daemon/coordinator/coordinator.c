@@ -78,6 +78,7 @@ static void coordinator_tick(void *context) {
                MR_I("waited_ms", MR_OUTBOX_WAIT_MS));
     mr_watchers_tick(coordinator->watchers, now_ms, watcher_repeat, coordinator);
     mr_status_board_tick(coordinator, now_ms);
+    mr_tensorboards_tick(coordinator, now_ms);
     mr_status_server_tick(coordinator->status_server, now_ms);
     char text[MR_NOTIFY_STATUS_BYTES];
     coordinator_describe(coordinator, text);
@@ -221,6 +222,7 @@ static mr_status coordinator_listen(mr_coordinator *coordinator,
         .credentials = options->credentials,
         .services = services,
         .service_count = sizeof(services) / sizeof(services[0]),
+        .metrics = coordinator->metrics,
     };
     return mr_rpc_server_start(&server_options, &coordinator->server);
 }
@@ -292,6 +294,7 @@ void mr_coordinator_destroy(mr_coordinator *coordinator) {
     mr_loop_timer_stop(coordinator->ticks);
     mr_status stored = mr_disk_stop(coordinator->store_disk, STOP_STORE_MS);
     coordinator_close_ports(coordinator);
+    mr_tensorboards_stop(coordinator);
     mr_status cleaned = mr_disk_stop(coordinator->file_disk, STOP_FILES_MS);
     if (!mr_status_is_ok(stored) || !mr_status_is_ok(cleaned)) {
         MR_LOG(ERROR, "the disk hangs; ending without it", MR_S("store", stored.text),

@@ -225,8 +225,10 @@ static void perform_log(mr_coordinator *coordinator, const mr_action *action) {
 
 static void perform_notify(mr_coordinator *coordinator, const mr_action *action) {
     bool step = action->step > 0;
-    if (step)
+    if (step) {
         mr_status_board_step(coordinator, action->job);
+        mr_tensorboards_step(coordinator, action->job);
+    }
     mr_services_notify(coordinator, action->job, step ? &action->job->facts.result : NULL);
 }
 

@@ -56,6 +56,7 @@ typedef struct mr_member {
     uint64_t process_id;
     mr_member_state state;
     bool draining; /* exits as soon as it is idle */
+    bool counted;  /* its attachment is in the metrics */
     /* The job it belongs to while PREPARING, RUNNING or RELEASING; else 0 and "". */
     uint64_t job;
     char job_id[MR_COORDINATOR_ID_BYTES];

@@ -23,6 +23,7 @@
 enum { MR_CONNECTIONS_MAX = MR_MEMBERS_MAX + 64 };
 
 typedef struct mr_connection mr_connection; /* services_control.c */
+typedef struct mr_job_board mr_job_board;   /* tensorboards.c */
 typedef struct mr_request mr_request;       /* request.h */
 
 struct mr_coordinator {
@@ -51,6 +52,7 @@ struct mr_coordinator {
     mr_request *requests; /* a list of those without an answer */
     size_t request_count;
     uint64_t request_last;
+    mr_job_board *boards; /* a list */
     int64_t started_ms; /* wall clock */
     int64_t published_ms; /* when /status was; 0: it is due */
     bool stopping;
@@ -125,5 +127,14 @@ void mr_status_board_save_failed(mr_coordinator *coordinator, const mr_job_recor
                                  mr_status why);
 void mr_status_board_saved(mr_coordinator *coordinator, mr_job_record *job, const char *tag,
                            uint64_t step, uint64_t bytes, double seconds);
+
+/* ---- event files ----------------------------------------------------------------------------- */
+
+/* A finished step of a job, for its event file if it wants one. */
+void mr_tensorboards_step(mr_coordinator *coordinator, const mr_job_record *job);
+/* Sends what waits to DISK when it is due. */
+void mr_tensorboards_tick(mr_coordinator *coordinator, int64_t now_ms);
+/* Sends the rest to DISK, which is to be stopped after it. */
+void mr_tensorboards_stop(mr_coordinator *coordinator);
 
 #endif

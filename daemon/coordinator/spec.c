@@ -115,6 +115,9 @@ static mr_status spec_take_job(mr_job_spec *spec, const mr_job *job) {
     spec->checkpoint_keep = job->checkpoint_keep;
     spec->checkpoint_every_steps = job->checkpoint_every_steps;
     spec->samples_per_step = (uint64_t)job->micro_batch_size * job->micro_batches * job->data;
+    if (job->tensorboard_dir[0] != '\0' && mr_job_mode_trains(spec->mode))
+        MR_TRY(mr_job_resolve_path(spec->base_directory, job->tensorboard_dir,
+                                   spec->tensorboard_dir));
     if (job->checkpoint_dir[0] == '\0')
         return MR_OK;
     return mr_job_resolve_path(spec->base_directory, job->checkpoint_dir, spec->checkpoint_dir);

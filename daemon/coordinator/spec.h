@@ -50,6 +50,7 @@ typedef struct mr_job_spec {
     char schedule_hash[MR_SHA256_HEX_BYTES];
     char model_hash[MR_SHA256_HEX_BYTES];
     char checkpoint_dir[MR_PATH_BYTES]; /* absolute; "" for none */
+    char tensorboard_dir[MR_PATH_BYTES]; /* likewise */
     uint64_t checkpoint_keep;           /* 0: all */
     uint64_t checkpoint_every_steps;    /* 0: only at the end and on request */
     size_t saved_layers; /* layers that a checkpoint has weights of; 0: not known */

@@ -16,8 +16,8 @@
 enum {
     BOARD_PERIOD_MS = 1000,
     BOARD_FORGET_MS = 3 * BOARD_PERIOD_MS,
+    BOARD_HASH_BYTES = 13,
     BOARD_ENDED_JOBS_MAX = 16,     /* of those that have ended, so many are shown */
-    BOARD_SERIES_AFTER_MS = 60000, /* a scrape interval after its end a job's series go */
 };
 
 static_assert((int)BOARD_FORGET_MS < (int)MR_MEMBER_LEAVE_MS,
@@ -154,8 +154,27 @@ static void board_plan_gauges(mr_metrics *metrics, const mr_job_record *job) {
         mr_series_set(saved, (double)job->facts.start_step);
 }
 
+/* The model is told by its hash's first digits: job files give it no name. */
+static void board_job_info(mr_metrics *metrics, const mr_job_record *job) {
+    const mr_job_spec *spec = job->spec;
+    static const char *const schedules[MR_SCHEDULE_KIND_COUNT] = {
+        [MR_SCHEDULE_GPIPE] = "gpipe",
+        [MR_SCHEDULE_1F1B] = "1f1b",
+        [MR_SCHEDULE_INFERENCE] = "inference",
+    };
+    char model[BOARD_HASH_BYTES];
+    char stages[16];
+    if (spec->job == NULL)
+        return;
+    (void)snprintf(model, sizeof(model), "%s", spec->model_hash);
+    (void)snprintf(stages, sizeof(stages), "%zu", spec->job->pipe);
+    (void)mr_metrics_series(metrics, MR_METRIC_JOB_INFO, job->facts.id, spec->name, model,
+                            schedules[spec->job->schedule], stages);
+}
+
 static void board_job_gauges(mr_metrics *metrics, const mr_job_record *job) {
     const mr_job_facts *facts = &job->facts;
+    board_job_info(metrics, job);
     for (mr_job_state state = MR_JOB_QUEUED; state < MR_JOB_STATE_COUNT; state++)
         mr_series_set(
             mr_metrics_series(metrics, MR_METRIC_JOB_STATE, facts->id, mr_job_state_name(state)),
@@ -169,7 +188,7 @@ static void board_job_gauges(mr_metrics *metrics, const mr_job_record *job) {
 /* Jobs of long ago have no series: their labels would only grow. */
 static bool board_has_series(const mr_job_facts *facts, int64_t wall_ms) {
     return !mr_job_state_is_final(facts->state) ||
-           wall_ms - facts->ended_ms < BOARD_SERIES_AFTER_MS;
+           wall_ms - facts->ended_ms < MR_SERIES_AFTER_MS;
 }
 
 static void board_jobs_gauges(mr_coordinator *coordinator) {
@@ -193,11 +212,30 @@ static void board_jobs_gauges(mr_coordinator *coordinator) {
                       (double)counts[state]);
 }
 
+/* A stage that was here before, as far as that is remembered: the same process, or another one that
+ * serves at its address. Its member is a new one, so the address is what names it over time. */
+static void board_count_attachment(mr_metrics *metrics, const mr_registry *registry,
+                                   mr_member *member) {
+    if (member->counted)
+        return;
+    member->counted = true;
+    for (size_t i = 0; i < registry->count; i++) {
+        const mr_member *other = registry->members[i];
+        bool same = strcmp(other->instance_id, member->instance_id) == 0 ||
+                    strcmp(other->address, member->address) == 0;
+        if (other->number >= member->number || !same)
+            continue;
+        mr_series_add(mr_metrics_series(metrics, MR_METRIC_STAGE_RESTARTS, member->address), 1);
+        return;
+    }
+}
+
 static void board_members_gauges(mr_coordinator *coordinator, int64_t now_ms) {
     mr_metrics *metrics = coordinator->metrics;
     const mr_registry *registry = &coordinator->state.registry;
     for (size_t i = 0; i < registry->count; i++) {
-        const mr_member *member = registry->members[i];
+        mr_member *member = registry->members[i];
+        board_count_attachment(metrics, registry, member);
         bool up = member->state != MR_MEMBER_LOST;
         if (!up && member->deadline_ms - now_ms < BOARD_FORGET_MS) {
             mr_metrics_drop(metrics, "stage", member->id); /* it is forgotten soon */
@@ -238,9 +276,16 @@ void mr_status_board_step(mr_coordinator *coordinator, mr_job_record *job) {
     mr_series_set(mr_metrics_series(metrics, MR_METRIC_JOB_GRADIENT_NORM, id), step->gradient_norm);
     mr_series_set(mr_metrics_series(metrics, MR_METRIC_JOB_LEARNING_RATE, id), step->learning_rate);
     mr_series_set(mr_metrics_series(metrics, MR_METRIC_PIPELINE_BUBBLE, id), step->bubble);
-    mr_series_add(mr_metrics_series(metrics, MR_METRIC_TRAINED_TOKENS, id), (double)step->tokens);
-    mr_series_add(mr_metrics_series(metrics, MR_METRIC_OPTIMIZER_STEPS, id, "applied"), 1);
-    mr_series_observe(mr_metrics_series(metrics, MR_METRIC_STEP_DURATION, id), step->step_seconds);
+    if (step->loss_scale > 0)
+        mr_series_set(mr_metrics_series(metrics, MR_METRIC_JOB_LOSS_SCALE, id), step->loss_scale);
+    if (!step->skipped)
+        mr_series_add(mr_metrics_series(metrics, MR_METRIC_TRAINED_TOKENS, id),
+                      (double)step->tokens);
+    mr_series_add(mr_metrics_series(metrics, MR_METRIC_OPTIMIZER_STEPS, id,
+                                    step->skipped ? "skipped" : "applied"),
+                  1);
+    mr_series_observe_step(mr_metrics_series(metrics, MR_METRIC_STEP_DURATION, id),
+                           step->step_seconds, step->step);
 }
 
 void mr_status_board_save_failed(mr_coordinator *coordinator, const mr_job_record *job,

@@ -64,6 +64,13 @@ struct mr_link {
     const mr_link_ops *ops;
 };
 
+/* Who wants to know when messages have gone; may be NULL, and a transport that cannot tell does
+ * not. sent: a message's last byte is with the transport, ns after it was queued; any thread, and
+ * it may not block. */
+typedef struct mr_link_watch {
+    void (*sent)(struct mr_link_watch *watch, int64_t ns);
+} mr_link_watch;
+
 /* What both ends agree on before a step is run; all from the plan. */
 typedef struct mr_link_options {
     const char *job_id;
@@ -75,6 +82,7 @@ typedef struct mr_link_options {
     size_t message_bytes_max;  /* of one message's tensors together */
     const void *offer;         /* receiver over grpc: told to the sender; borrowed until close */
     size_t offer_bytes;
+    mr_link_watch *watch; /* of a sending end; borrowed until close */
 } mr_link_options;
 
 static inline mr_status mr_link_send(mr_link *link, const mr_message *message) {

@@ -5,9 +5,11 @@
 #include <string.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/base/clock.h"
 
 mr_status mr_link_outbox_init(mr_link_outbox *outbox, const mr_link_options *options) {
     *outbox = (mr_link_outbox){
+        .watch = options->watch,
         .peer_rank = options->to_rank,
         .slots = options->slots,
         .message_bytes_max = options->message_bytes_max,
@@ -56,6 +58,8 @@ static void parcel_settle(mr_link_parcel *parcel) {
         return;
     MR_ASSERT(parcel->outbox->borrowing > 0);
     parcel->outbox->borrowing--;
+    if (parcel->outbox->watch != NULL)
+        parcel->outbox->watch->sent(parcel->outbox->watch, mr_clock_now_ns() - parcel->queued_ns);
     mr_monitor_notify(&parcel->outbox->monitor);
 }
 
@@ -144,7 +148,8 @@ mr_status mr_link_outbox_send(mr_link_outbox *outbox, const mr_message *message)
     outbox->queued++;
     outbox->borrowing++;
     *parcel = (mr_link_parcel){
-        .outbox = outbox, .message = *message, .sequence = outbox->queued, .bytes = bytes};
+        .outbox = outbox, .message = *message, .sequence = outbox->queued, .bytes = bytes,
+        .queued_ns = mr_clock_now_ns()};
     atomic_fetch_add(&outbox->bytes, bytes);
     return MR_OK;
 }

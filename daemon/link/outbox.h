@@ -26,10 +26,12 @@ typedef struct mr_link_parcel {
     size_t bytes;
     size_t frames; /* with the transport, bytes still borrowed */
     bool handed;   /* no frame will follow */
+    int64_t queued_ns;
 } mr_link_parcel;
 
 struct mr_link_outbox {
     mr_monitor monitor; /* of all below that changes */
+    mr_link_watch *watch; /* NULL: nobody watches */
     uint32_t peer_rank;
     size_t slots;
     size_t message_bytes_max;

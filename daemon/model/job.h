@@ -99,6 +99,7 @@ typedef struct mr_job {
     char data_train[MR_PATH_BYTES]; /* "": the submitter feeds by itself */
     char data_eval[MR_PATH_BYTES];  /* what eval reads; "": data.train */
     bool data_shuffle;
+    char tensorboard_dir[MR_PATH_BYTES]; /* observe.tensorboard_dir; "" for none */
     /* checkpoint */
     char checkpoint_dir[MR_PATH_BYTES]; /* "" for none */
     uint64_t checkpoint_every_steps;    /* 0: only at the end and on request */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/base/clock.h"
 #include "daemon/observe/metrics_internal.h"
 
 static const double bucket_bounds[MR_METRIC_BUCKET_COUNT] = {
@@ -60,6 +61,8 @@ void mr_metrics_destroy(mr_metrics *metrics) {
     if (metrics == NULL)
         return;
     (void)pthread_mutex_destroy(&metrics->lock); /* nobody holds it any more */
+    for (size_t i = 0; i < metrics->series_used; i++)
+        mr_free(metrics->series[i].exemplars);
     mr_free(metrics);
 }
 
@@ -86,6 +89,14 @@ static void series_reset(mr_series *series) {
     atomic_store_explicit(&series->bits, 0, memory_order_relaxed);
     for (size_t i = 0; i <= MR_METRIC_BUCKET_COUNT; i++)
         atomic_store_explicit(&series->buckets[i], 0, memory_order_relaxed);
+    for (size_t i = 0; series->exemplars != NULL && i <= MR_METRIC_BUCKET_COUNT; i++)
+        atomic_store_explicit(&series->exemplars[i].sequence, 0, memory_order_relaxed);
+}
+
+/* A histogram has a place for each bucket's exemplar; where memory is short it has none. */
+static void series_make_exemplars(mr_series *series) {
+    if (series->exemplars == NULL)
+        series->exemplars = mr_alloc_array(MR_METRIC_BUCKET_COUNT + 1, sizeof(mr_exemplar));
 }
 
 /* The slot that has the series, or the one it gets; NULL where all are taken. Under the lock. */
@@ -111,6 +122,8 @@ mr_series *mr_metrics_series_find(mr_metrics *metrics, mr_metric metric, const c
     metrics_lock(metrics);
     mr_series *series = metrics_slot(metrics, metric, values, value_count);
     if (series != NULL && !series->live) {
+        if (metrics->rows[metric].kind == MR_METRIC_KIND_HISTOGRAM)
+            series_make_exemplars(series);
         series_reset(series);
         series->metric = metric;
         for (size_t i = 0; i < value_count; i++)
@@ -170,14 +183,48 @@ void mr_series_set(mr_series *series, double value) {
     atomic_store_explicit(&series->bits, double_to_bits(value), memory_order_relaxed);
 }
 
-void mr_series_observe(mr_series *series, double value) {
-    if (!isfinite(value))
-        return;
+static size_t bucket_of(double value) {
     size_t bucket = 0;
     while (bucket < MR_METRIC_BUCKET_COUNT && value > bucket_bounds[bucket])
         bucket++;
-    atomic_fetch_add_explicit(&series->buckets[bucket], 1, memory_order_relaxed);
+    return bucket;
+}
+
+void mr_series_observe(mr_series *series, double value) {
+    if (!isfinite(value))
+        return;
+    atomic_fetch_add_explicit(&series->buckets[bucket_of(value)], 1, memory_order_relaxed);
     series_add(series, value);
+}
+
+/* Of two who write at once, one's exemplar stays. */
+static void exemplar_write(mr_exemplar *exemplar, double value, uint64_t step) {
+    uint64_t sequence = atomic_load_explicit(&exemplar->sequence, memory_order_relaxed);
+    if (sequence % 2 != 0 ||
+        !atomic_compare_exchange_strong_explicit(&exemplar->sequence, &sequence, sequence + 1,
+                                                 memory_order_relaxed, memory_order_relaxed))
+        return;
+    /* Each release store comes after the odd sequence, for a reader that acquires the word. */
+    atomic_store_explicit(&exemplar->step, step, memory_order_release);
+    atomic_store_explicit(&exemplar->bits, double_to_bits(value), memory_order_release);
+    atomic_store_explicit(&exemplar->wall_ms, mr_clock_wall_ms(), memory_order_release);
+    atomic_store_explicit(&exemplar->sequence, sequence + 2, memory_order_release);
+}
+
+void mr_series_observe_step(mr_series *series, double value, uint64_t step) {
+    mr_series_observe(series, value);
+    if (isfinite(value) && series->exemplars != NULL)
+        exemplar_write(&series->exemplars[bucket_of(value)], value, step);
+}
+
+bool mr_exemplar_read(const mr_exemplar *exemplar, mr_exemplar_facts *out_facts) {
+    uint64_t before = atomic_load_explicit(&exemplar->sequence, memory_order_acquire);
+    out_facts->step = atomic_load_explicit(&exemplar->step, memory_order_acquire);
+    out_facts->value =
+        bits_to_double(atomic_load_explicit(&exemplar->bits, memory_order_acquire));
+    out_facts->wall_ms = atomic_load_explicit(&exemplar->wall_ms, memory_order_acquire);
+    uint64_t after = atomic_load_explicit(&exemplar->sequence, memory_order_relaxed);
+    return before == after && before > 0 && before % 2 == 0;
 }
 
 double mr_series_value(const mr_series *series) {

@@ -41,6 +41,8 @@
       "Norm of all gradients of the last step before clipping")                                    \
     X(JOB_LEARNING_RATE, GAUGE, "millrace_job_learning_rate", "", "job_id",                        \
       "Learning rate of the last step")                                                            \
+    X(JOB_LOSS_SCALE, GAUGE, "millrace_job_loss_scale", "", "job_id",                              \
+      "Factor of the last step's gradients against underflow; fp16 only")                          \
     X(TRAINED_TOKENS, COUNTER, "millrace_trained_tokens_total", "", "job_id",                      \
       "Tokens in applied steps")                                                                   \
     X(OPTIMIZER_STEPS, COUNTER, "millrace_optimizer_steps_total", "", "job_id,result",             \
@@ -56,9 +58,9 @@
     X(MICROBATCHES_IN_FLIGHT, GAUGE, "millrace_microbatches_in_flight", "", "stage",               \
       "Microbatches whose activations a stage holds")                                              \
     X(STAGE_BUSY, COUNTER, "millrace_stage_busy_seconds_total", "seconds", "stage,phase",          \
-      "Time a stage computed by phase: forward, backward, reduce or optimizer")                    \
+      "Time a stage worked by phase: forward, backward, send, reduce or optimizer")                \
     X(STAGE_IDLE, COUNTER, "millrace_stage_idle_seconds_total", "seconds", "stage,reason",         \
-      "Time a stage waited by reason: wait_prev, wait_next, no_work or checkpoint")                \
+      "Time a stage did not train by reason: wait_prev, wait_next, no_work or checkpoint")         \
     X(STAGE_MEMORY, GAUGE, "millrace_stage_memory_bytes", "bytes", "stage,kind",                   \
       "Memory of a stage by kind")                                                                 \
     X(STAGE_LAYERS, GAUGE, "millrace_stage_layers", "", "stage",                                   \
@@ -68,7 +70,7 @@
     X(STAGE_HEARTBEAT_AGE, GAUGE, "millrace_stage_heartbeat_age_seconds", "seconds", "stage",      \
       "Time since the last heartbeat of a stage")                                                  \
     X(STAGE_RESTARTS, COUNTER, "millrace_stage_restarts_total", "", "stage",                       \
-      "Times a stage attached again")                                                              \
+      "Times that the stage at an address attached again")                                         \
     X(NONFINITE_VALUES, COUNTER, "millrace_nonfinite_values_total", "", "stage,where",             \
       "Infinite or undefined numbers seen in losses and gradients")                                \
     X(LINK_TRANSMIT, COUNTER, "millrace_link_transmit_bytes_total", "bytes",                       \
@@ -91,6 +93,8 @@
       "Calls answered by method and status code")                                                  \
     X(RPC_SERVER_DURATION, HISTOGRAM, "millrace_rpc_server_duration_seconds", "seconds", "method", \
       "Time from a call's arrival to its status")                                                  \
+    X(TLS_EXPIRY, GAUGE, "millrace_tls_certificate_expiry_timestamp_seconds", "seconds", "",       \
+      "When this daemon's certificate ends, in Unix time")                                         \
     X(NODE_STAGES, GAUGE, "millrace_node_stages", "", "state",                                     \
       "Stage processes of this node by state")                                                     \
     X(NODE_STAGE_READY, GAUGE, "millrace_node_stage_ready", "", "device",                          \
@@ -162,6 +166,9 @@ void mr_series_add(mr_series *series, double value);
 void mr_series_set(mr_series *series, double value);
 /* Histograms: one observation; the metric's unit (seconds). */
 void mr_series_observe(mr_series *series, double value);
+/* The same, and the step is shown with its bucket as an exemplar (OpenMetrics only), until the
+ * bucket has a newer one. */
+void mr_series_observe_step(mr_series *series, double value, uint64_t step);
 double mr_series_value(const mr_series *series);
 
 /* All series as text, the process_* ones refreshed; *out_text is freed with mr_free.

@@ -35,6 +35,14 @@ typedef struct mr_metric_row {
     size_t label_bytes[MR_METRICS_LABELS_MAX];
 } mr_metric_row;
 
+/* The newest observation of a bucket that has a step. The sequence is odd while it is written. */
+typedef struct mr_exemplar {
+    _Atomic uint64_t sequence; /* 0: there was none */
+    _Atomic uint64_t step;
+    _Atomic uint64_t bits; /* the observation */
+    _Atomic int64_t wall_ms;
+} mr_exemplar;
+
 /* live, metric and values change under the table's lock; the numbers are atomic. A double is kept
  * as its bits. */
 struct mr_series {
@@ -43,6 +51,7 @@ struct mr_series {
     char values[MR_METRICS_LABELS_MAX][MR_METRICS_LABEL_BYTES];
     _Atomic uint64_t bits;                                /* the value; of a histogram the sum */
     _Atomic uint64_t buckets[MR_METRIC_BUCKET_COUNT + 1]; /* the last one is above all bounds */
+    mr_exemplar *exemplars; /* likewise; of a slot that once was a histogram, else NULL */
 };
 
 struct mr_metrics {
@@ -53,6 +62,15 @@ struct mr_metrics {
     mr_series spare;    /* what those that did not fit write to */
     mr_series series[MR_METRICS_SERIES_MAX];
 };
+
+typedef struct mr_exemplar_facts {
+    uint64_t step;
+    double value;
+    int64_t wall_ms;
+} mr_exemplar_facts;
+
+/* False: there is none, or it is being written. */
+bool mr_exemplar_read(const mr_exemplar *exemplar, mr_exemplar_facts *out_facts);
 
 /* Sets the process_* series from /proc. */
 void mr_metrics_refresh_process(mr_metrics *metrics);

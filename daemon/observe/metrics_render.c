@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* metrics_render.c: the table as text. The two formats differ in a counter's family name
  * (OpenMetrics leaves _total to the samples), UNIT lines, the info type and the end mark. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "daemon/observe/metrics_internal.h"
@@ -68,22 +69,42 @@ static void render_labels(mr_text *text, const mr_metric_row *row, const mr_seri
     mr_text_add(text, "}");
 }
 
-static void render_sample(mr_text *text, const mr_metric_row *row, const mr_series *series,
-                          const char *suffix, const char *bound, double value) {
+/* A sample without the end of its line. */
+static void render_value(mr_text *text, const mr_metric_row *row, const mr_series *series,
+                         const char *suffix, const char *bound, double value) {
     mr_text_add(text, "%s%s", row->name, suffix);
     render_labels(text, row, series, bound);
     mr_text_add(text, " ");
     mr_text_add_number(text, value);
+}
+
+static void render_sample(mr_text *text, const mr_metric_row *row, const mr_series *series,
+                          const char *suffix, const char *bound, double value) {
+    render_value(text, row, series, suffix, bound, value);
     mr_text_add(text, "\n");
 }
 
+/* Which step it was, in OpenMetrics: the other format knows no exemplars. */
+static void render_exemplar(mr_text *text, const mr_series *series, size_t bucket) {
+    mr_exemplar_facts facts;
+    if (series->exemplars == NULL || !mr_exemplar_read(&series->exemplars[bucket], &facts))
+        return;
+    mr_text_add(text, " # {step=\"%" PRIu64 "\"} ", facts.step);
+    mr_text_add_number(text, facts.value);
+    mr_text_add(text, " %" PRId64 ".%03" PRId64, facts.wall_ms / 1000, facts.wall_ms % 1000);
+}
+
 /* The count is the last bucket's, so that the two agree whoever observes meanwhile. */
-static void render_histogram(mr_text *text, const mr_metric_row *row, const mr_series *series) {
+static void render_histogram(mr_text *text, const mr_metric_row *row, const mr_series *series,
+                             mr_metrics_format format) {
     uint64_t count = 0;
     for (size_t i = 0; i <= MR_METRIC_BUCKET_COUNT; i++) {
         count += atomic_load_explicit(&series->buckets[i], memory_order_relaxed);
-        render_sample(text, row, series, "_bucket",
-                      i < MR_METRIC_BUCKET_COUNT ? bucket_names[i] : "+Inf", (double)count);
+        render_value(text, row, series, "_bucket",
+                     i < MR_METRIC_BUCKET_COUNT ? bucket_names[i] : "+Inf", (double)count);
+        if (format == MR_METRICS_OPENMETRICS)
+            render_exemplar(text, series, i);
+        mr_text_add(text, "\n");
     }
     render_sample(text, row, series, "_sum", NULL, mr_series_value(series));
     render_sample(text, row, series, "_count", NULL, (double)count);
@@ -102,7 +123,7 @@ static void render_family(mr_text *text, const mr_metrics *metrics, mr_metric me
             render_head(text, row, format);
         first = false;
         if (row->kind == MR_METRIC_KIND_HISTOGRAM)
-            render_histogram(text, row, series);
+            render_histogram(text, row, series, format);
         else
             render_sample(text, row, series, "", NULL, mr_series_value(series));
     }

@@ -7,6 +7,7 @@
 
 #include <grpc/grpc.h>
 
+#include "daemon/observe/metrics.h"
 #include "daemon/rpc/codec.h"
 #include "daemon/rpc/completion.h"
 #include "daemon/rpc/stream.h"
@@ -16,6 +17,8 @@ typedef struct mr_rpc_call {
     grpc_call *owned_call;
     const char *peer; /* copied */
     mr_rpc_codec_form form;
+    mr_metrics *metrics; /* where the call's end is counted; NULL: nowhere */
+    const char *method;  /* by this name; outlives the call */
     const mr_rpc_stream_events *events; /* NULL: none */
     void *context;
     /* Server, for a method that takes one request: called with it. NULL otherwise. */

@@ -15,6 +15,7 @@
 #include "daemon/base/limits.h"
 #include "daemon/rpc/arguments.h"
 #include "daemon/rpc/call.h"
+#include "daemon/rpc/certificate.h"
 #include "daemon/rpc/core.h"
 #include "daemon/rpc/health.h"
 #include "daemon/rpc/reflection.h"
@@ -43,6 +44,7 @@ struct mr_rpc_server {
     size_t service_count;
     server_route *routes;
     size_t route_count;
+    mr_metrics *metrics; /* NULL: none */
     mr_rpc_health *health;
     mr_rpc_reflection reflection;
 
@@ -93,6 +95,7 @@ static void server_dispatch(const server_route *route, mr_rpc_call *call) {
     call->form = (mr_rpc_codec_form){.type = route->method->input,
                                      .bytes_max = service_bytes_max(route->service),
                                      .tail = bidi};
+    call->method = route->path + 1; /* without the first slash */
     call->events = handler->events;
     call->on_request = bidi ? NULL : handler->on_request;
     call->context = route->service->context;
@@ -120,7 +123,8 @@ static void server_arrived(mr_rpc_tag *tag, bool success) {
     if (!success)
         return; /* the server stops; asking again would only fail again (grpc-core.md item 4) */
     char *peer = grpc_call_get_peer(server->arrived);
-    mr_rpc_call call = {.queue = server->queue, .owned_call = server->arrived, .peer = peer};
+    mr_rpc_call call = {.queue = server->queue, .owned_call = server->arrived, .peer = peer,
+                        .metrics = server->metrics, .method = "unknown"};
     const server_route *route = server_route_find(server, server->details.method);
     if (route != NULL && route->handler != NULL)
         server_dispatch(route, &call);
@@ -315,6 +319,16 @@ static mr_status server_create(mr_rpc_server **out_server) {
     return MR_OK;
 }
 
+/* TLS has read the file by now, so that a failure can only be a matter of the moment. */
+static void server_tell_certificate(mr_rpc_server *server, const mr_rpc_credentials *credentials) {
+    int64_t end = 0;
+    if (server->metrics == NULL || credentials->certificate_file == NULL)
+        return;
+    if (mr_status_is_ok(mr_rpc_certificate_end(credentials->certificate_file, &end)))
+        mr_series_set(mr_metrics_series_find(server->metrics, MR_METRIC_TLS_EXPIRY, NULL, 0),
+                      (double)end);
+}
+
 mr_status mr_rpc_server_start(const mr_rpc_server_options *options, mr_rpc_server **out_server) {
     mr_rpc_address address;
     MR_TRY(mr_rpc_address_parse(options->listen, &address));
@@ -326,6 +340,7 @@ mr_status mr_rpc_server_start(const mr_rpc_server_options *options, mr_rpc_serve
     mr_rpc_server *server = NULL;
     MR_TRY(server_create(&server));
     server->address = address;
+    server->metrics = options->metrics;
     sigset_t previous;
     mr_rpc_signals_block(&previous);
     mr_status status = server_services_copy(server, options);
@@ -337,6 +352,7 @@ mr_status mr_rpc_server_start(const mr_rpc_server_options *options, mr_rpc_serve
         server_free(server);
         return status;
     }
+    server_tell_certificate(server, &options->credentials);
     *out_server = server;
     return MR_OK;
 }

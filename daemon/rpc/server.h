@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "daemon/base/status.h"
+#include "daemon/observe/metrics.h"
 #include "daemon/rpc/credentials.h"
 #include "daemon/rpc/stream.h"
 
@@ -41,6 +42,7 @@ typedef struct mr_rpc_server_options {
     mr_rpc_credentials credentials;
     const mr_rpc_service *services; /* copied; descriptors and method tables stay the caller's */
     size_t service_count;
+    mr_metrics *metrics; /* counts calls, and tells when the certificate ends; NULL: none */
 } mr_rpc_server_options;
 
 /* Binds and starts. UNAVAILABLE: the port is in use (the text names it); INVALID_ARGUMENT: an

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/base/clock.h"
 #include "daemon/base/limits.h"
 
 typedef struct stream_operation {
@@ -30,6 +31,9 @@ struct mr_rpc_stream {
     mr_rpc_queue *queue; /* only while call is set: the server's queue ends with it */
     mr_rpc_codec_form form;
     char *peer;
+    mr_metrics *metrics;
+    const char *method;
+    int64_t start_ns;
 
     /* Written before the first operation or on the queue's thread, read there. */
     void (*on_message)(mr_rpc_stream *stream, ProtobufCMessage *owned_message,
@@ -174,6 +178,19 @@ static mr_status stream_result_server(const mr_rpc_stream *stream) {
     return MR_OK;
 }
 
+/* Server. As the client sees it: what finish said, unless the call was broken off before. */
+static void stream_count(const mr_rpc_stream *stream, mr_status result) {
+    mr_code code = mr_status_is_ok(result) ? MR_CODE_CANCELLED : result.code;
+    if (mr_status_is_ok(result) && stream->closing)
+        code = stream->final.code;
+    mr_series_add(mr_metrics_series(stream->metrics, MR_METRIC_RPC_SERVER_REQUESTS, stream->method,
+                                    mr_code_name(code)),
+                  1);
+    mr_series_observe(
+        mr_metrics_series(stream->metrics, MR_METRIC_RPC_SERVER_DURATION, stream->method),
+        (double)(mr_clock_now_ns() - stream->start_ns) * 1e-9);
+}
+
 /* ---- on the queue's thread ---- */
 
 static void stream_end(mr_rpc_stream *stream, mr_status status) {
@@ -198,6 +215,8 @@ static void stream_settle(mr_rpc_stream *stream) {
         grpc_slice_unref(stream->status_details);
     }
     (void)pthread_mutex_unlock(&stream->lock);
+    if (call != NULL && stream->metrics != NULL)
+        stream_count(stream, status);
     if (call != NULL)
         grpc_call_unref(call);
     if (end)
@@ -332,6 +351,9 @@ static mr_status stream_create(const mr_rpc_call *call, bool server, mr_rpc_stre
         stream->on_message = call->events->on_message;
         stream->on_end = call->events->on_end;
     }
+    stream->metrics = call->metrics;
+    stream->method = call->method;
+    stream->start_ns = mr_clock_now_ns();
     stream->on_request = call->on_request;
     stream->context = call->context;
     stream->call = call->owned_call;

@@ -422,6 +422,7 @@ static mr_status sender_on_host(const mr_assignment *assignment, const mr_transp
 
 static mr_status connections_sender(const mr_assignment *assignment, const mr_transport *transport,
                                     mr_link_options options, mr_link **link_slot) {
+    options.watch = transport->watches[options.kind];
     const char *address = assignment->addresses[options.to_rank];
     mr_fabric *fabric = transport->fabric;
     mr_status status =

@@ -20,6 +20,7 @@ typedef struct mr_transport {
     mr_fabric *fabric; /* NULL: what carries tensors works on host memory */
     mr_device *device; /* whose memory tensors are in; NULL: the host's. Without a fabric they pass
                           through the host */
+    mr_link_watch *watches[MR_LINK_KIND_COUNT]; /* of what this rank sends; may be NULL */
 } mr_transport;
 
 /* A tied group this rank is in. */

@@ -219,7 +219,12 @@ static void executor_save(mr_executor *executor, const boundary_record *record) 
     };
     memcpy(report.tag, record->tag, sizeof(report.tag));
     report.applied = mr_session_applied(executor->session);
+    int64_t start_ns = mr_clock_now_ns();
     report.status = mr_session_save(executor->session, record->tag, &report.files);
+    int64_t took_ns = mr_clock_now_ns() - start_ns;
+    mr_stage_meter_idle(executor->options.meter, MR_METER_CHECKPOINT, took_ns);
+    if (mr_status_is_ok(report.status))
+        mr_stage_meter_checkpoint(executor->options.meter, "save", took_ns);
     uint64_t step;
     if (mr_layout_step_parse(record->tag, &step))
         executor->wishes.saved_step = step;
@@ -335,9 +340,12 @@ static mr_status executor_run(mr_executor *executor) {
     bool finished = false;
     while (!finished) {
         boundary_record record = {0};
+        int64_t start_ns = mr_clock_now_ns();
         if (assignment->rank == 0)
             MR_TRY(executor_choose(executor, &record));
         MR_TRY(mr_session_agree(executor->session, &record, sizeof(record)));
+        mr_stage_meter_idle(executor->options.meter, MR_METER_NO_WORK,
+                            mr_clock_now_ns() - start_ns);
         MR_TRY(executor_follow(executor, &record, &finished));
     }
     return MR_OK;
@@ -352,6 +360,7 @@ static void executor_prepare(mr_executor *executor, const mr_assignment *assignm
         .feed = executor->options.feed,
         .track = executor->options.track,
         .reduce_track = executor->options.reduce_track,
+        .meter = executor->options.meter,
         .progress = &executor->progress,
         .stop = &executor->stop,
     };

@@ -22,6 +22,7 @@
 #include "daemon/stage/layer_save.h"
 #include "daemon/stage/profiler.h"
 #include "daemon/stage/side_losses.h"
+#include "daemon/stage/stage_meter.h"
 
 typedef struct mr_executor mr_executor;
 
@@ -119,6 +120,7 @@ typedef struct mr_executor_options {
     mr_feed *feed;         /* borrowed */
     mr_trace_track *track; /* may be NULL */
     mr_trace_track *reduce_track; /* of the thread that sums gradients; may be NULL */
+    mr_stage_meter *meter;        /* may be NULL; assigned by the owner before PREPARE */
     mr_loop *loop;
     /* LOOP: one report; what it owns passes to the callee. */
     void (*report)(void *context, mr_executor_report *report);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/base/clock.h"
 #include "daemon/base/log.h"
 #include "daemon/layers/loss.h"
 #include "daemon/stage/layer_store.h"
@@ -162,11 +163,14 @@ static mr_status session_build(mr_session *session) {
 
 static mr_status session_fill(mr_session *session) {
     MR_TRY(session_build(session));
-    if (session->assignment->checkpoint_path[0] != 0)
+    int64_t start_ns = mr_clock_now_ns();
+    if (session->assignment->checkpoint_path[0] != 0) {
         MR_TRY(mr_layer_store_load(session->assignment, session->parameters, &session->next_step,
                                    &session->applied));
-    else
+        mr_stage_meter_checkpoint(session->options.meter, "load", mr_clock_now_ns() - start_ns);
+    } else {
         MR_TRY(mr_parameters_draw(session->parameters));
+    }
     return mr_connections_listen(&session->connections, session->assignment,
                                  &session->options.transport, session_pipe_bytes(session));
 }
@@ -177,6 +181,10 @@ mr_status mr_session_create(const mr_session_options *options, const mr_assignme
     if (session == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for a session");
     session->options = *options;
+    session->options.transport.watches[MR_LINK_ACTIVATION] =
+        mr_stage_meter_watch(options->meter, MR_METER_NEXT);
+    session->options.transport.watches[MR_LINK_GRADIENT] =
+        mr_stage_meter_watch(options->meter, MR_METER_PREV);
     session->assignment = assignment;
     mr_status status = session_fill(session);
     if (!mr_status_is_ok(status)) {
@@ -217,6 +225,13 @@ static mr_status session_broadcast_tie(mr_session *session, const mr_tied_group 
 mr_status mr_session_connect(mr_session *session, const mr_group_ids *ids) {
     MR_TRY(mr_connections_open(&session->connections, session->assignment,
                                &session->options.transport, ids, session_pipe_bytes(session)));
+    const mr_connections *connections = &session->connections;
+    if (connections->activation_out != NULL)
+        mr_stage_meter_connect(session->options.meter, MR_METER_NEXT,
+                               connections->activation_out->ops->name);
+    if (connections->gradient_out != NULL)
+        mr_stage_meter_connect(session->options.meter, MR_METER_PREV,
+                               connections->gradient_out->ops->name);
     MR_TRY(mr_session_model_open(session));
     for (size_t i = 0; i < session->connections.tied_count; i++)
         MR_TRY(session_broadcast_tie(session, &session->connections.tied[i]));

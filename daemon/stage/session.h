@@ -26,6 +26,7 @@ typedef struct mr_session_options {
     mr_feed *feed;
     mr_trace_track *track;
     mr_trace_track *reduce_track; /* of the reducer's thread */
+    mr_stage_meter *meter;        /* may be NULL */
     mr_session_progress *progress;
     _Atomic bool *stop; /* true: give up at the next instruction */
 } mr_session_options;

@@ -284,6 +284,8 @@ static mr_status session_judge(mr_session *session, bool *out_applies) {
         return MR_ERROR(OUT_OF_RANGE,
                         "gradients overflow fp16 and loss_scale is at its least, %g", scale->scale);
     }
+    if (!finite && session->assignment->replica == 0 && mr_session_is_last(session))
+        mr_stage_meter_nonfinite(session->options.meter, !isfinite(result->loss));
     if (!finite)
         return MR_ERROR(OUT_OF_RANGE, "the loss is %g and the gradient norm %g: not finite",
                         result->total_loss, result->gradient_norm);
@@ -381,14 +383,29 @@ static mr_status session_run_list(mr_session *session) {
             return MR_ERROR(CANCELLED, "step %" PRIu64 " was abandoned", session->next_step);
         session_progress_set(session, instruction);
         int64_t start_ns = mr_clock_now_ns();
+        int64_t busy_ns = session->busy_ns;
         mr_status status = session_instruction(session, instruction, i);
         mr_instruction_text(instruction, text);
         if (!mr_status_is_ok(status))
             return mr_status_prefix(status, "step %" PRIu64 ", %s", session->next_step + 1, text);
+        int64_t end_ns = mr_clock_now_ns();
         mr_trace_add(session->options.track, text, session->next_step, instruction->micro_batch,
-                     start_ns, mr_clock_now_ns());
+                     start_ns, end_ns);
+        mr_stage_meter_instruction(session->options.meter, instruction->opcode, end_ns - start_ns,
+                                   session->busy_ns - busy_ns);
     }
     return MR_OK;
+}
+
+/* What the links have carried. */
+static void session_meter_links(mr_session *session) {
+    const mr_connections *connections = &session->connections;
+    if (connections->activation_out != NULL)
+        mr_stage_meter_sent(session->options.meter, MR_METER_NEXT,
+                            mr_link_bytes(connections->activation_out));
+    if (connections->gradient_out != NULL)
+        mr_stage_meter_sent(session->options.meter, MR_METER_PREV,
+                            mr_link_bytes(connections->gradient_out));
 }
 
 mr_status mr_session_step(mr_session *session, bool wants_logits, mr_step_result *out_result) {
@@ -414,7 +431,9 @@ mr_status mr_session_step(mr_session *session, bool wants_logits, mr_step_result
     mr_side_losses_begin(session->sides);
     if (!session->assignment->inference)
         mr_parameters_zero_gradients(session->parameters);
+    mr_stage_meter_begin(session->options.meter);
     MR_TRY(session_run_list(session));
+    session_meter_links(session);
     if (session->assignment->inference)
         MR_TRY(mr_session_result_share(session));
     if (mr_assignment_is_fed(session->assignment))

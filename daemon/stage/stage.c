@@ -353,6 +353,7 @@ static void stage_prepared(stage *self, const mr_executor_report *report) {
     self->job.next_step = report->step;
     self->job.held = report->held;
     self->job.interval = report->interval;
+    mr_stage_metrics_memory(self->metrics, &report->held);
     if (mr_assignment_is_fed(self->job.assignment))
         status = mr_feed_start(self->feed, self->job.assignment, report->step);
     if (mr_status_is_ok(status))
@@ -381,7 +382,7 @@ static void stage_step_done(stage *self, const mr_executor_report *report) {
     if (self->job.rank != 0)
         return;
     mr_report_step(self->control, stage_subject(self), report);
-    mr_stage_metrics_step(self->metrics, &report->result);
+    mr_stage_metrics_step(self->metrics, report->step + 1, &report->result);
 }
 
 static void stage_executor_report(void *context, mr_executor_report *report) {
@@ -414,6 +415,7 @@ static void stage_executor_report(void *context, mr_executor_report *report) {
     case MR_EXECUTOR_RESIZED:
         self->job.held = report->held;
         self->job.interval = report->interval;
+        mr_stage_metrics_memory(self->metrics, &report->held);
         MR_LOG(INFO, "activation checkpointing", MR_S("job", self->job.id),
                MR_I("interval", report->interval), MR_I("step", report->step),
                MR_I("activation_bytes", report->held.activations));
@@ -505,6 +507,7 @@ static void stage_heartbeat(void *context) {
     mr_executor_progress progress;
     mr_executor_progress_read(self->executor, &progress);
     mr_status_page_beat(self->page);
+    mr_stage_metrics_tick(self->metrics, mr_clock_now_ms());
     mr_status_server_tick(self->status_server, mr_clock_now_ms());
     mr_status_page_check_set(self->page, "device",
                              stage_progresses(self, &progress, mr_clock_now_ms())
@@ -573,6 +576,7 @@ static mr_status stage_serve(stage *self) {
         .credentials = self->options->credentials,
         .services = services,
         .service_count = sizeof(services) / sizeof(services[0]),
+        .metrics = mr_stage_metrics_table(self->metrics),
     };
     return mr_rpc_server_start(&options, &self->server);
 }
@@ -609,6 +613,7 @@ static mr_status stage_build_executor(stage *self) {
         .feed = self->feed,
         .track = self->track,
         .reduce_track = self->reduce_track,
+        .meter = mr_stage_metrics_meter(self->metrics),
         .loop = self->loop,
         .report = stage_executor_report,
         .context = self,

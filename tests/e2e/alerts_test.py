@@ -10,18 +10,14 @@ import json
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
-import threading
 import unittest
-import urllib.parse
-import urllib.request
 
 import yaml
 
 import cluster as clusters
 from cluster import CORPUS, Cluster, job_text
+from prometheus import Prometheus, fetch
 
 FOLDER = os.path.join(clusters.ROOT, "deploy/prometheus")
 DASHBOARD = os.path.join(clusters.ROOT, "deploy/grafana/millrace.json")
@@ -29,13 +25,10 @@ RULE = os.path.join(clusters.ROOT,
                     "deploy/kubernetes/components/monitoring/prometheus-rule.yaml")
 # Series of others: Prometheus' own, and the GPU exporter's.
 FOREIGN = re.compile(r"^(up|ALERTS|DCGM_FI_\w+)$")
-# Names that are settled, of parts that a build may lack (GPUs, TLS, fp16): rules and panels on them
-# are empty without.
-SETTLED = {"millrace_gpu_info", "millrace_job_loss_scale",
-           "millrace_tls_certificate_expiry_timestamp_seconds"}
+# Of stages on GPUs, which this version does not train on: panels on it are empty.
+SETTLED = {"millrace_gpu_info"}
 SCRAPE_LABELS = {"job", "instance", "le", "alertname", "alertstate"}
 NAME = re.compile(r"\b(millrace_\w+|process_\w+|DCGM_FI_\w+|ALERTS|up)\b(\{[^}]*\})?")
-WAIT_SECONDS = 120
 
 
 def load(path):
@@ -71,11 +64,6 @@ def named(expression):
     expression = re.sub(r"\b(by|without|on|ignoring|group_left)\s*\([^)]*\)", "", expression)
     for name, matchers in NAME.findall(expression):
         yield name, set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers))
-
-
-def fetch(url):
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return answer.read().decode()
 
 
 class Files(unittest.TestCase):
@@ -164,54 +152,6 @@ class Files(unittest.TestCase):
                     missing.append("%s: %s has no label %s"
                                    % (where, name, ", ".join(sorted(labels - table[name]))))
         self.assertEqual(missing, [])
-
-
-class Prometheus:
-    """Debian's Prometheus on a free port, with the scrape example over these targets."""
-
-    def __init__(self, coordinator, stages):
-        self.folder = clusters.temporary_folder("prometheus")
-        shutil.copy(os.path.join(FOLDER, "alerts.yaml"), self.folder)
-        config = load(os.path.join(FOLDER, "prometheus.yaml"))
-        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-        scrape = config["scrape_configs"][0]
-        scrape["scrape_timeout"] = "1s"
-        scrape["static_configs"][0]["targets"] = [coordinator]
-        scrape["static_configs"][1]["targets"] = stages
-        path = os.path.join(self.folder, "prometheus.yaml")
-        with open(path, "w") as file:
-            yaml.safe_dump(config, file)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = "127.0.0.1:%d" % probe.getsockname()[1]
-        self.process = subprocess.Popen(
-            ["prometheus", "--config.file", path, "--storage.tsdb.path", self.folder + "/data",
-             "--web.listen-address", self.address, "--enable-feature=exemplar-storage"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.folder)
-
-    def api(self, path, **query):
-        answer = fetch("http://%s/api/v1/%s?%s"
-                       % (self.address, path, urllib.parse.urlencode(query)))
-        return json.loads(answer)["data"]
-
-    def query(self, expression):
-        return self.api("query", query=expression)["result"]
-
-    def wait(self, condition, what):
-        """A scrape or an evaluation is no event that we could be told of: ask each half second."""
-        pause = threading.Event()
-        for _ in range(2 * WAIT_SECONDS):
-            try:
-                if condition():
-                    return
-            except OSError:
-                pass  # it does not listen yet
-            pause.wait(0.5)
-        raise AssertionError("Prometheus: %s not within %d s" % (what, WAIT_SECONDS))
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
 
 
 class Live(unittest.TestCase):

@@ -12,6 +12,8 @@ ALLOWED = {
         "the one place where the client reads MILLRACE_*, TERM, NO_COLOR and the XDG folders",
     ("call", "client/job_file.c", "free"): "realpath gives memory of the C library",
     ("call", "client/render.c", "free"): JANSSON,
+    ("call", "daemon/base/log.c", "getenv"):
+        "the journal says through the environment which stream is its own: systemd.exec(5)",
     ("call", "daemon/base/notify.c", "getenv"):
         "a service manager speaks through the environment: sd_notify(3), sd_watchdog_enabled(3)",
     ("call", "daemon/checkpoint/manifest.c", "free"): JANSSON,

@@ -9,8 +9,10 @@
 #include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -187,6 +189,54 @@ static void test_site_writes_its_burst_and_counts_the_rest(void **state) {
     json_decref(line);
 }
 
+/* JOURNAL_STREAM as the service manager sets it for this descriptor. */
+static void journal_name(int fd) {
+    struct stat facts;
+    char stream[64];
+    assert_int_equal(fstat(fd, &facts), 0);
+    (void)snprintf(stream, sizeof(stream), "%ju:%ju", (uintmax_t)facts.st_dev,
+                   (uintmax_t)facts.st_ino);
+    assert_int_equal(setenv("JOURNAL_STREAM", stream, 1), 0);
+}
+
+static void test_journal_lines_begin_with_their_priority(void **state) {
+    (void)state;
+    static const char *const priorities[] = {"<7>{", "<6>{", "<4>{", "<3>{"};
+    static mr_log_site site;
+    journal_name(capture_fd);
+    mr_log_level_set(MR_LOG_DEBUG);
+    for (int level = 0; level < MR_LOG_COUNT; level++) {
+        capture_begin();
+        mr_log_journal_detect();
+        mr_log_write((mr_log_level)level, &site, "a line", NULL, 0);
+        const char *text = capture_end();
+        assert_int_equal(strncmp(text, priorities[level], 4), 0);
+        json_t *line = line_parse(text + 3);
+        assert_string_equal(line_string(line, "message"), "a line");
+        json_decref(line);
+    }
+    mr_log_level_set(MR_LOG_INFO);
+}
+
+static void test_priority_is_for_the_journals_own_stream(void **state) {
+    (void)state;
+    static const char *const others[] = {"", "1:2", "8", "a:b"};
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        assert_int_equal(setenv("JOURNAL_STREAM", others[i], 1), 0);
+        capture_begin();
+        mr_log_journal_detect();
+        MR_LOG(INFO, "a line", MR_I("n", i));
+        assert_int_equal(capture_end()[0], '{');
+    }
+    journal_name(stderr_fd); /* inherited, but stderr was sent elsewhere since */
+    capture_begin();
+    mr_log_journal_detect();
+    MR_LOG(INFO, "a line", MR_I("n", 0));
+    assert_int_equal(capture_end()[0], '{');
+    assert_int_equal(unsetenv("JOURNAL_STREAM"), 0);
+    mr_log_journal_detect();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_line_holds_time_level_message_and_pairs),
@@ -194,6 +244,8 @@ int main(void) {
         cmocka_unit_test(test_line_that_is_too_long_is_cut_at_a_pair),
         cmocka_unit_test(test_level_and_role_hold_for_every_later_line),
         cmocka_unit_test(test_site_writes_its_burst_and_counts_the_rest),
+        cmocka_unit_test(test_journal_lines_begin_with_their_priority),
+        cmocka_unit_test(test_priority_is_for_the_journals_own_stream),
     };
     return cmocka_run_group_tests(tests, capture_setup, capture_teardown);
 }

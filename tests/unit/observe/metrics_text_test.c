@@ -142,6 +142,31 @@ static void test_openmetrics_equals_golden(void **state) {
     mr_free(text);
 }
 
+static void test_exemplar_is_with_its_bucket_in_openmetrics_alone(void **state) {
+    (void)state;
+    mr_series *duration = mr_metrics_series(metrics, MR_METRIC_STEP_DURATION, "7f3a");
+    mr_series_observe_step(duration, 0.7, 41);
+    mr_series_observe_step(duration, 0.75, 42); /* the newer one stays */
+    mr_series_observe_step(duration, 1000, 43);
+    mr_series_observe(duration, 0.002); /* has no step */
+    char *text = render(MR_METRICS_TEXT);
+    assert_null(strstr(text, "step="));
+    mr_free(text);
+    text = render(MR_METRICS_OPENMETRICS);
+    const char *half = strstr(text, ",le=\"1.0\"} 3 # {step=\"42\"} 0.75 ");
+    assert_non_null(half);
+    assert_true(strtod(strstr(half, "0.75 ") + 5, NULL) > 1e9); /* Unix time */
+    assert_non_null(strstr(text, ",le=\"+Inf\"} 4 # {step=\"43\"} 1000 "));
+    assert_non_null(strstr(text, ",le=\"0.0025\"} 1\n"));
+    assert_null(strstr(text, "step=\"41\""));
+    mr_free(text);
+    mr_metrics_drop(metrics, "job_id", "7f3a");
+    (void)mr_metrics_series(metrics, MR_METRIC_STEP_DURATION, "8000");
+    text = render(MR_METRICS_OPENMETRICS);
+    assert_null(strstr(text, "step=")); /* a new series has nothing of the old one */
+    mr_free(text);
+}
+
 static void test_process_is_told(void **state) {
     (void)state;
     static const char *const names[] = {"\nprocess_cpu_seconds_total ",
@@ -267,6 +292,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_text_format_equals_golden, setup, teardown),
         cmocka_unit_test_setup_teardown(test_openmetrics_equals_golden, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_exemplar_is_with_its_bucket_in_openmetrics_alone,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_process_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(test_same_labels_are_the_same_series, setup, teardown),
         cmocka_unit_test_setup_teardown(test_dropped_job_is_gone_and_its_place_is_clean, setup,
