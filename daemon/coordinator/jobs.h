@@ -75,6 +75,8 @@ typedef struct mr_job_rank {
     bool connected;
     bool paused;
     bool finished;
+    bool held_known; /* from Prepared on; it stays when the job ends */
+    mr_memory_bytes held;
 } mr_job_rank;
 
 typedef enum mr_save_phase {
