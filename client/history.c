@@ -44,6 +44,8 @@ json_t *mr_history_of_job(const json_t *job) {
     snprintf(detail, sizeof(detail), "%s, %s", history_text(job, "name"),
              history_text(job, "mode"));
     history_add(events, created_ms, "job", job, "created", detail);
+    if (history_text(job, "load_note")[0] != '\0')
+        history_add(events, created_ms, "job", job, "load", history_text(job, "load_note"));
     if (started_ms > 0) {
         snprintf(detail, sizeof(detail), "from step %" JSON_INTEGER_FORMAT " on %zu stages",
                  history_integer(job, "start_step"),

@@ -356,6 +356,7 @@ json_t *mr_job_view_job(const Millrace__V1__Job *job, bool text) {
     json_decref(rest);
     if (item != NULL) {
         bool predicted = job->predicted_step_seconds > 0;
+        (void)json_object_set_new(item, "load_note", mr_render_string(job->load_note));
         (void)json_object_set_new(item, "step_seconds", view_positive(job->step_seconds));
         (void)json_object_set_new(item, "predicted_step_seconds",
                                   view_positive(job->predicted_step_seconds));

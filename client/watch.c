@@ -54,6 +54,8 @@ static void watch_say_state(const mr_watch *watch, const Millrace__V1__Job *job)
         mr_client_say(client, "job %s RUNNING on %zu %s from step %llu%s%s", watch->job_id,
                       job->n_stages, job->n_stages == 1 ? "stage" : "stages",
                       (unsigned long long)job->step, reason ? ": " : "", job->reason);
+        if (job->load_note[0] != '\0' && job->step == job->start_step)
+            mr_client_say(client, "job %s %s", watch->job_id, job->load_note);
         break;
     case MILLRACE__V1__JOB_STATE__JOB_STATE_FAILED:
     case MILLRACE__V1__JOB_STATE__JOB_STATE_CANCELLED:

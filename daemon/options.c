@@ -253,6 +253,27 @@ static void options_fill(const char *const values[OPTION_ID_COUNT], mr_options *
     options->node = options_node(values, &credentials);
 }
 
+static_assert((int)OPTION_ID_COUNT <= (int)MR_OPTIONS_MAX, "every option has a setting");
+
+/* What /config shows: the options of the role and where their values come from. */
+static void options_settings(const char *const values[OPTION_ID_COUNT], unsigned roles,
+                             mr_options *options) {
+    for (size_t i = 0; i < OPTION_ID_COUNT; i++)
+        if ((option_rows[i].roles & roles) != 0)
+            options->settings[options->setting_count++] = (mr_status_setting){
+                .name = option_rows[i].name,
+                .value = values[i],
+                .given = values[i] != option_rows[i].preset,
+                .secret = i == OPTION_ID_TLS_KEY,
+            };
+    options->coordinator.settings = options->settings;
+    options->coordinator.setting_count = options->setting_count;
+    options->stage.settings = options->settings;
+    options->stage.setting_count = options->setting_count;
+    options->node.settings = options->settings;
+    options->node.setting_count = options->setting_count;
+}
+
 static const struct {
     const char *name;
     mr_role role;
@@ -304,6 +325,7 @@ mr_status mr_options_parse(int argument_count, char **arguments, mr_options *out
         return MR_ERROR(INVALID_ARGUMENT, "--drain is %lu; it must be from %lu to %d seconds",
                         drain, least, MR_DRAIN_SECONDS_MAX);
     options_fill(values, out_options);
+    options_settings(values, roles, out_options);
     out_options->role = role;
     return MR_OK;
 }

@@ -8,6 +8,7 @@
 #include "daemon/base/log.h"
 #include "daemon/coordinator/coordinator.h"
 #include "daemon/node/node.h"
+#include "daemon/observe/status_server.h"
 #include "daemon/stage/stage.h"
 
 typedef enum mr_role {
@@ -17,7 +18,7 @@ typedef enum mr_role {
     MR_ROLE_NODE
 } mr_role;
 
-enum { MR_OPTIONS_PATH_BYTES = 4096 };
+enum { MR_OPTIONS_PATH_BYTES = 4096, MR_OPTIONS_MAX = 32 };
 
 /* The files of --tls-dir, by name. */
 typedef struct mr_options_tls {
@@ -33,6 +34,8 @@ typedef struct mr_options {
     mr_stage_options stage;
     mr_node_options node;
     mr_options_tls tls;
+    mr_status_setting settings[MR_OPTIONS_MAX]; /* those of the role */
+    size_t setting_count;
 } mr_options;
 
 /* Reads "ROLE --option VALUE ...". Texts are borrowed from the arguments and from out_options

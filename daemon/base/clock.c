@@ -18,5 +18,9 @@ int64_t mr_clock_now_ms(void) {
 }
 
 int64_t mr_clock_wall_ms(void) {
-    return clock_read_ns(CLOCK_REALTIME) / 1000000;
+    return mr_clock_wall_ns() / 1000000;
+}
+
+int64_t mr_clock_wall_ns(void) {
+    return clock_read_ns(CLOCK_REALTIME);
 }

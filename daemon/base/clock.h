@@ -12,5 +12,7 @@ int64_t mr_clock_now_ns(void);
 int64_t mr_clock_now_ms(void);
 /* Milliseconds since 1970, UTC. */
 int64_t mr_clock_wall_ms(void);
+/* Nanoseconds since 1970, UTC: only to lay times of several machines beside each other. */
+int64_t mr_clock_wall_ns(void);
 
 #endif

@@ -73,6 +73,16 @@ enum {
     MR_STATUS_CONNECTIONS_MAX = 64,
     MR_STATUS_CONNECTION_BYTES_MAX = 16 << 10, /* a request's line and headers, and the answer's */
     MR_STATUS_PAGE_BYTES_MAX = 4 << 20,
+    MR_STATUS_HEADER_BYTES_MAX = 8 << 10, /* a request's line and headers */
+    MR_STATUS_LISTENERS_MAX = 16,         /* connections that follow /events */
+    MR_STATUS_CHECKS_MAX = 8,             /* lines of /readyz?verbose that a role adds */
+    MR_HISTORY_JOBS_MAX = 64,
+    MR_HISTORY_STEPS_MAX = 4096, /* newest steps of one job */
+    MR_EVENTS_HELD_MAX = 512,    /* newest events that a listener may still read */
+    MR_EVENT_BYTES_MAX = 1024,   /* one event's JSON */
+    MR_TIMELINE_JOBS_MAX = 16,
+    MR_TIMELINE_STAGES_MAX = 64,  /* of one job */
+    MR_TIMELINE_SPANS_MAX = 2048, /* of one stage's step */
     /* node */
     MR_NODE_STAGES_MAX = 64,          /* of one node */
     MR_DRAIN_SECONDS_MAX = 3600,      /* an option's bound, of stages too */
@@ -100,6 +110,9 @@ enum {
     MR_FEED_IDLE_TIMEOUT_MS = 60000, /* a running job without a feed fails after this */
     MR_STATUS_LIVE_TIMEOUT_MS = 10000, /* a loop silent for longer is not alive */
     MR_STATUS_IDLE_TIMEOUT_MS = 5000,  /* a silent connection to the status port is closed */
+    MR_STATUS_HEADER_TIMEOUT_MS = 1000, /* from the connection to the end of its first headers */
+    MR_EVENTS_KEEPALIVE_MS = 10000,     /* a comment to a listener that heard nothing for so long */
+    MR_TIMELINE_PERIOD_MS = 1000,       /* stages are asked for a step's spans this often at most */
     MR_SHUTDOWN_TIMEOUT_MS = 4000,   /* from SIGTERM to exit, with room below five seconds */
     MR_NOTIFY_SEND_TIMEOUT_MS = 500, /* for a service manager that does not read */
     MR_EXECUTOR_STUCK_MS = 2 * MR_STEP_WAIT_TIMEOUT_MS, /* one instruction, or letting go */
@@ -126,6 +139,12 @@ static_assert(MR_JOB_FILE_BYTES_MAX + MR_PROFILE_BYTES_MAX <= MR_RPC_CONTROL_BYT
               "a job file and its profile fit one request, with room for the rest of it");
 static_assert(MR_PROFILE_AIM_MS * 4 <= MR_PROFILE_TIMEOUT_MS,
               "profiling has room when the machine is busy");
+static_assert(MR_STATUS_LISTENERS_MAX * 2 <= MR_STATUS_CONNECTIONS_MAX,
+              "listeners leave room for probes and scrapes");
+static_assert(MR_STATUS_HEADER_BYTES_MAX * 2 <= MR_STATUS_CONNECTION_BYTES_MAX,
+              "headers of the most bytes leave room for the answer");
+static_assert(MR_TIMELINE_SPANS_MAX * 64 <= MR_RPC_CONTROL_BYTES_MAX / 4,
+              "the spans of a step fit one report");
 static_assert(MR_EXECUTOR_STUCK_MS > MR_STEP_WAIT_TIMEOUT_MS + MR_ABORT_TIMEOUT_MS,
               "a wait that reaches its own bound is not taken for a stuck thread");
 

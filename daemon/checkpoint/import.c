@@ -72,13 +72,10 @@ static mr_status import_read_tied(const import_work *work, const mr_parameter *p
                                   size_t layer, float *out) {
     mr_safetensors_reader *reader = NULL;
     size_t first = import_tie_first(work->options->job, layer);
-    const mr_layer_description *description = &work->layers[first];
+    const mr_parameter *source = mr_layer_description_tied(&work->layers[first],
+                                                           parameter->tie_slot);
     MR_TRY(import_open(work, first, &reader));
-    mr_status status = MR_ERROR(FAILED_PRECONDITION, "layer %zu: %s: its tie has none", layer,
-                                parameter->name);
-    for (size_t i = 0; i < description->parameter_count; i++)
-        if (description->parameters[i].tied)
-            status = import_read(reader, description->parameters[i].name, parameter, layer, out);
+    mr_status status = import_read(reader, source->name, parameter, first, out);
     mr_safetensors_close(reader);
     return status;
 }

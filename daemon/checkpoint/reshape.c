@@ -214,7 +214,12 @@ static mr_status reshape_open(reshape_work *work) {
                         MR_RANKS_MAX);
     MR_TRY(mr_layout_tag_check(options->tag));
     MR_TRY(reshape_check_free(options));
-    MR_TRY(mr_manifest_read(options->source, &work->manifest));
+    mr_status read = mr_manifest_read(options->source, &work->manifest);
+    if (read.code == MR_CODE_NOT_FOUND)
+        return MR_ERROR(NOT_FOUND,
+                        "%.150s is no committed checkpoint: it has no " MR_LAYOUT_MANIFEST,
+                        options->source);
+    MR_TRY(read);
     MR_TRY(mr_layer_files_list(&work->manifest, &work->files));
     MR_TRY(mr_layer_files_width(&work->files, &work->from_width));
     const mr_layer_files_entry *last = &work->files.entries[work->files.count - 1];

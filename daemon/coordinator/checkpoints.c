@@ -94,13 +94,14 @@ static void commit_done(void *context) {
     if (!mr_status_is_ok(task->advisory))
         MR_LOG(WARN, "checkpoint committed, cleaning failed", MR_S("job", task->job_id),
                MR_S("tag", task->tag), MR_S("why", task->advisory.text));
-    const mr_job_record *job = mr_jobs_resolve(&coordinator->state.jobs, task->job_id);
+    mr_job_record *job = mr_jobs_resolve(&coordinator->state.jobs, task->job_id);
     if (mr_status_is_ok(task->status)) {
         double seconds = (double)(mr_clock_now_ms() - task->begun_ms) / 1000;
         MR_LOG(INFO, "checkpoint committed", MR_S("job", task->job_id), MR_S("tag", task->tag),
                MR_I("step", task->step), MR_I("bytes", task->bytes), MR_F("seconds", seconds));
         if (job != NULL)
-            mr_status_board_saved(coordinator, job, task->step, task->bytes, seconds);
+            mr_status_board_saved(coordinator, job, task->tag, task->step, task->bytes,
+                                  seconds);
     }
     mr_event event = {.kind = MR_EVENT_COMMIT, .job = task->job_id, .epoch = task->epoch};
     event.u.commit.tag = task->tag;

@@ -78,6 +78,7 @@ static void coordinator_tick(void *context) {
                MR_I("waited_ms", MR_OUTBOX_WAIT_MS));
     mr_watchers_tick(coordinator->watchers, now_ms, watcher_repeat, coordinator);
     mr_status_board_tick(coordinator, now_ms);
+    mr_status_server_tick(coordinator->status_server, now_ms);
     char text[MR_NOTIFY_STATUS_BYTES];
     coordinator_describe(coordinator, text);
     mr_notify_tick(&coordinator->notify, now_ms, true, text);
@@ -158,6 +159,9 @@ static mr_status coordinator_open(mr_coordinator *coordinator,
     MR_TRY(mr_outbox_create(&coordinator->outbox));
     MR_TRY(mr_watchers_create(&coordinator->watchers));
     MR_TRY(mr_metrics_create(&coordinator->metrics));
+    MR_TRY(mr_history_create(&coordinator->history));
+    MR_TRY(mr_timeline_create(&coordinator->timeline));
+    MR_TRY(mr_event_stream_create(&coordinator->events));
     MR_TRY(mr_status_page_create(&coordinator->page));
     return MR_OK;
 }
@@ -204,6 +208,11 @@ static mr_status coordinator_listen(mr_coordinator *coordinator,
             .commit = MR_COMMIT,
             .page = coordinator->page,
             .metrics = coordinator->metrics,
+            .history = coordinator->history,
+            .timeline = coordinator->timeline,
+            .events = coordinator->events,
+            .settings = options->settings,
+            .setting_count = options->setting_count,
         };
         MR_TRY(mr_status_server_start(&status_options, &coordinator->status_server));
     }
@@ -294,6 +303,9 @@ void mr_coordinator_destroy(mr_coordinator *coordinator) {
     mr_watchers_destroy(coordinator->watchers);
     mr_status_page_destroy(coordinator->page);
     mr_metrics_destroy(coordinator->metrics);
+    mr_event_stream_destroy(coordinator->events);
+    mr_timeline_destroy(coordinator->timeline);
+    mr_history_destroy(coordinator->history);
     mr_actions_deinit(&coordinator->actions);
     mr_coordinator_state_deinit(&coordinator->state);
     mr_store_close(coordinator->store);

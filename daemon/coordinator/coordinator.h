@@ -21,6 +21,8 @@ typedef struct mr_coordinator_options {
     const char *listen;        /* HOST:PORT or unix:PATH; port 0 takes a free one */
     const char *status_listen; /* HOST:PORT of the status server; NULL or "": none */
     const char *state_dir;     /* created 0700 where it does not stand; one coordinator at a time */
+    const struct mr_status_setting *settings; /* what /config shows */
+    size_t setting_count;
     mr_rpc_credentials credentials;
     mr_log_level log_level;
 } mr_coordinator_options;

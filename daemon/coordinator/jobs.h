@@ -12,6 +12,7 @@
 
 enum {
     MR_REQUEST_ID_BYTES = 64,
+    MR_JOB_COMMITS_SHOWN = 8,
 };
 
 /* Numbers as on the wire (JobState of jobs.proto). */
@@ -62,6 +63,7 @@ typedef struct mr_job_facts {
     int64_t ended_ms;
     char checkpoint_tag[MR_NAME_BYTES];  /* newest committed by this job */
     char checkpoint_path[MR_PATH_BYTES]; /* what it continues from; "" for fresh weights */
+    char load_note[MR_STATUS_TEXT_BYTES]; /* what checkpoint.load gave it; "" without */
     char request_id[MR_REQUEST_ID_BYTES];
 } mr_job_facts;
 
@@ -104,6 +106,14 @@ typedef struct mr_job_save {
     int64_t deadline_ms;
     uint64_t sequence; /* order of beginning */
 } mr_job_save;
+
+/* A checkpoint that was committed, for people. */
+typedef struct mr_job_commit {
+    char tag[MR_NAME_BYTES];
+    uint64_t step;
+    uint64_t bytes;
+    int64_t at_ms; /* wall clock */
+} mr_job_commit;
 
 /* A client's request that is answered later. save NULL: it waits for PAUSED. */
 typedef struct mr_job_waiter {
@@ -162,6 +172,10 @@ typedef struct mr_job_record {
     bool dirty; /* the store has not got its newest facts */
     mr_job_state logged; /* the state that was last written to the log */
     bool has_series;     /* it has been shown in the metrics */
+    int64_t told_ms;     /* when the last of its steps was an event */
+    int64_t spans_ms;    /* when its stages were last asked for a step's spans */
+    mr_job_commit commits[MR_JOB_COMMITS_SHOWN]; /* the newest, oldest first */
+    size_t commit_count;
 } mr_job_record;
 
 typedef struct mr_jobs {

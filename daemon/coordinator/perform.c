@@ -81,6 +81,8 @@ static bool perform_store(mr_coordinator *coordinator, mr_job_record *job, uint6
                MR_S("state", mr_job_state_name(job->facts.state)),
                MR_S("reason", job->facts.reason), MR_I("epoch", job->facts.epoch),
                MR_I("step", job->facts.step));
+    if (job->logged != job->facts.state)
+        mr_news_job(coordinator, job);
     job->logged = job->facts.state;
     store_task *task = store_task_make(coordinator, job);
     if (task != NULL) {
@@ -215,6 +217,8 @@ static void perform_log(mr_coordinator *coordinator, const mr_action *action) {
     if (!good)
         pairs[count++] = MR_S("why", action->status.text);
     mr_log_write(good ? MR_LOG_INFO : MR_LOG_WARN, &site, action->message, pairs, count);
+    mr_news_tell(coordinator, action->message, member, action->job,
+                 good ? "" : action->status.text);
     if (!good && action->job != NULL && strcmp(action->message, "save failed") == 0)
         mr_status_board_save_failed(coordinator, action->job, action->status);
 }

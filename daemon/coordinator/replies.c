@@ -52,6 +52,7 @@ static void reply_facts(Millrace__V1__Job *message, const mr_job_record *job, bo
     message->base_directory = borrow(job->spec->base_directory);
     message->queue_position = job->queue_position;
     message->start_step = facts->start_step;
+    message->load_note = borrow(facts->load_note);
     if (with_file)
         message->job_file = borrow(job->spec->job_file);
 }

@@ -30,7 +30,7 @@ static void submit_facts(const mr_decision *decision, const mr_event *event, mr_
     (void)snprintf(out->checkpoint_path, sizeof(out->checkpoint_path), "%s",
                    event->u.submit.checkpoint_path); /* as long as its field */
     if (event->u.submit.note != NULL)
-        (void)snprintf(out->reason, sizeof(out->reason), "%s", event->u.submit.note);
+        (void)snprintf(out->load_note, sizeof(out->load_note), "%s", event->u.submit.note);
     (void)snprintf(out->request_id, sizeof(out->request_id), "%s",
                    event->u.submit.request_id); /* checked by submit_check */
 }

@@ -18,6 +18,7 @@
 #include "daemon/observe/metrics.h"
 #include "daemon/observe/status_server.h"
 #include "daemon/rpc/server.h"
+#include "millrace/v1/control.pb-c.h"
 
 enum { MR_CONNECTIONS_MAX = MR_MEMBERS_MAX + 64 };
 
@@ -37,6 +38,9 @@ struct mr_coordinator {
     mr_rpc_server *server;
     mr_status_page *page;
     mr_metrics *metrics;
+    mr_history *history;
+    mr_timeline *timeline;
+    mr_event_stream *events;
     mr_status_server *status_server;
     mr_coordinator_state state;
     mr_actions actions;
@@ -93,15 +97,33 @@ void mr_checkpoints_sweep(mr_coordinator *coordinator, const mr_action *action);
 /* Cuts a job by the times of its members on DISK; how it went comes back as an event. */
 void mr_cuts_begin(mr_coordinator *coordinator, const mr_action *action);
 
+/* ---- what happened --------------------------------------------------------------------------- */
+
+/* Each adds an event for whoever follows /events. */
+void mr_news_job(mr_coordinator *coordinator, const mr_job_record *job);
+/* member and job may be NULL; why: "" for nothing wrong. */
+void mr_news_tell(mr_coordinator *coordinator, const char *message, const mr_member *member,
+                  const mr_job_record *job, const char *why);
+/* A finished step, also into the history; of quick ones only some are events. */
+void mr_news_step(mr_coordinator *coordinator, mr_job_record *job);
+void mr_news_checkpoint(mr_coordinator *coordinator, mr_job_record *job, const char *tag,
+                        uint64_t step, uint64_t bytes);
+
+/* Asks the stages of the job's first replica what they did in its newest step, at most once in
+ * MR_TIMELINE_PERIOD_MS. No decision hangs on it, and an order that cannot be sent is left out. */
+void mr_step_spans_ask(mr_coordinator *coordinator, mr_job_record *job);
+void mr_step_spans_take(mr_coordinator *coordinator, uint64_t member,
+                        const Millrace__V1__StepSpans *report);
+
 /* ---- what is shown --------------------------------------------------------------------------- */
 
 /* /status and the gauges, about once a second. */
 void mr_status_board_tick(mr_coordinator *coordinator, int64_t now_ms);
 /* A finished step, into the counters. */
-void mr_status_board_step(mr_coordinator *coordinator, const mr_job_record *job);
+void mr_status_board_step(mr_coordinator *coordinator, mr_job_record *job);
 void mr_status_board_save_failed(mr_coordinator *coordinator, const mr_job_record *job,
                                  mr_status why);
-void mr_status_board_saved(mr_coordinator *coordinator, const mr_job_record *job, uint64_t step,
-                           uint64_t bytes, double seconds);
+void mr_status_board_saved(mr_coordinator *coordinator, mr_job_record *job, const char *tag,
+                           uint64_t step, uint64_t bytes, double seconds);
 
 #endif

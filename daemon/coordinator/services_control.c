@@ -337,6 +337,8 @@ static void connection_take(mr_connection *connection, Millrace__V1__StageReport
         report_profiled(coordinator, &event, report->profiled);
     else if (report->report_case == MILLRACE__V1__STAGE_REPORT__REPORT_STEP_DONE)
         report_step_done(coordinator, &event, report->step_done);
+    else if (report->report_case == MILLRACE__V1__STAGE_REPORT__REPORT_STEP_SPANS)
+        mr_step_spans_take(coordinator, connection->member, report->step_spans);
     else if (report_plain(&event, report))
         mr_runtime_take(coordinator, &event);
     /* A report of a later version is passed over. */

@@ -107,7 +107,7 @@ static mr_status spec_take_plan(mr_job_spec *spec, const mr_plan *plan) {
     for (size_t i = 0; i < plan->group_count; i++)
         MR_TRY(spec_add_group(&spec->groups[i], &plan->groups[i]));
     for (size_t layer = 0; layer < plan->job->layer_count; layer++)
-        spec->saved_layers += plan->layers[layer].parameter_count > 0;
+        spec->saved_layers += mr_job_saves_layer(plan->job, &plan->layers[layer]);
     memcpy(spec->schedule_hash, plan->schedule_hash, sizeof(spec->schedule_hash));
     spec->bubble_planned = plan->bubble_predicted;
     return MR_OK;

@@ -2,6 +2,7 @@
 /* What people and Prometheus see of a coordinator: once a second its state as one JSON text, and
  * the gauges; counters move when things happen. The series of a job that has ended are dropped when
  * it is no longer among the newest. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,35 @@ static json_t *board_memory(const mr_memory_bytes *memory) {
                      "activations", (json_int_t)memory->activations);
 }
 
+/* JSON has no form of what is not finite. */
+static json_t *board_number(double value) {
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *board_commits(const mr_job_record *job) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < job->commit_count; i++) {
+        const mr_job_commit *commit = &job->commits[i];
+        char path[MR_PATH_BYTES + MR_NAME_BYTES];
+        (void)snprintf(path, sizeof(path), "%s/%s", job->spec->checkpoint_dir, commit->tag);
+        (void)json_array_append_new(
+            list, json_pack("{s:s, s:s, s:I, s:I, s:I}", "tag", commit->tag, "path", path, "step",
+                            (json_int_t)commit->step, "bytes", (json_int_t)commit->bytes,
+                            "committed_ms", (json_int_t)commit->at_ms)); /* NULL is refused */
+    }
+    return list;
+}
+
+/* What only some jobs have. */
+static json_t *board_job_add(json_t *root, const mr_job_record *job) {
+    (void)json_object_set_new(root, "queue_position", json_integer(job->queue_position));
+    (void)json_object_set_new(root, "step_seconds",
+                              board_number(job->facts.result.step_seconds));
+    (void)json_object_set_new(root, "bubble_planned", board_number(job->spec->bubble_planned));
+    (void)json_object_set_new(root, "checkpoints", board_commits(job)); /* all refuse NULL */
+    return root;
+}
+
 static json_t *board_job(const mr_coordinator *coordinator, const mr_job_record *job) {
     const mr_job_facts *facts = &job->facts;
     json_t *stages = json_array();
@@ -46,26 +76,31 @@ static json_t *board_job(const mr_coordinator *coordinator, const mr_job_record 
                       job->ranks[rank].held_known ? board_memory(&job->ranks[rank].held)
                                                   : json_null())); /* NULL is refused */
     }
-    return json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:s, "
+    json_t *root = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:s, "
         "s:o}",
         "id", facts->id, "name", facts->name, "state", mr_job_state_name(facts->state), "reason",
         facts->reason, "mode", mr_job_mode_name(facts->mode), "epoch",
         (json_int_t)facts->epoch, "step", (json_int_t)facts->step, "total_steps",
-        (json_int_t)facts->total_steps, "loss", facts->result.loss, "grad_norm",
-        facts->result.gradient_norm, "lr", facts->result.learning_rate, "tokens_per_second",
-        facts->result.tokens_per_second, "bubble", facts->result.bubble, "created_ms",
+        (json_int_t)facts->total_steps, "loss", board_number(facts->result.loss), "grad_norm",
+        board_number(facts->result.gradient_norm), "lr",
+        board_number(facts->result.learning_rate), "tokens_per_second",
+        board_number(facts->result.tokens_per_second), "bubble",
+        board_number(facts->result.bubble), "created_ms",
         (json_int_t)facts->created_ms, "started_ms", (json_int_t)facts->started_ms, "ended_ms",
         (json_int_t)facts->ended_ms, "checkpoint", facts->checkpoint_tag, "stages", stages);
+    return root == NULL ? NULL : board_job_add(root, job);
 }
 
 static json_t *board_member(const mr_member *member, int64_t now_ms) {
-    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:i, s:I, s:I, s:s}", "id", member->id,
-                     "state", mr_member_state_name(member), "device", member->device, "threads",
-                     (int)member->threads, "address", member->address, "status_address",
-                     member->status_address, "job", member->job_id, "rank", (int)member->rank,
+    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:i, s:I, s:I, s:s, s:I}", "id",
+                     member->id, "state", mr_member_state_name(member), "device",
+                     member->device, "threads", (int)member->threads, "address", member->address,
+                     "status_address", member->status_address, "job", member->job_id, "rank",
+                     (int)member->rank,
                      "heartbeat_age_ms", (json_int_t)(now_ms - member->heard_ms), "step",
-                     (json_int_t)member->step, "instruction", member->instruction);
+                     (json_int_t)member->step, "instruction", member->instruction,
+                     "memory_bytes", (json_int_t)member->memory_bytes);
 }
 
 /* Every job that has not ended, and the newest of the others; newest first. */
@@ -91,10 +126,12 @@ static json_t *board_members(const mr_coordinator *coordinator, int64_t now_ms) 
 }
 
 static void board_publish(mr_coordinator *coordinator, int64_t now_ms) {
-    json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:o, s:o}", "schema",
-                             "millrace.status/v1", "role", "coordinator", "version", MR_VERSION,
-                             "address", mr_coordinator_address(coordinator), "started_ms",
-                             (json_int_t)coordinator->started_ms, "term",
+    json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:s, s:o, s:o}",
+                             "schema", "millrace.status/v1", "role", "coordinator", "version",
+                             MR_VERSION, "commit", MR_COMMIT, "address",
+                             mr_coordinator_address(coordinator), "started_ms",
+                             (json_int_t)coordinator->started_ms, "at_ms",
+                             (json_int_t)mr_clock_wall_ms(), "term",
                              (json_int_t)mr_store_term(coordinator->store), "store_error",
                              coordinator->state.store_error, "jobs", board_jobs(coordinator),
                              "members", board_members(coordinator, now_ms));
@@ -189,6 +226,8 @@ void mr_status_board_tick(mr_coordinator *coordinator, int64_t now_ms) {
     const char *store_error = coordinator->state.store_error;
     mr_status_page_ready_set(coordinator->page, store_error[0] == '\0',
                              store_error[0] == '\0' ? NULL : store_error);
+    mr_status_page_check_set(coordinator->page, "store",
+                             store_error[0] == '\0' ? NULL : store_error);
     if (coordinator->status_server == NULL)
         return;
     board_jobs_gauges(coordinator);
@@ -198,7 +237,9 @@ void mr_status_board_tick(mr_coordinator *coordinator, int64_t now_ms) {
 
 /* ---- counters -------------------------------------------------------------------------------- */
 
-void mr_status_board_step(mr_coordinator *coordinator, const mr_job_record *job) {
+void mr_status_board_step(mr_coordinator *coordinator, mr_job_record *job) {
+    mr_news_step(coordinator, job);
+    mr_step_spans_ask(coordinator, job);
     mr_metrics *metrics = coordinator->metrics;
     const mr_job_step *step = &job->facts.result;
     const char *id = job->facts.id;
@@ -218,8 +259,9 @@ void mr_status_board_save_failed(mr_coordinator *coordinator, const mr_job_recor
                   1);
 }
 
-void mr_status_board_saved(mr_coordinator *coordinator, const mr_job_record *job, uint64_t step,
-                           uint64_t bytes, double seconds) {
+void mr_status_board_saved(mr_coordinator *coordinator, mr_job_record *job, const char *tag,
+                           uint64_t step, uint64_t bytes, double seconds) {
+    mr_news_checkpoint(coordinator, job, tag, step, bytes);
     mr_metrics *metrics = coordinator->metrics;
     mr_series_observe(mr_metrics_series(metrics, MR_METRIC_CHECKPOINT_DURATION, "commit"), seconds);
     mr_series_set(mr_metrics_series(metrics, MR_METRIC_CHECKPOINT_SIZE, job->facts.id),

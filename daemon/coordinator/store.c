@@ -16,7 +16,7 @@
 #include "daemon/base/alloc.h"
 #include "daemon/base/fault.h"
 
-enum { STORE_SCHEMA = 3, STORE_SCHEMA_MADE = 2, STORE_BUSY_MS = 1000 };
+enum { STORE_SCHEMA = 4, STORE_SCHEMA_MADE = 2, STORE_BUSY_MS = 1000 };
 
 typedef enum store_statement {
     STORE_BEGIN,
@@ -33,14 +33,14 @@ typedef enum store_statement {
     "number, id, name, mode, state, reason, epoch, step, start_step, total_steps, loss, "     \
     "gradient_norm, learning_rate, tokens, tokens_per_second, bubble, step_seconds, created_ms, "  \
     "started_ms, ended_ms, checkpoint_tag, checkpoint_path, request_id, job_file, base_directory, "\
-    "profile, predicted_step_seconds, predicted_bubble"
+    "profile, predicted_step_seconds, predicted_bubble, load_note"
 
 static const char *const store_texts[STORE_STATEMENT_COUNT] = {
     [STORE_BEGIN] = "BEGIN IMMEDIATE",
     [STORE_COMMIT] = "COMMIT",
     [STORE_ROLLBACK] = "ROLLBACK",
     [STORE_PUT] = "INSERT OR REPLACE INTO jobs (" STORE_JOB_COLUMNS ") VALUES "
-                  "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                  "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     /* Only where it differs from the newest change. */
     [STORE_APPEND] =
         "INSERT INTO changes (job, sequence, at_ms, state, epoch, step, reason) "
@@ -78,6 +78,8 @@ static const char *const store_updates[STORE_SCHEMA] = {
           "ALTER TABLE jobs ADD COLUMN predicted_step_seconds REAL NOT NULL DEFAULT 0;"
           "ALTER TABLE jobs ADD COLUMN predicted_bubble REAL NOT NULL DEFAULT 0;"
           "PRAGMA user_version = 3;",
+    [3] = "ALTER TABLE jobs ADD COLUMN load_note TEXT NOT NULL DEFAULT '';"
+          "PRAGMA user_version = 4;",
 };
 static_assert(MR_JOB_SUCCEEDED == 7, "the texts above know the first final state");
 
@@ -306,6 +308,7 @@ static mr_status store_put_facts(mr_store *store, const mr_store_job *job) {
     bind_text(&binder, job->profile == NULL ? "" : job->profile);
     bind_real(&binder, facts->predicted_step_seconds);
     bind_real(&binder, facts->predicted_bubble);
+    bind_text(&binder, facts->load_note);
     if (binder.failed)
         return store_error(store, "writing a job");
     return store_run(store, STORE_PUT, "writing a job");
@@ -391,6 +394,7 @@ static void store_read_job(sqlite3_stmt *row, mr_store_job *out) {
     out->profile = column_text(row, 25);
     facts->predicted_step_seconds = sqlite3_column_double(row, 26);
     facts->predicted_bubble = sqlite3_column_double(row, 27);
+    column_copy(row, 28, facts->load_note, sizeof(facts->load_note));
 }
 
 mr_status mr_store_load(mr_store *store, size_t limit, mr_store_each each, void *context) {

@@ -86,6 +86,17 @@ static size_t job_input_width(const mr_job *job) {
     return 0;
 }
 
+bool mr_job_saves_parameter(const mr_job *job, const mr_parameter *parameter) {
+    return !job->exclude_frozen || !parameter->frozen;
+}
+
+bool mr_job_saves_layer(const mr_job *job, const mr_layer_description *description) {
+    for (size_t i = 0; i < description->parameter_count; i++)
+        if (mr_job_saves_parameter(job, &description->parameters[i]))
+            return true;
+    return false;
+}
+
 bool mr_job_layer_is_checkpointable(const mr_job *job, size_t index) {
     MR_ASSERT(index < job->layer_count);
     return job->checkpointable == 0 || (job->checkpointable >> job->layers[index].type & 1) != 0;

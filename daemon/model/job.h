@@ -104,6 +104,8 @@ typedef struct mr_job {
     char load_path[MR_PATH_BYTES]; /* checkpoint.load: what the job starts from; "" for nothing */
     bool load_strict;              /* every parameter must be there, and nothing else */
     bool load_optimizer;           /* go on at its step, with its optimizer state */
+    bool exclude_frozen; /* checkpoints leave out what is never trained; whoever goes on from one
+                            has it from where the job started: drawn, or of load_path */
     /* SHA-256 in hex of the canonical text of model.layers (model_hash.h): what a checkpoint must
      * share with the job that loads it. Neither dropout nor the loss is part of it. */
     char model_hash[65];
@@ -164,6 +166,10 @@ bool mr_job_layer_is_checkpointable(const mr_job *job, size_t index);
  * from 1, see mr_seed_call. */
 uint64_t mr_job_build_seed(const mr_job *job, size_t layer);
 uint64_t mr_job_forward_seed(const mr_job *job, size_t layer, uint64_t call);
+
+/* Does the job's checkpoint hold this parameter; any parameter of this layer? */
+bool mr_job_saves_parameter(const mr_job *job, const mr_parameter *parameter);
+bool mr_job_saves_layer(const mr_job *job, const mr_layer_description *description);
 
 /* The shape that enters layer 0 for one microbatch: tokens i32 [B, T], or f32 for a model that
  * starts with another layer than an embedding: [B, model.input...], or else [B, in]. */

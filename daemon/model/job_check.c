@@ -435,7 +435,7 @@ static void check_load(const mr_job_draft *draft, mr_job_errors *errors) {
 
 static void check_checkpoint(const mr_job_draft *draft, mr_job_errors *errors) {
     static const char *const needs_dir[] = {"checkpoint.every_steps", "checkpoint.keep",
-                                            "checkpoint.initial"};
+                                            "checkpoint.initial", "checkpoint.exclude_frozen"};
     check_load(draft, errors);
     if (given(draft, "checkpoint.dir"))
         return;

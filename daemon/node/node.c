@@ -281,6 +281,7 @@ static void node_tick(void *context) {
     int64_t now_ms = mr_clock_now_ms();
     mr_node_stages_describe(&self->stages, now_ms, text, sizeof(text));
     mr_status_page_beat(self->page);
+    mr_status_server_tick(self->status_server, mr_clock_now_ms());
     if (now_ms - self->published_ms >= NODE_PUBLISH_MS)
         node_publish(self, now_ms);
     if (!self->settled && !self->draining)
@@ -315,6 +316,8 @@ static mr_status node_build_status(node *self) {
         .commit = MR_COMMIT,
         .page = self->page,
         .metrics = self->metrics,
+        .settings = self->options->settings,
+        .setting_count = self->options->setting_count,
     };
     return mr_status_server_start(&options, &self->status_server);
 }

@@ -14,6 +14,7 @@
 #define MR_NODE_NODE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "daemon/base/status.h"
 #include "daemon/rpc/credentials.h"
@@ -28,6 +29,8 @@ typedef struct mr_node_options {
     const char *status_listen; /* the node's own; its stages' are the next ports */
     unsigned drain_seconds;    /* from TERM to KILL */
     const char *log_level;
+    const struct mr_status_setting *settings; /* what /config shows */
+    size_t setting_count;
     mr_rpc_credentials credentials;
 } mr_node_options;
 

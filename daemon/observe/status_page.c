@@ -9,8 +9,15 @@
 #include "daemon/base/alloc.h"
 #include "daemon/base/clock.h"
 
+typedef struct page_check {
+    char name[MR_NAME_BYTES];
+    char wrong[MR_STATUS_TEXT_BYTES]; /* "": nothing */
+} page_check;
+
 struct mr_status_page {
-    pthread_mutex_t lock; /* json, ready and reason */
+    pthread_mutex_t lock; /* json, ready, reason and checks */
+    page_check checks[MR_STATUS_CHECKS_MAX];
+    size_t check_count;
     char *json;
     size_t json_bytes;
     bool ready;
@@ -74,6 +81,20 @@ void mr_status_page_ready_set(mr_status_page *page, bool ready, const char *reas
     page_unlock(page);
 }
 
+void mr_status_page_check_set(mr_status_page *page, const char *name, const char *wrong) {
+    page_lock(page);
+    size_t i = 0;
+    while (i < page->check_count && strcmp(page->checks[i].name, name) != 0)
+        i++;
+    MR_ASSERT(i < MR_STATUS_CHECKS_MAX); /* roles have a few, by name */
+    if (i == page->check_count)
+        page->check_count++;
+    page_check *check = &page->checks[i];
+    (void)snprintf(check->name, sizeof(check->name), "%s", name);
+    (void)snprintf(check->wrong, sizeof(check->wrong), "%s", wrong == NULL ? "" : wrong);
+    page_unlock(page);
+}
+
 void mr_status_page_beat(mr_status_page *page) {
     atomic_store_explicit(&page->beat_ms, mr_clock_now_ms(), memory_order_relaxed);
 }
@@ -98,6 +119,32 @@ bool mr_status_page_is_ready(mr_status_page *page, char reason[MR_STATUS_TEXT_BY
     page_lock(page);
     bool ready = page->ready;
     memcpy(reason, page->reason, MR_STATUS_TEXT_BYTES);
+    for (size_t i = 0; i < page->check_count && ready; i++) {
+        ready = page->checks[i].wrong[0] == '\0';
+        (void)snprintf(reason, MR_STATUS_TEXT_BYTES, "%s", page->checks[i].wrong);
+    }
+    page_unlock(page);
+    return ready;
+}
+
+static bool page_add_check(mr_text *text, const char *name, const char *wrong) {
+    if (wrong[0] == '\0')
+        mr_text_add(text, "[+]%s ok\n", name);
+    else
+        mr_text_add(text, "[-]%s failed: %s\n", name, wrong);
+    return wrong[0] == '\0';
+}
+
+bool mr_status_page_add_checks(mr_status_page *page, mr_text *text) {
+    char silence[MR_STATUS_TEXT_BYTES] = "";
+    int64_t age_ms = 0;
+    if (!mr_status_page_is_live(page, &age_ms))
+        (void)snprintf(silence, sizeof(silence), "silent for %lld ms", (long long)age_ms);
+    bool ready = page_add_check(text, "loop", silence);
+    page_lock(page);
+    ready = page_add_check(text, "role", page->ready ? "" : page->reason) && ready;
+    for (size_t i = 0; i < page->check_count; i++)
+        ready = page_add_check(text, page->checks[i].name, page->checks[i].wrong) && ready;
     page_unlock(page);
     return ready;
 }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "daemon/observe/status_server.h"
+#include "daemon/observe/text.h"
 
 /* A copy of what was published last; mr_free. */
 MR_MUST_CHECK mr_status mr_status_page_copy(mr_status_page *page, char **out_json,
@@ -15,6 +16,8 @@ MR_MUST_CHECK mr_status mr_status_page_copy(mr_status_page *page, char **out_jso
 bool mr_status_page_is_started(mr_status_page *page);
 /* reason is always written. */
 bool mr_status_page_is_ready(mr_status_page *page, char reason[MR_STATUS_TEXT_BYTES]);
+/* A line for each thing that readiness hangs on, "[+]store ok"; are all of them so? */
+bool mr_status_page_add_checks(mr_status_page *page, mr_text *text);
 /* Age of the last beat; 0 where there was none. */
 bool mr_status_page_is_live(mr_status_page *page, int64_t *out_age_ms);
 

@@ -99,7 +99,7 @@ static json_t *json_layer_files(const mr_plan *plan, const mr_stage_plan *stage,
     size_t first = stage->layer_first + mr_partition_start(layers, plan->job->data, data);
     size_t end = stage->layer_first + mr_partition_start(layers, plan->job->data, data + 1);
     for (size_t layer = first; layer < end; layer++) {
-        if (plan->layers[layer].parameter_count == 0)
+        if (!mr_job_saves_layer(plan->job, &plan->layers[layer]))
             continue;
         char name[MR_NAME_BYTES];
         mr_layer_file_name(layer, model, plan->job->model, name);

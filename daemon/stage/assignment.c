@@ -83,6 +83,9 @@ static mr_status assignment_take_paths(mr_assignment *assignment,
     if (assignment->job->checkpoint_dir[0] != 0)
         MR_TRY(mr_job_resolve_path(order->base_directory, assignment->job->checkpoint_dir,
                                    assignment->checkpoint_dir));
+    if (assignment->job->load_path[0] != 0)
+        MR_TRY(mr_job_resolve_path(order->base_directory, assignment->job->load_path,
+                                   assignment->load_path));
     return assignment_take_text("checkpoint_path", order->checkpoint_path,
                                 assignment->checkpoint_path, sizeof(assignment->checkpoint_path));
 }

@@ -27,6 +27,7 @@ typedef struct mr_assignment {
     mr_plan *plan;
     char checkpoint_dir[MR_PATH_BYTES];  /* absolute; "" for none */
     char checkpoint_path[MR_PATH_BYTES]; /* to load from; "" for fresh weights */
+    char load_path[MR_PATH_BYTES]; /* the job's checkpoint.load, absolute; "" for none */
     bool weights_only; /* of it: the job starts with them (job's checkpoint.load) */
 } mr_assignment;
 

@@ -84,6 +84,7 @@ static mr_status save_write_file(save_work *work, size_t layer, mr_layer_file ki
     mr_layout_layer_name((uint32_t)mr_parameters_layer(work->options->parameters, layer)->index,
                          assignment->model_rank, (uint32_t)assignment->job->model, kind, name);
     mr_layer_tensors_fill(list, work->options->parameters, layer, kind);
+    mr_layer_tensors_drop_excluded(list, assignment->job);
     if (list->count == 0)
         return MR_OK; /* an optimizer without state */
     for (size_t i = 0; work->split && kind == MR_LAYER_FILE_OPTIM && i < list->count; i++) {
@@ -108,7 +109,8 @@ static void save_write_layer(save_work *work, size_t layer) {
 
 static bool save_layer_has_files(const save_work *work, size_t layer) {
     const mr_parameters *parameters = work->options->parameters;
-    return mr_parameters_layer(parameters, layer)->description->parameter_count > 0;
+    return mr_job_saves_layer(work->options->assignment->job,
+                              mr_parameters_layer(parameters, layer)->description);
 }
 
 /* Layer number round of a writer's run; false: its run is shorter. */

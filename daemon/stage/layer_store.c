@@ -11,9 +11,11 @@
 /* One load: what it reads from and where it puts it. */
 typedef struct store_work {
     const mr_assignment *assignment;
+    const char *path; /* of the checkpoint */
     const mr_manifest *manifest;
     mr_layer_files files; /* of the manifest */
     mr_parameters *parameters;
+    bool weights_only;
     bool lenient; /* what is not there, or has another shape, stays as it was drawn */
     mr_layer_tensors list;
 } store_work;
@@ -49,17 +51,21 @@ static mr_status store_load_tensor(const store_work *work, mr_layer_reader *read
                                 work->list.held[index]->data);
 }
 
-/* Of a lenient load: does the layer's file have the tensor, and is it this layer that a tied one
- * comes from? The tie's first layer gives it to all, whichever stages hold them. */
+/* Is this tensor to be loaded? In a lenient load, if the layer's file has it in its shape, and if
+ * it is this layer that a tied one comes from: the tie's first layer gives it to all, whichever
+ * stages hold them. What the job's checkpoints may leave out, if it is there. All else, always. */
 static mr_status store_wants(const store_work *work, mr_layer_reader *reader, size_t layer,
                              size_t index, bool *out_wants) {
     const mr_stage_parameter *held = work->list.parameters[index];
+    bool optional = !mr_job_saves_parameter(work->assignment->job, held->description);
     mr_layer_reader_match match = {0};
-    if (held->tie == NULL || held->init_layer == layer)
-        MR_TRY(mr_layer_reader_compare(reader, work->list.names[index], held->description,
-                                       work->assignment->model_rank, work->assignment->job->model,
-                                       &match));
-    *out_wants = match.fits;
+    *out_wants = !work->lenient && !optional;
+    if (*out_wants || (work->lenient && held->tie != NULL && held->init_layer != layer))
+        return MR_OK;
+    MR_TRY(mr_layer_reader_compare(reader, work->list.names[index], held->description,
+                                   work->assignment->model_rank, work->assignment->job->model,
+                                   &match));
+    *out_wants = work->lenient ? match.fits : match.found;
     return MR_OK;
 }
 
@@ -67,8 +73,7 @@ static mr_status store_load_tensors(const store_work *work, mr_layer_reader *rea
                                     mr_layer_file kind) {
     for (size_t i = 0; i < work->list.count; i++) {
         bool wants = true;
-        if (work->lenient)
-            MR_TRY(store_wants(work, reader, layer, i, &wants));
+        MR_TRY(store_wants(work, reader, layer, i, &wants));
         if (wants)
             MR_TRY(store_load_tensor(work, reader, i, kind));
     }
@@ -89,10 +94,17 @@ static mr_status store_check_state(const store_work *work, uint32_t layer) {
                     mr_parameters_states(work->parameters).names[0], name);
 }
 
+/* May the checkpoint have no file of the layer's weights? */
+static bool store_may_lack(const store_work *work, size_t layer) {
+    return work->lenient ||
+           !mr_job_saves_layer(work->assignment->job,
+                               mr_parameters_layer(work->parameters, layer)->description);
+}
+
 static mr_status store_load_file(store_work *work, size_t layer, mr_layer_file kind) {
     mr_layer_reader *reader = NULL;
     const mr_layer_reader_options options = {
-        .path = work->assignment->checkpoint_path,
+        .path = work->path,
         .manifest = work->manifest,
         .files = &work->files,
         .layer = (uint32_t)mr_parameters_layer(work->parameters, layer)->index,
@@ -104,8 +116,8 @@ static mr_status store_load_file(store_work *work, size_t layer, mr_layer_file k
     if (kind == MR_LAYER_FILE_OPTIM)
         MR_TRY(store_check_state(work, options.layer));
     mr_status status = mr_layer_reader_open(&options, &reader);
-    if (work->lenient && status.code == MR_CODE_FAILED_PRECONDITION)
-        return MR_OK; /* the checkpoint has no file of the layer */
+    if (status.code == MR_CODE_FAILED_PRECONDITION && store_may_lack(work, layer))
+        return MR_OK;
     MR_TRY(status);
     status = store_load_tensors(work, reader, options.layer, kind);
     mr_layer_reader_close(reader);
@@ -114,7 +126,7 @@ static mr_status store_load_file(store_work *work, size_t layer, mr_layer_file k
 }
 
 static bool store_takes_state(const store_work *work) {
-    return mr_parameters_training(work->parameters) && !work->assignment->weights_only;
+    return mr_parameters_training(work->parameters) && !work->weights_only;
 }
 
 static mr_status store_load_layers(store_work *work) {
@@ -153,29 +165,54 @@ static mr_status store_load(store_work *work) {
     return status;
 }
 
-mr_status mr_layer_store_load(const mr_assignment *assignment, mr_parameters *parameters,
-                              uint64_t *out_step, mr_applied *out_applied) {
-    mr_manifest manifest = {0};
+/* Loads what the checkpoint at path has; *out_manifest (of the caller) is its manifest. */
+static mr_status store_load_path(const mr_assignment *assignment, mr_parameters *parameters,
+                                 const char *path, bool weights_only, mr_manifest *out_manifest) {
     mr_status status = MR_OK;
     store_work *work = mr_alloc(sizeof(*work));
     if (work == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to load a checkpoint");
-    MR_TRY_GOTO(status, mr_manifest_read(assignment->checkpoint_path, &manifest), out);
+    MR_TRY_GOTO(status, mr_manifest_read(path, out_manifest), out);
     work->assignment = assignment;
-    work->manifest = &manifest;
+    work->path = path;
+    work->manifest = out_manifest;
     work->parameters = parameters;
-    work->lenient = assignment->weights_only && !assignment->job->load_strict;
-    if (work->lenient)
-        MR_TRY_GOTO(status, mr_parameters_draw(parameters), out);
-    MR_TRY_GOTO(status, store_load(work), out);
-    if (!assignment->weights_only) {
+    work->weights_only = weights_only;
+    work->lenient = weights_only && !assignment->job->load_strict;
+    status = store_load(work);
+out:
+    mr_free(work);
+    return status;
+}
+
+/* Where the job started, for what its own checkpoints may leave out: the weights as drawn, and over
+ * them those of checkpoint.load. */
+static mr_status store_load_base(const mr_assignment *assignment, mr_parameters *parameters) {
+    mr_manifest manifest = {0};
+    bool lenient = assignment->weights_only && !assignment->job->load_strict;
+    if (!lenient && !assignment->job->exclude_frozen)
+        return MR_OK;
+    MR_TRY(mr_parameters_draw(parameters));
+    if (assignment->weights_only || assignment->load_path[0] == '\0')
+        return MR_OK;
+    mr_status status =
+        store_load_path(assignment, parameters, assignment->load_path, true, &manifest);
+    mr_manifest_deinit(&manifest);
+    return mr_status_is_ok(status) ? status : mr_status_prefix(status, "checkpoint.load.path");
+}
+
+mr_status mr_layer_store_load(const mr_assignment *assignment, mr_parameters *parameters,
+                              uint64_t *out_step, mr_applied *out_applied) {
+    mr_manifest manifest = {0};
+    MR_TRY(store_load_base(assignment, parameters));
+    mr_status status = store_load_path(assignment, parameters, assignment->checkpoint_path,
+                                       assignment->weights_only, &manifest);
+    if (mr_status_is_ok(status) && !assignment->weights_only) {
         *out_step = manifest.step;
         out_applied->steps = manifest.optimizer.steps;
         if (assignment->job->precision == MR_DTYPE_F16 && manifest.optimizer.loss_scale.scale > 0)
             out_applied->loss_scale = manifest.optimizer.loss_scale;
     }
-out:
     mr_manifest_deinit(&manifest);
-    mr_free(work);
     return status;
 }

@@ -20,6 +20,8 @@
  * With assignment->weights_only the job starts at step 0 with the weights alone; where its
  * checkpoint.load.strict is false, weights are drawn first and those loaded that the checkpoint has
  * in their shape, whatever its model.
+ * What the job's checkpoints leave out (checkpoint.exclude_frozen) is drawn, and taken from its
+ * checkpoint.load where it has one, before the rest is loaded.
  * *out_step: steps taken, which is the next step's index; *out_applied: those that the optimizer
  * applied, and in fp16 the factor of gradients where the checkpoint has one; both stay as they are
  * with weights_only. */

@@ -2,6 +2,7 @@
 #include "daemon/stage/layer_tensors.h"
 
 #include <stdio.h>
+#include <string.h>
 
 /* prefix: of a state tensor; NULL for a weight. */
 static void tensors_add(mr_layer_tensors *list, const char *prefix, const char *name,
@@ -39,6 +40,25 @@ void mr_layer_tensors_fill(mr_layer_tensors *list, const mr_parameters *paramete
             else if (!held->description->frozen)
                 tensors_add(list, states.names[pass], name, held, &held->states[pass]);
         }
+}
+
+void mr_layer_tensors_drop_excluded(mr_layer_tensors *list, const mr_job *job) {
+    size_t kept = 0;
+    for (size_t i = 0; i < list->count; i++) {
+        if (!mr_job_saves_parameter(job, list->parameters[i]->description))
+            continue;
+        if (kept < i) {
+            memcpy(list->names[kept], list->names[i], sizeof(list->names[i]));
+            memcpy(list->cuts[kept], list->cuts[i], sizeof(list->cuts[i]));
+            list->tensors[kept] = list->tensors[i];
+            list->tensors[kept].name = list->names[kept];
+            list->tensors[kept].cut = list->cuts[kept];
+            list->parameters[kept] = list->parameters[i];
+            list->held[kept] = list->held[i];
+        }
+        kept++;
+    }
+    list->count = kept;
 }
 
 size_t mr_layer_tensors_bytes(const mr_layer_tensors *list, size_t index) {

@@ -30,6 +30,8 @@ typedef struct mr_layer_tensors {
  * optimizer without. */
 void mr_layer_tensors_fill(mr_layer_tensors *list, const mr_parameters *parameters, size_t layer,
                            mr_layer_file kind);
+/* Without the weights that the job's checkpoints leave out (checkpoint.exclude_frozen). */
+void mr_layer_tensors_drop_excluded(mr_layer_tensors *list, const mr_job *job);
 /* Bytes of tensor index as it is in the file. */
 size_t mr_layer_tensors_bytes(const mr_layer_tensors *list, size_t index);
 

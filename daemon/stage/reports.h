@@ -4,6 +4,7 @@
 #ifndef MR_STAGE_REPORTS_H
 #define MR_STAGE_REPORTS_H
 
+#include "daemon/observe/trace.h"
 #include "daemon/stage/control.h"
 #include "daemon/stage/executor.h"
 
@@ -32,6 +33,10 @@ void mr_report_released(mr_control *control, mr_report_subject subject);
 /* This stage is about to stop: its job is to be saved first. */
 void mr_report_leaving(mr_control *control);
 void mr_report_feed(mr_control *control, mr_report_subject subject, bool open);
+/* The spans of one step (from 0) on a track, those of them that are still held; at most
+ * MR_TIMELINE_SPANS_MAX. Without memory nothing is sent. */
+void mr_report_spans(mr_control *control, mr_report_subject subject, const mr_trace_track *track,
+                     uint64_t step, const mr_memory_held *held);
 void mr_report_heartbeat(mr_control *control, mr_report_subject subject,
                          const mr_executor_progress *progress);
 

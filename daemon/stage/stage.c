@@ -98,6 +98,7 @@ static void stage_ready_publish(stage *self) {
         (void)snprintf(reason, sizeof(reason), "stops once its job is saved");
     bool ready = self->state != STAGE_DETACHED && !self->leaving;
     mr_status_page_ready_set(self->page, ready, ready ? NULL : reason);
+    mr_status_page_check_set(self->page, "coordinator", ready ? NULL : reason);
     mr_rpc_server_health_set(self->server, "", ready);
 }
 
@@ -265,6 +266,14 @@ static void stage_end_order(stage *self, const char *job_id, uint64_t epoch, mr_
     }
 }
 
+/* Of a job that is over by now nothing is told. */
+static void stage_tell_spans(stage *self, const Millrace__V1__TellSpans *order) {
+    if (self->state == STAGE_RUNNING && order->step > 0 && order->epoch == self->job.epoch &&
+        strcmp(order->job_id, self->job.id) == 0)
+        mr_report_spans(self->control, stage_subject(self), self->track, order->step - 1,
+                        &self->job.held);
+}
+
 static void stage_order_arrived(void *context, const Millrace__V1__StageOrder *order) {
     stage *self = context;
     switch (order->order_case) {
@@ -275,6 +284,9 @@ static void stage_order_arrived(void *context, const Millrace__V1__StageOrder *o
         break;
     case MILLRACE__V1__STAGE_ORDER__ORDER_PROFILE:
         stage_profile(self, order->profile);
+        break;
+    case MILLRACE__V1__STAGE_ORDER__ORDER_TELL_SPANS:
+        stage_tell_spans(self, order->tell_spans);
         break;
     case MILLRACE__V1__STAGE_ORDER__ORDER_PREPARE:
         stage_prepare(self, order->prepare);
@@ -495,6 +507,11 @@ static void stage_heartbeat(void *context) {
     mr_executor_progress progress;
     mr_executor_progress_read(self->executor, &progress);
     mr_status_page_beat(self->page);
+    mr_status_server_tick(self->status_server, mr_clock_now_ms());
+    mr_status_page_check_set(self->page, "device",
+                             stage_progresses(self, &progress, mr_clock_now_ms())
+                                 ? NULL
+                                 : "an instruction takes too long");
     stage_notify(self, &progress);
     if (mr_control_attached(self->control))
         mr_report_heartbeat(self->control, stage_subject(self), &progress);
@@ -578,6 +595,8 @@ static mr_status stage_build_status(stage *self) {
         .page = self->page,
         .metrics = mr_stage_metrics_table(self->metrics),
         .trace = self->trace,
+        .settings = self->options->settings,
+        .setting_count = self->options->setting_count,
     };
     return mr_status_server_start(&options, &self->status_server);
 }

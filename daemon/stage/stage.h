@@ -24,6 +24,8 @@ typedef struct mr_stage_options {
     const char *status_listen; /* NULL: no status port */
     mr_device_options device;
     mr_fabric_opener fabric_open; /* of a device whose tensors are not in host memory; or NULL */
+    const struct mr_status_setting *settings; /* what /config shows */
+    size_t setting_count;
     unsigned drain_seconds; /* from SIGTERM on so long for the job to be saved; 0: stop at once */
     mr_rpc_credentials credentials;
 } mr_stage_options;

@@ -38,7 +38,7 @@ class LayerError(Exception):
 
 
 def ends_with(name, end):
-    """Do the last parts of name equal end, or end behind a prefix of one part?"""
+    """Do the last parts of name equal end, or end with "self_" before it ("self_attention")?"""
     parts = name.split(".")
     wanted = end.split(".")
     tail = parts[-len(wanted):]

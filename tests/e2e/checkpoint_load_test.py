@@ -7,6 +7,7 @@ a model that lacked files loaded as drawn without a word: deepspeed.md 40 and se
 
 import json
 import os
+import shutil
 import unittest
 
 from cluster import CORPUS, Cluster, job_text, run_client
@@ -93,7 +94,9 @@ class CheckpointLoad(unittest.TestCase):
         with Cluster(stages=2) as cluster:
             source = self.base(cluster)
             text = load_text("wider", source, strict=False, length=20, layers=4, steps=3)
-            one = self.losses(self.train(cluster, text).check())
+            run = self.train(cluster, text).check()
+            self.assertIn("; left as drawn: layer 0: wpe.weight is", run.err)
+            one = self.losses(run)
             two = self.losses(self.train(cluster, text.replace("stages: 2", "stages: 1")).check())
             self.assertEqual(one, two)
             lines = [json.loads(line) for line in cluster.coordinator.lines
@@ -102,6 +105,43 @@ class CheckpointLoad(unittest.TestCase):
             self.assertIn("layer 0: wpe.weight is f32 [16, 32], the job's is f32 [20, 32]", what)
             self.assertIn("layer 4: attn.qkv.weight is missing", what)
             self.assertTrue(any("is not the job's" in w for w in what), what)
+            history = cluster.client("job", "logs", "wider").check().out
+            self.assertIn("loads ", history)
+            self.assertIn("; left as drawn: layer 0: wpe.weight is f32 [16, 32]", history)
+
+    def test_frozen_parameters_left_out_come_from_where_the_job_started(self):
+        with Cluster(stages=2) as cluster:
+            source = self.base(cluster)
+            for name, load in (("tuned", ", load: {path: %s}" % source), ("fresh", "")):
+                directory = os.path.join(cluster.folder, name)
+                text = job_text(name=name, steps=4, extra=(
+                    "checkpoint: {dir: %s, every_steps: 2, keep: 0, exclude_frozen: true%s}\n"
+                    % (directory, load)))
+                text = text.replace("repeat: 3,", "repeat: 3, frozen: [attn.qkv.weight],")
+                text = text.replace("{type: layernorm,", "{type: layernorm, frozen: true,")
+                self.check_frozen(cluster, name, text, directory)
+
+    def check_frozen(self, cluster, name, text, directory):
+        path = cluster.write(name + ".yaml", text)
+        whole = self.losses(cluster.train(path).check())
+        last = os.path.join(directory, "step-%012d" % 4)
+        files = os.listdir(last)
+        self.assertIn("layer_01-model_states.safetensors", files)
+        self.assertNotIn("layer_04-model_states.safetensors", files)
+        shown = cluster.client("-o", "json", "checkpoint", "inspect", last).check().json()
+        names = [t["name"] for layer in shown["checkpoint"]["layers"] if layer["layer"] == 1
+                 for f in layer["files"] for t in f["tensors"]]
+        self.assertIn("attn.qkv.bias", names)
+        self.assertFalse([n for n in names if "attn.qkv.weight" in n])
+        said = cluster.client("generate", path, "--tokens", "8", "--temperature", "0").check().out
+        shutil.rmtree(last)
+        one = cluster.write(name + "-1.yaml", text.replace("stages: 2", "stages: 1"))
+        self.assertEqual(self.losses(cluster.train(one, "--resume").check()), whole[2:])
+        again = cluster.client("generate", one, "--tokens", "8", "--temperature", "0").check().out
+        self.assertEqual(again, said)
+        plain = cluster.write(name + "-2.yaml", text.replace("exclude_frozen: true",
+                                                             "exclude_frozen: false"))
+        self.assertIn("E_CKPT_MISSING", cluster.train(plain, "--resume=step-%012d" % 2).err)
 
     def test_bad_fields_are_refused_by_name(self):
         with Cluster(stages=0) as cluster:

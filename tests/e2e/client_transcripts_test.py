@@ -17,6 +17,7 @@ import os
 import re
 import shlex
 import shutil
+import struct
 import subprocess
 import unittest
 
@@ -30,6 +31,13 @@ FAKE_CLUSTER = os.path.join(ROOT, PREFIX + "tests/unit/client/fake_cluster")
 FEED_FILE = os.path.join(ROOT, "tests/unit/client/client_job.yaml")
 FORMS = ("table", "wide", "json", "jsonl", "name")
 SECONDS = 60
+
+
+
+def each_form(command):
+    """A verb that writes, once in every form, with a target for each."""
+    return ["-o %s %s" % (form, command.replace("@FORM@", form)) for form in FORMS]
+
 
 # A case is a command line; with "*" before it it is run in every form. A verb that destroys is
 # shown by what it says before.
@@ -60,6 +68,20 @@ CASES = {
                         "checkpoint list ./none"],
     "checkpoint_verify": ["*checkpoint verify saved", "checkpoint verify none"],
     "checkpoint_inspect": ["*checkpoint inspect saved/step-000000000007"],
+    "checkpoint_import": each_form("checkpoint import layers imported/@FORM@ --job pair.yaml")
+    + ["checkpoint import layers imported/table --job pair.yaml",
+       "checkpoint import layers imported/x", "checkpoint import none imported/x --job pair.yaml",
+       "checkpoint import layers imported/x --job job.yaml",
+       "checkpoint import layers imported/step-1 --job pair.yaml"],
+    "checkpoint_reshape": each_form("checkpoint reshape ready/base cut/@FORM@ --model 2")
+    + ["checkpoint reshape ready/base cut/table --model 4",
+       "checkpoint reshape ready/base cut/x", "checkpoint reshape ready/base cut/x --model 9",
+       "checkpoint reshape saved/step-000000000007 cut/x --model 2",
+       "checkpoint reshape ready/base cut/x --model 2 --job job.yaml",
+       "checkpoint reshape ready cut/x --model 2"],
+    "checkpoint_merge": ["checkpoint reshape ready/base cut/wide-2 --model 2"]
+    + each_form("checkpoint merge cut/wide-2 merged/@FORM@")
+    + ["checkpoint merge ready/base merged/", "checkpoint merge none merged/x"],
     "checkpoint_prune": ["*checkpoint prune saved --keep 1",
                          "*checkpoint prune many --keep 1 --dry-run",
                          "checkpoint prune many --keep 1", "checkpoint prune none --yes",
@@ -127,6 +149,18 @@ DS_CONFIG = """{"train_micro_batch_size_per_gpu": 4, "gradient_accumulation_step
 """
 
 
+PAIR = """schema: millrace.job/v1
+name: pair
+model:
+  layers:
+    - {type: linear, in: 4, out: 8, parallel: column}
+    - {type: linear, in: 8, out: 2, parallel: row}
+  loss: mse
+batch: {micro_batch_size: 1, sequence_length: 4}
+lr_schedule: {total_steps: 3}
+"""
+
+
 def prepare(folder):
     """The files that the cases name."""
     def write(name, text):
@@ -147,7 +181,29 @@ def prepare(folder):
         write("shards/%s.idx" % name, b"MMIDIDX\0\0" + (1).to_bytes(8, "little") + b"\x08"
               + (1).to_bytes(8, "little") + (2).to_bytes(8, "little")
               + count.to_bytes(4, "little") + bytes(8) + bytes(8) + (1).to_bytes(8, "little"))
+    write("pair.yaml", PAIR)
     prepare_checkpoints(folder)
+    prepare_layers(folder)
+
+
+def prepare_layers(folder):
+    """The layers of pair.yaml as import takes them, and the checkpoint ready/base made of them."""
+    os.mkdir(os.path.join(folder, "layers"))
+    for layer, (rows, columns) in enumerate(((8, 4), (2, 8))):
+        values = [layer + i / 8 for i in range(rows * columns + rows)]
+        header = json.dumps({
+            "weight": {"dtype": "F32", "shape": [rows, columns],
+                       "data_offsets": [0, 4 * rows * columns]},
+            "bias": {"dtype": "F32", "shape": [rows],
+                     "data_offsets": [4 * rows * columns, 4 * len(values)]}}).encode()
+        header += b" " * (-len(header) % 8)
+        with open(os.path.join(folder, "layers", "layer_%02d-model_states.safetensors" % layer),
+                  "wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            file.write(struct.pack("<%df" % len(values), *values))
+    subprocess.run([MILLRACE, "checkpoint", "import", "layers", "ready/base", "--job",
+                    "pair.yaml"], cwd=folder, check=True, stdout=subprocess.DEVNULL,
+                   timeout=SECONDS)
 
 
 def prepare_checkpoints(folder):

@@ -289,6 +289,7 @@ static void test_store_of_the_first_schema_is_carried_over(void **state) {
                                   "ALTER TABLE jobs DROP COLUMN profile;"
                                   "ALTER TABLE jobs DROP COLUMN predicted_step_seconds;"
                                   "ALTER TABLE jobs DROP COLUMN predicted_bubble;"
+                                  "ALTER TABLE jobs DROP COLUMN load_note;"
                                   "ALTER TABLE jobs RENAME COLUMN mode TO inference;"
                                   "PRAGMA user_version = 1;",
                                   NULL, NULL, NULL),

@@ -4,6 +4,7 @@
  * Method: a client that is nothing but a socket, so that every byte sent and received is seen
  * here. */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -132,8 +133,10 @@ static void test_page_tells_what_was_published(void **state) {
     ok(mr_status_page_publish(page, "{\"jobs\":[]}"));
     get("/livez", 200, "");
     get("/startupz", 200, "");
-    get("/readyz?verbose", 200, "");
+    get("/readyz", 200, "");
     assert_string_equal(body(), "ok\n");
+    get("/readyz?verbose", 200, "");
+    assert_string_equal(body(), "[+]loop ok\n[+]role ok\nreadyz check passed\n");
     get("/status", 200, "");
     assert_string_equal(body(), "{\"jobs\":[]}");
     assert_non_null(strstr(reply, "Content-Type: application/json\r\n"));
@@ -144,6 +147,20 @@ static void test_page_tells_what_was_published(void **state) {
     assert_string_equal(body(), "not ready: draining: 2 jobs\n");
     get("/version", 200, "");
     assert_string_equal(body(), "{\"version\":\"0.1.0\",\"commit\":\"abc\"}\n");
+}
+
+static void test_failed_check_is_named(void **state) {
+    (void)state;
+    mr_status_page_ready_set(page, true, NULL);
+    mr_status_page_check_set(page, "store", NULL);
+    mr_status_page_check_set(page, "disk", "it is full");
+    get("/readyz", 503, "");
+    assert_string_equal(body(), "not ready: it is full\n");
+    get("/readyz?verbose=1", 503, "");
+    assert_string_equal(body(), "[+]loop ok\n[+]role ok\n[+]store ok\n[-]disk failed: it is "
+                                "full\nreadyz check failed\n");
+    mr_status_page_check_set(page, "disk", NULL);
+    get("/readyz?verbose", 200, "");
 }
 
 static void test_metrics_come_in_the_format_that_is_asked_for(void **state) {
@@ -179,9 +196,13 @@ static void test_head_has_no_body(void **state) {
 static void test_other_page_is_404_and_other_method_405(void **state) {
     (void)state;
     static const char *const methods[] = {"POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"};
-    get("/", 404, "");
+    get("/favicon.ico", 404, "");
     assert_non_null(strstr(body(), "there are /livez"));
     get("/livez/", 404, "");
+    get("/jobs", 404, ""); /* of a role without jobs */
+    get("/jobs/1/history", 404, "");
+    get("/events", 404, "");
+    get("/config", 404, "");
     get("/../etc/passwd", 404, "");
     get("/%2e%2e/livez", 404, "");
     for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
@@ -204,6 +225,45 @@ static void test_bad_request_does_not_harm(void **state) {
     talk("\r\n\x01\x02\x03 nonsense\r\n\r\n");
     talk(huge); /* one header far above the bound */
     assert_true(reply[0] == '\0' || strncmp(reply, "HTTP/1.1 4", 10) == 0);
+    get("/livez", 200, "");
+}
+
+static void test_headers_are_bounded(void **state) {
+    (void)state;
+    static char headers[MR_STATUS_HEADER_BYTES_MAX + 1];
+    memset(headers, 'x', sizeof(headers) - 1);
+    memcpy(headers, "A: ", 3);
+    static char request[sizeof(headers) + 128];
+    (void)snprintf(request, sizeof(request),
+                   "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s\r\n\r\n", headers);
+    talk(request);
+    assert_int_equal(strncmp(reply, "HTTP/1.1 431 ", 13), 0);
+    headers[sizeof(headers) - 200] = '\0';
+    (void)snprintf(request, sizeof(request),
+                   "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s\r\n\r\n", headers);
+    talk(request);
+    assert_int_equal(strncmp(reply, "HTTP/1.1 200 ", 13), 0);
+}
+
+/* A byte now and then is not silence, and yet no reason to keep a place. */
+static void test_slow_headers_lose_their_connection(void **state) {
+    (void)state;
+    int fd = connect_to(mr_status_server_address(server));
+    const struct timeval pause = {.tv_usec = 100000};
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &pause, sizeof(pause)), 0);
+    char byte = 'G';
+    int64_t begun_ms = mr_clock_now_ms();
+    ssize_t got = -1;
+    while (got != 0 && mr_clock_now_ms() - begun_ms < 20000) {
+        (void)send(fd, &byte, 1, MSG_NOSIGNAL); /* the server may have closed */
+        got = recv(fd, reply, sizeof(reply), 0);
+        if (got < 0 && errno == ECONNRESET)
+            got = 0;
+        mr_status_server_tick(server, mr_clock_now_ms());
+    }
+    assert_int_equal(got, 0);
+    assert_true(mr_clock_now_ms() - begun_ms >= MR_STATUS_HEADER_TIMEOUT_MS);
+    (void)close(fd);
     get("/livez", 200, "");
 }
 
@@ -302,6 +362,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_new_page_is_alive_but_not_ready, setup, teardown),
         cmocka_unit_test_setup_teardown(test_page_tells_what_was_published, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_failed_check_is_named, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_headers_are_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_slow_headers_lose_their_connection, setup, teardown),
         cmocka_unit_test_setup_teardown(test_metrics_come_in_the_format_that_is_asked_for, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_trace_takes_a_number_of_steps, setup, teardown),

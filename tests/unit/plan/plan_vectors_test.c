@@ -146,6 +146,24 @@ static void check_tied(size_t rank, json_t *theirs, const mr_plan *plan) {
     assert_int_equal(found, json_object_size(tied));
 }
 
+/* The field's path of a rank's own state is made of the rank's name in the case's topology. */
+static void check_prefix(json_t *vector, uint32_t rank, json_t *theirs) {
+    static const char *const omit[] = {"data"};
+    const char *axes[MR_AXES_MAX];
+    size_t dims[MR_AXES_MAX];
+    char name[MR_RANK_TEXT_BYTES];
+    char prefix[MR_RANK_TEXT_BYTES + 32];
+    mr_topology topology;
+    json_t *names = vectors_get(vector, "axes");
+    size_t count = vectors_sizes(vectors_get(vector, "dims"), dims, MR_AXES_MAX);
+    for (size_t i = 0; i < count; i++)
+        axes[i] = json_string_value(json_array_get(names, i));
+    assert_true(mr_status_is_ok(mr_topology_make(axes, dims, count, &topology)));
+    assert_true(mr_status_is_ok(mr_topology_rank_text(&topology, rank, omit, 1, "_", "-", name)));
+    (void)snprintf(prefix, sizeof(prefix), "ROOT/TAG/module-%s", name);
+    assert_string_equal(prefix, json_string_value(vectors_get(theirs, "ckpt_prefix")));
+}
+
 static void check_case(json_t *vector) {
     mr_job *job = job_from(vector);
     mr_plan *plan = NULL;
@@ -167,6 +185,7 @@ static void check_case(json_t *vector) {
         assert_true(json_equal(vectors_get(ours, "layers"), vectors_get(theirs, "layers")));
         check_rank_files(vector, theirs, ours);
         check_tied(rank, theirs, plan);
+        check_prefix(vector, (uint32_t)rank, theirs);
     }
     check_all_files(vector, ranks);
     json_decref(json);
