@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Goal: the coordinator's page works in a real browser: it asks nobody else for anything, shows a
-job that runs, updates by itself, draws a box for each instruction of a step, can be read and reached
-by everybody, and is whole without scripts. Method: Debian's chromium, headless, over chromedriver;
-without them (deploy/setup --browser installs them) the test says so and is skipped.
+job that runs, updates by itself, draws a box for each instruction of a step, can be read and
+reached by everybody, and is whole without scripts. Method: Debian's chromium, headless, over
+chromedriver; without them (deploy/setup --browser installs them) the test says so and is skipped.
 
 Pictures at three widths, light and dark, lie in TEST_UNDECLARED_OUTPUTS_DIR afterwards."""
 

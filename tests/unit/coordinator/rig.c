@@ -195,11 +195,18 @@ void rig_stage_attach(rig *r, rig_stage *stage, const char *name) {
     rig_free(rig_stage_expect(stage, MILLRACE__V1__STAGE_ORDER__ORDER_REGISTERED));
 }
 
+/* Passes over what is only asked for people to look at, as a stage may. */
 static Millrace__V1__StageOrder *stage_next(rig_stage *stage) {
-    ProtobufCMessage *order = NULL;
-    mr_status status = mr_queue_pop(stage->orders, &order, RIG_TIMEOUT_MS);
-    assert_int_equal(status.code, MR_CODE_OK);
-    return (Millrace__V1__StageOrder *)order;
+    for (;;) {
+        ProtobufCMessage *message = NULL;
+        mr_status status = mr_queue_pop(stage->orders, &message, RIG_TIMEOUT_MS);
+        assert_int_equal(status.code, MR_CODE_OK);
+        Millrace__V1__StageOrder *order = (Millrace__V1__StageOrder *)message;
+        if (order == NULL ||
+            order->order_case != MILLRACE__V1__STAGE_ORDER__ORDER_TELL_SPANS)
+            return order;
+        rig_free(order);
+    }
 }
 
 Millrace__V1__StageOrder *rig_stage_expect(rig_stage *stage,

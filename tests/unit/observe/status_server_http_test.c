@@ -346,6 +346,35 @@ static void test_port_is_free_again_after_stop(void **state) {
         (void)close(fd);
 }
 
+/* A listener that sleeps when the server stops must not hold it up. */
+static void test_events_are_followed_until_the_stop(void **state) {
+    (void)state;
+    mr_status_server *other = NULL;
+    mr_event_stream *events = NULL;
+    ok(mr_event_stream_create(&events));
+    const mr_status_server_options options = {
+        .address = "127.0.0.1:0", .page = page, .events = events};
+    ok(mr_status_server_start(&options, &other));
+    int fd = connect_to(mr_status_server_address(other));
+    reply[0] = '\0';
+    const char request[] = "GET /events HTTP/1.1\r\nHost: x\r\nLast-Event-ID: 0\r\n\r\n";
+    assert_int_equal(send(fd, request, strlen(request), MSG_NOSIGNAL), strlen(request));
+    size_t used = 0;
+    for (int told = 0; strstr(reply, "data: {\"n\":3}") == NULL; used = strlen(reply)) {
+        if (told < 4 && strstr(reply, "retry: 2000") != NULL)
+            assert_true(mr_event_stream_add(events, "job", "", "{\"n\":3}") && ++told > 0);
+        ssize_t got = recv(fd, reply + used, sizeof(reply) - 1 - used, 0);
+        assert_true(got > 0);
+        reply[used + (size_t)got] = '\0';
+    }
+    assert_non_null(strstr(reply, "Content-Type: text/event-stream\r\n"));
+    int64_t before = mr_clock_now_ms();
+    mr_status_server_stop(other);
+    assert_true(mr_clock_now_ms() - before < 2000);
+    read_all(fd);
+    mr_event_stream_destroy(events);
+}
+
 static void test_oversized_status_is_refused(void **state) {
     (void)state;
     char *huge = malloc(MR_STATUS_PAGE_BYTES_MAX + 2);
@@ -378,6 +407,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_port_in_use_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(test_any_address_is_allowed_when_told, setup, teardown),
         cmocka_unit_test_setup_teardown(test_port_is_free_again_after_stop, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_events_are_followed_until_the_stop, setup, teardown),
         cmocka_unit_test_setup_teardown(test_oversized_status_is_refused, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
