@@ -2,6 +2,7 @@
 /* job_plan.c: what can be known of a job file without a server: is it good, and what would it do.
  * Of a job that the coordinator knows also what its ranks really hold. */
 #include <stdio.h>
+#include <string.h>
 
 #include "client/job_file.h"
 #include "client/job_view.h"
@@ -151,17 +152,18 @@ static const mr_column plan_columns[] = {
     {"OPTIMIZER", "optimizer", NULL},   {"ACTIVATIONS", "activations", NULL},
     {"MEMORY", "memory", NULL},         {"IN FLIGHT", "in_flight", NULL},
 };
-static const mr_column plan_held_column = {"HELD", "held", NULL};      /* of a job */
+static const mr_column plan_held_column = {"HELD", "held", NULL};      /* of a job, by memory */
 static const mr_column plan_busy_column = {"BUSY/STEP", "busy", NULL}; /* needs a profile */
 
 static void plan_print_stages(const mr_plan *plan, const Millrace__V1__Job *job) {
     enum { FIXED = sizeof(plan_columns) / sizeof(plan_columns[0]) };
     mr_column columns[FIXED + 2];
     mr_view view = {.singular = "stage", .plural = "stages", .name_key = "stage"};
-    for (view.column_count = 0; view.column_count < FIXED; view.column_count++)
-        columns[view.column_count] = plan_columns[view.column_count];
-    if (job != NULL)
-        columns[view.column_count++] = plan_held_column;
+    for (size_t i = 0; i < FIXED; i++) {
+        columns[view.column_count++] = plan_columns[i];
+        if (job != NULL && strcmp(plan_columns[i].key, "memory") == 0)
+            columns[view.column_count++] = plan_held_column;
+    }
     if (plan->step_seconds > 0)
         columns[view.column_count++] = plan_busy_column;
     view.columns = columns;
