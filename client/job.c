@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "client/confirm.h"
+#include "client/job_ranks.h"
 #include "client/job_run.h"
 #include "client/job_view.h"
 #include "client/nouns.h"
@@ -21,6 +22,8 @@ mr_status mr_command_job_submit(mr_client *client) {
     Millrace__V1__Job *job = NULL;
     mr_profile_file profile = {0};
     mr_status status = mr_job_file_read(invocation->arguments[0], &file, NULL);
+    if (mr_status_is_ok(status))
+        status = mr_job_ranks_apply(invocation, &file);
     if (mr_status_is_ok(status))
         status = mr_profile_file_read(&file, mr_invocation_text(invocation, "profile"), &profile);
     mr_job_run_submit submit = {

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "client/job_ranks.h"
 #include "daemon/base/alloc.h"
 
 /* The cut that stands: only the coordinator knows where a job is cut by measured times. */
@@ -65,10 +66,13 @@ mr_status mr_plan_source_read(mr_client *client, mr_plan_source *out_source) {
     *out_source = (mr_plan_source){.label = name};
     if ((name != NULL) == (invocation->argument_count > 0))
         return MR_ERROR(INVALID_ARGUMENT, "job plan needs either a job FILE or --job JOB");
+    if (name != NULL && mr_invocation_given(invocation, "ranks"))
+        return MR_ERROR(INVALID_ARGUMENT, "--ranks is for a job FILE; %.64s has its ranks", name);
     if (name != NULL)
         return source_fetch(client, profile, out_source);
     out_source->label = invocation->arguments[0];
     MR_TRY(mr_job_file_read(out_source->label, &out_source->file, NULL));
+    MR_TRY(mr_job_ranks_apply(invocation, &out_source->file));
     return mr_profile_file_read(&out_source->file, profile, &out_source->profile);
 }
 

@@ -5,6 +5,7 @@
 
 #include "client/data.h"
 #include "client/feeder.h"
+#include "client/job_ranks.h"
 #include "client/job_run.h"
 #include "client/job_view.h"
 #include "client/nouns.h"
@@ -28,6 +29,7 @@ typedef struct train {
 static mr_status train_prepare(train *t, const char *path) {
     mr_plan *plan = NULL;
     MR_TRY(mr_job_file_read(path, &t->file, NULL));
+    MR_TRY(mr_job_ranks_apply(t->client->invocation, &t->file));
     if (t->file.job->total_steps == 0)
         return MR_ERROR(INVALID_ARGUMENT,
                         "%s: lr_schedule.total_steps is not set; training needs at least 1",

@@ -9,6 +9,7 @@
 #include "daemon/coordinator/coordinator.h"
 #include "daemon/node/node.h"
 #include "daemon/options.h"
+#include "daemon/stage/fabric_open.h"
 #include "daemon/stage/stage.h"
 
 /* 64, 65, 77 and 78 mean "do not start again"; 69 and 74 may go away by themselves. */
@@ -48,7 +49,9 @@ static mr_status run_role(const mr_options *options) {
         return mr_node_run(&options->node);
     }
     mr_log_role_set("stage");
-    return mr_stage_run(&options->stage);
+    mr_stage_options stage = options->stage;
+    stage.fabric_open = mr_fabric_open;
+    return mr_stage_run(&stage);
 }
 
 /* A write to a closed socket or past a file limit is an error that its caller reports, not a

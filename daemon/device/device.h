@@ -122,11 +122,19 @@ typedef struct mr_lion {
 /* Every slot is required unless marked optional. None blocks longer than its own computation. */
 typedef struct mr_device_ops {
     const char *name;
+    /* Its memory is the host's: addresses of one are addresses of the other, and nobody need copy.
+     * Else only copy_in and copy_out take addresses of the host, and only for the host's side; both
+     * return when the host's bytes may change. */
+    bool host_memory;
     /* Frees the device; its memory and its tensors are gone before. */
     void (*destroy)(mr_device *device);
     /* The first error since creation; OK otherwise. Waits for issued work on a device that runs
      * ahead. */
     mr_status (*check)(mr_device *device);
+
+    /* Optional: what orders the device's operations, as links and groups of its own kind take it: a
+     * cudaStream_t, and the card's number. */
+    void *(*stream)(mr_device *device, int *out_number);
 
     /* Zeroed memory, every page touched. RESOURCE_EXHAUSTED names the size. */
     mr_status (*memory_create)(mr_device *device, size_t bytes, mr_device_memory *out_memory);
@@ -284,7 +292,7 @@ struct mr_device {
 };
 
 typedef struct mr_device_options {
-    const char *kind; /* "cpu" or "cuda:N" */
+    const char *kind; /* "cpu", "cuda:N", or one that was registered (kind.h) */
     int threads;      /* of a cpu device; 0: one for each processor */
     bool pin;         /* bind those threads to processors */
     /* Of a cuda device. fast: algorithms by measurement, sums in any order, so bits may change from

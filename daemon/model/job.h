@@ -58,6 +58,9 @@ typedef struct mr_job {
     size_t pipe;
     size_t data;
     size_t model;
+    bool stages_given; /* pipe is the file's pipeline.stages */
+    bool pipe_given;   /* by that or by pipeline.topology; else it is 1 for want of a word */
+    bool data_given;   /* as pipe_given */
     mr_partition_kind partition;
     char partition_pattern[MR_PATTERN_BYTES]; /* MR_PARTITION_TYPE: what follows "type:" */
     size_t bound_count; /* MR_PARTITION_BOUNDS: pipe + 1 */

@@ -31,12 +31,9 @@ static bool pipe_is_good(const mr_job_draft *draft) {
 }
 
 static void check_topology(const mr_job_draft *draft, mr_job_errors *errors) {
-    static const char *const axes[] = {"pipeline.topology.data", "pipeline.topology.model"};
-    bool topology = given(draft, "pipeline.topology.pipe") || given(draft, axes[0]) ||
-                    given(draft, axes[1]);
-    if (topology && given(draft, "pipeline.stages"))
+    if (given(draft, "pipeline.topology.pipe") && given(draft, "pipeline.stages"))
         mr_job_errors_add(errors, line_of(draft, "pipeline.stages"),
-                          "pipeline.stages and pipeline.topology are both given; stages: N is "
+                          "pipeline.stages and pipeline.topology.pipe are both given; stages: N is "
                           "short for topology: {pipe: N}, so keep one");
     if (pipe_is_good(draft) && good(draft, "model.layers") &&
         draft->job.pipe > draft->job.layer_count)

@@ -563,6 +563,10 @@ bool mr_job_read(const mr_yaml_node *root, mr_job_draft *draft, mr_job_errors *e
     if (mr_job_draft_line(draft, "pipeline.stages") != 0 &&
         mr_job_draft_line(draft, "pipeline.topology.pipe") == 0)
         draft->job.pipe = draft->stages;
+    draft->job.stages_given = mr_job_draft_line(draft, "pipeline.stages") != 0;
+    draft->job.pipe_given = draft->job.stages_given ||
+                            mr_job_draft_line(draft, "pipeline.topology.pipe") != 0;
+    draft->job.data_given = mr_job_draft_line(draft, "pipeline.topology.data") != 0;
     optimizer_defaults(draft);
     for (size_t i = 0; i < draft->job.layer_count; i++)
         draft->job.layers[i].precision = draft->job.precision;

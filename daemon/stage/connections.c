@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "daemon/base/alloc.h"
+#include "daemon/group/staged.h"
+#include "daemon/link/staged.h"
 #include "daemon/model/slices.h"
 
 enum { CONNECTIONS_GRADIENT_SLOTS = 2, CONNECTIONS_GROUP_ID_BYTES = 96 };
@@ -251,13 +253,37 @@ static mr_status group_on_fabric(const group_pass *pass, const char *kind,
     return fabric->group_open(fabric, id, &options, MR_CONNECT_TIMEOUT_MS, group_slot);
 }
 
+/* Of tensors: by the fabric, or on the host; there through copies where they are not in its memory.
+ * parts_max: vectors that this rank adds to one sum. A group of one has nothing to carry. */
+static mr_status group_of_tensors(const group_pass *pass, const char *kind,
+                                  const mr_group_plan *group, size_t bytes_max, size_t parts_max,
+                                  mr_group **group_slot) {
+    mr_device *device = pass->transport->device;
+    if (pass->transport->fabric != NULL && group->rank_count > 1)
+        return group_on_fabric(pass, kind, group, bytes_max, group_slot);
+    mr_group *before = *group_slot;
+    MR_TRY(group_on_host(pass, kind, group, bytes_max, group_slot));
+    if (device == NULL || group->rank_count == 1 || *group_slot == before)
+        return MR_OK;
+    mr_group *inner = *group_slot;
+    *group_slot = NULL;
+    return mr_group_staged(device, bytes_max, parts_max, inner, group_slot);
+}
+
+/* Layers of this stage that use the tie. */
+static size_t tied_uses(const mr_assignment *assignment, const char *key) {
+    const mr_stage_plan *stage = mr_assignment_stage(assignment);
+    size_t uses = 0;
+    for (size_t l = stage->layer_first; l < stage->layer_end; l++)
+        uses += strcmp(assignment->job->layers[l].tie, key) == 0;
+    return uses;
+}
+
 static mr_status group_tied(const group_pass *pass, const mr_group_plan *group, size_t index) {
     mr_tied_group *slot = &pass->connections->tied[index];
-    size_t bytes = tied_bytes(pass->assignment, group->key);
     slot->plan = group;
-    return pass->transport->fabric != NULL && group->rank_count > 1
-               ? group_on_fabric(pass, "tied", group, bytes, &slot->group)
-               : group_on_host(pass, "tied", group, bytes, &slot->group);
+    return group_of_tensors(pass, "tied", group, tied_bytes(pass->assignment, group->key),
+                            size_max(tied_uses(pass->assignment, group->key), 1), &slot->group);
 }
 
 /* Replicas: losses, records and what is saved go by the host on EXEC; gradients with the tensors,
@@ -271,9 +297,7 @@ static mr_status group_data(const group_pass *pass, const mr_group_plan *group) 
     MR_TRY(group_on_host(pass, "data", group, host, &connections->data));
     if (pass->assignment->inference)
         return MR_OK;
-    return pass->transport->fabric != NULL && group->rank_count > 1
-               ? group_on_fabric(pass, "gradients", group, tensors, &connections->gradients)
-               : group_on_host(pass, "gradients", group, tensors, &connections->gradients);
+    return group_of_tensors(pass, "gradients", group, tensors, 1, &connections->gradients);
 }
 
 /* In the plan's order, which is one for all ranks. The pipe group stays on the host: it carries
@@ -326,10 +350,14 @@ static mr_status connections_receiver(const mr_assignment *assignment,
                                       const mr_transport *transport, mr_link_options options,
                                       mr_link **link_slot) {
     mr_fabric *fabric = transport->fabric;
-    if (fabric == NULL)
+    mr_link *host = NULL;
+    if (fabric != NULL)
+        return fabric->link_receiver(fabric, transport->links, &options,
+                                     link_is_near(assignment, &options), link_slot);
+    if (transport->device == NULL)
         return mr_link_grpc_receiver(transport->links, &options, link_slot);
-    return fabric->link_receiver(fabric, transport->links, &options,
-                                 link_is_near(assignment, &options), link_slot);
+    MR_TRY(mr_link_grpc_receiver(transport->links, &options, &host));
+    return mr_link_staged_receiver(transport->device, &options, host, link_slot);
 }
 
 /* The sending end of an edge between machines makes the edge's id. */
@@ -372,13 +400,31 @@ mr_status mr_connections_listen(mr_connections *connections, const mr_assignment
     return connections_groups(&pass);
 }
 
+/* Messages that this stage lets be on their way at once: an activation from each of its slots. */
+static size_t sender_buffers(const mr_assignment *assignment, mr_link_kind kind) {
+    return kind == MR_LINK_ACTIVATION ? activation_slots(assignment, assignment->stage)
+                                      : CONNECTIONS_GRADIENT_SLOTS;
+}
+
+static mr_status sender_on_host(const mr_assignment *assignment, const mr_transport *transport,
+                                const mr_link_options *options, mr_link **link_slot) {
+    const char *address = assignment->addresses[options->to_rank];
+    mr_link *host = NULL;
+    MR_TRY(mr_link_grpc_sender(address, transport->credentials, options, MR_CONNECT_TIMEOUT_MS,
+                               &host));
+    if (transport->device != NULL)
+        return mr_link_staged_sender(transport->device, options,
+                                     sender_buffers(assignment, options->kind), host, link_slot);
+    *link_slot = host;
+    return MR_OK;
+}
+
 static mr_status connections_sender(const mr_assignment *assignment, const mr_transport *transport,
                                     mr_link_options options, mr_link **link_slot) {
     const char *address = assignment->addresses[options.to_rank];
     mr_fabric *fabric = transport->fabric;
     mr_status status =
-        fabric == NULL ? mr_link_grpc_sender(address, transport->credentials, &options,
-                                             MR_CONNECT_TIMEOUT_MS, link_slot)
+        fabric == NULL ? sender_on_host(assignment, transport, &options, link_slot)
                        : fabric->link_sender(fabric, address, transport->credentials, &options,
                                              link_is_near(assignment, &options),
                                              MR_CONNECT_TIMEOUT_MS, link_slot);

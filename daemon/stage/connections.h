@@ -17,7 +17,9 @@ typedef struct mr_transport {
     mr_link_hub *links;
     mr_group_hub *groups;
     const mr_rpc_credentials *credentials;
-    mr_fabric *fabric; /* NULL: tensors are in host memory */
+    mr_fabric *fabric; /* NULL: what carries tensors works on host memory */
+    mr_device *device; /* whose memory tensors are in; NULL: the host's. Without a fabric they pass
+                          through the host */
 } mr_transport;
 
 /* A tied group this rank is in. */

@@ -2,6 +2,7 @@
 #include "daemon/stage/fabric_cuda.h"
 
 #include "daemon/base/alloc.h"
+#include "daemon/device/cuda/nccl/library.h"
 #include "daemon/group/nccl.h"
 #include "daemon/link/cuda_ipc.h"
 #include "daemon/link/nccl.h"
@@ -12,6 +13,7 @@ typedef struct cuda_fabric {
     mr_fabric fabric; /* first: what users hold */
     mr_nccl_place place;
     mr_device *device;
+    mr_nccl_library *library; /* behind place.calls; NULL where they are the creator's */
 } cuda_fabric;
 
 static mr_status fabric_id_make(mr_fabric *fabric, unsigned char *out_id, size_t *out_bytes) {
@@ -64,6 +66,7 @@ static mr_status fabric_link_join(mr_fabric *fabric, mr_link *link, const mr_gro
 }
 
 static void fabric_close(mr_fabric *fabric) {
+    mr_nccl_library_close(((cuda_fabric *)fabric)->library);
     mr_free(fabric);
 }
 
@@ -85,4 +88,19 @@ mr_status mr_fabric_cuda_create(const mr_nccl_place *place, mr_device *device,
     };
     *out_fabric = &self->fabric;
     return MR_OK;
+}
+
+mr_status mr_fabric_cuda_open(mr_device *device, mr_fabric **out_fabric) {
+    mr_nccl_library *library = NULL;
+    mr_nccl_place place = {0};
+    MR_ASSERT(device->ops->stream != NULL);
+    MR_TRY(mr_nccl_library_open(NULL, NULL, &library));
+    place.calls = mr_nccl_library_calls(library);
+    place.compute_stream = device->ops->stream(device, &place.ordinal);
+    mr_status status = mr_fabric_cuda_create(&place, device, out_fabric);
+    if (mr_status_is_ok(status))
+        ((cuda_fabric *)*out_fabric)->library = library;
+    else
+        mr_nccl_library_close(library);
+    return status;
 }

@@ -12,5 +12,8 @@
  * memory. */
 MR_MUST_CHECK mr_status mr_fabric_cuda_create(const mr_nccl_place *place, mr_device *device,
                                               mr_fabric **out_fabric);
+/* The same with NCCL as this machine has it, for a device with a stream. UNAVAILABLE: it has none,
+ * or not the one that this was built for. */
+MR_MUST_CHECK mr_status mr_fabric_cuda_open(mr_device *device, mr_fabric **out_fabric);
 
 #endif

@@ -21,6 +21,7 @@ typedef struct save_work {
     size_t bytes[MR_STAGES_MAX]; /* what each replica gives to one gather */
     unsigned char *state;        /* of the own layer in work: its whole state */
     unsigned char *scratch;      /* of another's */
+    unsigned char *copies; /* of a file's tensors, where the device's memory is not the host's */
     mr_layer_tensors list;
     mr_layer_save_files files;
     mr_status status; /* of the own files */
@@ -28,17 +29,27 @@ typedef struct save_work {
 
 /* ---- bringing a layer's state together ---- */
 
-/* Bytes of all state tensors of the stage's largest layer. */
-static size_t save_state_bytes(save_work *work) {
+/* Bytes of all tensors of the largest of the stage's files of a kind. */
+static size_t save_bytes(save_work *work, mr_layer_file kind) {
     size_t largest = 0;
     for (size_t layer = 0; layer < work->layer_count; layer++) {
         size_t bytes = 0;
-        mr_layer_tensors_fill(&work->list, work->options->parameters, layer, MR_LAYER_FILE_OPTIM);
+        mr_layer_tensors_fill(&work->list, work->options->parameters, layer, kind);
         for (size_t i = 0; i < work->list.count; i++)
             bytes += mr_layer_tensors_bytes(&work->list, i);
         largest = bytes > largest ? bytes : largest;
     }
     return largest;
+}
+
+/* What is at from on the device, where the host can read it: there, or copied to place. */
+static const void *save_host(const save_work *work, const void *from, size_t bytes,
+                             unsigned char *place) {
+    mr_device *device = mr_parameters_device(work->options->parameters);
+    if (device->ops->host_memory || bytes == 0)
+        return from;
+    device->ops->copy_out(device, place, from, bytes);
+    return place;
 }
 
 /* Tensor index of the list, whole, at writer's memory out. */
@@ -49,7 +60,8 @@ static mr_status save_gather(save_work *work, size_t index, size_t writer, unsig
     for (size_t i = 0; i < work->width; i++)
         work->bytes[i] =
             mr_parameters_part(parameters, list->parameters[index], i).count * sizeof(float);
-    const void *mine = list->held[index]->data;
+    const void *mine =
+        save_host(work, list->held[index]->data, work->bytes[work->index], work->copies);
     if (work->bytes[writer] == total) {
         if (work->index == writer)
             memcpy(out, mine, total);
@@ -76,6 +88,12 @@ static mr_status save_gather_layer(save_work *work, size_t layer, size_t writer)
 
 /* ---- files ---- */
 
+/* What was copied out is right only if the device is. */
+static mr_status save_check_device(const save_work *work) {
+    mr_device *device = mr_parameters_device(work->options->parameters);
+    return work->copies == NULL ? MR_OK : device->ops->check(device);
+}
+
 static mr_status save_write_file(save_work *work, size_t layer, mr_layer_file kind) {
     char name[MR_NAME_BYTES];
     mr_layer_tensors *list = &work->list;
@@ -87,10 +105,16 @@ static mr_status save_write_file(save_work *work, size_t layer, mr_layer_file ki
     mr_layer_tensors_drop_excluded(list, assignment->job);
     if (list->count == 0)
         return MR_OK; /* an optimizer without state */
-    for (size_t i = 0; work->split && kind == MR_LAYER_FILE_OPTIM && i < list->count; i++) {
-        list->tensors[i].data = state;
-        state += mr_layer_tensors_bytes(list, i);
+    unsigned char *copies = work->copies;
+    for (size_t i = 0; i < list->count; i++) {
+        size_t bytes = mr_layer_tensors_bytes(list, i);
+        bool gathered = work->split && kind == MR_LAYER_FILE_OPTIM;
+        list->tensors[i].data =
+            gathered ? state : save_host(work, list->tensors[i].data, bytes, copies);
+        state += gathered ? bytes : 0;
+        copies += work->copies == NULL ? 0 : bytes;
     }
+    MR_TRY(save_check_device(work));
     MR_TRY(mr_safetensors_write(work->folder, name, list->tensors, list->count,
                                 &work->files.files[work->files.count]));
     work->files.count++;
@@ -137,12 +161,21 @@ static mr_status save_rounds(save_work *work) {
 static mr_status save_allocate(save_work *work) {
     work->files.files = mr_alloc_array(MR_LAYER_FILE_COUNT * work->layer_count,
                                        sizeof(*work->files.files));
-    size_t state = work->split ? save_state_bytes(work) : 0;
+    size_t state = work->split ? save_bytes(work, MR_LAYER_FILE_OPTIM) : 0;
+    size_t copies = 0;
+    for (int kind = 0; kind < MR_LAYER_FILE_COUNT; kind++) {
+        size_t bytes = save_bytes(work, (mr_layer_file)kind);
+        copies = bytes > copies ? bytes : copies;
+    }
+    if (mr_parameters_device(work->options->parameters)->ops->host_memory)
+        copies = 0;
+    if (copies > 0)
+        work->copies = mr_alloc(copies);
     if (work->split && state > 0) {
         work->state = mr_alloc(state);
         work->scratch = mr_alloc(state);
     }
-    if (work->files.files == NULL ||
+    if (work->files.files == NULL || (copies > 0 && work->copies == NULL) ||
         (work->split && state > 0 && (work->state == NULL || work->scratch == NULL)))
         return MR_ERROR(RESOURCE_EXHAUSTED,
                         "no memory to save %zu layers and bring %zu bytes of state together",
@@ -174,6 +207,7 @@ mr_status mr_layer_save(const mr_layer_save_options *options, mr_layer_save_file
         *out_files = work->files;
     else
         mr_free(work->files.files);
+    mr_free(work->copies);
     mr_free(work->scratch);
     mr_free(work->state);
     mr_free(work);

@@ -20,10 +20,10 @@ typedef struct store_work {
     mr_layer_tensors list;
 } store_work;
 
-/* This rank's shard of a tensor, brought whole into memory; of a split state the part that this
- * replica holds is kept. */
-static mr_status store_load_part(const store_work *work, mr_layer_reader *reader, size_t index) {
-    const mr_parameter_part *part = &work->list.parameters[index]->part;
+/* This rank's shard of a tensor, brought whole into host memory; the given part of it is held. */
+static mr_status store_load_part(const store_work *work, mr_layer_reader *reader, size_t index,
+                                 mr_parameter_part part) {
+    mr_device *device = mr_parameters_device(work->parameters);
     float *whole = mr_alloc(mr_layer_tensors_bytes(&work->list, index));
     if (whole == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the %zu bytes of %s",
@@ -32,8 +32,9 @@ static mr_status store_load_part(const store_work *work, mr_layer_reader *reader
         mr_layer_reader_load(reader, work->list.names[index],
                              work->list.parameters[index]->description,
                              work->assignment->model_rank, work->assignment->job->model, whole);
-    if (mr_status_is_ok(status) && part->count > 0)
-        memcpy(work->list.held[index]->data, whole + part->first, part->count * sizeof(float));
+    if (mr_status_is_ok(status) && part.count > 0)
+        device->ops->copy_in(device, work->list.held[index]->data, whole + part.first,
+                             part.count * sizeof(float));
     mr_free(whole);
     return status;
 }
@@ -42,9 +43,13 @@ static mr_status store_load_part(const store_work *work, mr_layer_reader *reader
  * replica holds nothing: a damaged file is found by all. */
 static mr_status store_load_tensor(const store_work *work, mr_layer_reader *reader, size_t index,
                                    mr_layer_file kind) {
-    size_t held = work->list.parameters[index]->part.count * sizeof(float);
-    if (kind == MR_LAYER_FILE_OPTIM && held != mr_layer_tensors_bytes(&work->list, index))
-        return store_load_part(work, reader, index);
+    const size_t whole = mr_layer_tensors_bytes(&work->list, index);
+    mr_parameter_part part = {.count = whole / sizeof(float)};
+    if (kind == MR_LAYER_FILE_OPTIM)
+        part = work->list.parameters[index]->part;
+    if (part.count * sizeof(float) != whole ||
+        !mr_parameters_device(work->parameters)->ops->host_memory)
+        return store_load_part(work, reader, index, part);
     return mr_layer_reader_load(reader, work->list.names[index],
                                 work->list.parameters[index]->description,
                                 work->assignment->model_rank, work->assignment->job->model,

@@ -17,7 +17,7 @@ static void tensors_add(mr_layer_tensors *list, const char *prefix, const char *
         .cut = list->cuts[at],
         .dtype = MR_SAFETENSORS_F32,
         .dims = (uint32_t)shape->dim_count,
-        .data = held->data, /* host memory is device memory on the CPU device */
+        .data = held->data,
     };
     for (size_t i = 0; i < shape->dim_count; i++)
         list->tensors[at].shape[i] = shape->dims[i];

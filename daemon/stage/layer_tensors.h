@@ -19,7 +19,8 @@ enum {
 
 typedef struct mr_layer_tensors {
     size_t count;
-    mr_safetensors_tensor tensors[MR_LAYER_TENSORS_MAX]; /* whole; data is the held tensor's */
+    mr_safetensors_tensor tensors[MR_LAYER_TENSORS_MAX]; /* whole; data is the held tensor's,
+                                                            in the device's memory */
     char names[MR_LAYER_TENSORS_MAX][MR_LAYER_TENSOR_NAME_BYTES];
     char cuts[MR_LAYER_TENSORS_MAX][MR_SLICE_TEXT_BYTES];
     const mr_stage_parameter *parameters[MR_LAYER_TENSORS_MAX];

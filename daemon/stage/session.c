@@ -104,19 +104,27 @@ static mr_status session_size_loss(mr_session *session) {
     return MR_OK;
 }
 
-/* Feeds, gRPC links and checkpoint files work on host memory, which only a CPU device shares. */
-static mr_status session_check_device(const mr_device *device) {
-    if (strcmp(device->ops->name, "cpu") != 0)
+/* What comes in and goes out is in host memory; a device that has another gets copies. */
+static mr_status session_build_copies(mr_session *session) {
+    const mr_assignment *assignment = session->assignment;
+    mr_device *device = session->options.device;
+    if (device->ops->host_memory)
+        return MR_OK;
+    session->options.transport.device = device;
+    if (assignment->job->model > 1)
         return MR_ERROR(UNIMPLEMENTED,
-                        "a stage of this version trains in host memory; device %s has its own",
-                        device->ops->name);
-    return MR_OK;
+                        "pipeline.topology.model is %zu; the ranks of a model axis sum in host "
+                        "memory, and device %s has its own",
+                        assignment->job->model, device->ops->name);
+    if (assignment->stage > 0)
+        return MR_OK;
+    return mr_input_copies_create(device, mr_activations_slots(session->activations),
+                                  mr_assignment_message_bytes(assignment, 0), &session->copies);
 }
 
 static mr_status session_build(mr_session *session) {
     const mr_assignment *assignment = session->assignment;
     mr_device *device = session->options.device;
-    MR_TRY(session_check_device(device));
     const mr_stage_plan *stage = mr_assignment_stage(assignment);
     mr_parameters_options options = {
         .device = device,
@@ -132,6 +140,7 @@ static mr_status session_build(mr_session *session) {
     session->interval = assignment->job->checkpoint_interval;
     MR_TRY(
         mr_activations_create(device, assignment, session->interval, &session->activations));
+    MR_TRY(session_build_copies(session));
     MR_TRY(device->ops->memory_create(device, sizeof(double), &session->loss));
     session->slots = mr_alloc_array(mr_activations_slots(session->activations),
                                     sizeof(*session->slots));
@@ -216,6 +225,7 @@ void mr_session_destroy(mr_session *session) {
     mr_connections_close(&session->connections);
     if (session->loss.base != NULL)
         session->options.device->ops->memory_destroy(session->options.device, &session->loss);
+    mr_input_copies_destroy(session->copies);
     mr_activations_destroy(session->activations);
     mr_parameters_destroy(session->parameters);
     mr_free(session->logits);

@@ -123,13 +123,17 @@ mr_status mr_session_model_load(mr_session *session, uint32_t micro_batch,
                                 mr_message *out_message) {
     mr_message message = {0};
     mr_link *onward = session->connections.activation_out;
-    if (mr_assignment_is_fed(session->assignment))
+    size_t slots = mr_activations_slots(session->activations);
+    bool fed = mr_assignment_is_fed(session->assignment);
+    bool reuses = !fed || session->copies != NULL; /* memory of an earlier microbatch */
+    if (fed)
         mr_feed_take(session->options.feed, session->next_step, micro_batch, &message);
-    else if (onward != NULL) /* what rode along from this slot before may still be on its way */
-        MR_TRY(mr_link_wait_sent(onward, mr_activations_slots(session->activations) - 1,
-                                 MR_STEP_WAIT_TIMEOUT_MS));
+    if (reuses && onward != NULL) /* what rode along in it may still be on its way */
+        MR_TRY(mr_link_wait_sent(onward, slots - 1, MR_STEP_WAIT_TIMEOUT_MS));
     if (session->connections.model != NULL)
         MR_TRY(model_hand_on(session, micro_batch, &message));
+    if (session->copies != NULL)
+        MR_TRY(mr_input_copies_place(session->copies, micro_batch % slots, &message));
     *out_message = message;
     return MR_OK;
 }

@@ -83,9 +83,12 @@ static mr_status result_take_rows(mr_session *session, const mr_tensor *output, 
 static mr_status result_take_position(mr_session *session, const session_slot *slot) {
     const mr_tensor *position = mr_session_tensor(&slot->input, "position");
     const mr_shape *shape = &slot->output.shape;
+    mr_device *device = session->options.device;
+    int32_t at = 0;
     if (position == NULL)
         return MR_ERROR(INVALID_ARGUMENT, "the microbatch carries no tensor named position");
-    size_t row = (size_t)*(const int32_t *)position->data;
+    device->ops->copy_out(device, &at, position->data, sizeof(at));
+    size_t row = (size_t)at;
     MR_ASSERT(shape->dim_count < 2 || row < shape->dims[shape->dim_count - 2]);
     return result_take_rows(session, &slot->output, row, 1, session->logits);
 }

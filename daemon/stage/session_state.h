@@ -7,6 +7,7 @@
 #define MR_STAGE_SESSION_STATE_H
 
 #include "daemon/stage/gradient_reducer.h"
+#include "daemon/stage/input_copies.h"
 #include "daemon/stage/model_axis.h"
 #include "daemon/stage/session.h"
 
@@ -44,6 +45,7 @@ struct mr_session {
     mr_gradient_reducer *reducer; /* NULL with one replica */
     size_t last_backward;         /* index in the rank's list; while it runs, layers get ready */
     session_slot *slots; /* [mr_activations_slots] */
+    mr_input_copies *copies; /* first stage on a device with memory of its own; else NULL */
     mr_device_memory loss; /* one double: the step's loss sum */
     uint64_t next_step;
     uint64_t gradients_sent; /* chooses the outgoing buffer */

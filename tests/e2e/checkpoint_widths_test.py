@@ -3,7 +3,9 @@
 model) = (2,2,1) saved goes on at (3,1,1), (4,1,1) and (1,1,2), and what (1,1,2) saved at one rank
 and at four. Without a model axis on either side the going on is the same to the bit whatever the
 stages; with it within the bound that the model axis has at all. `checkpoint reshape` gives, without
-a server, the very bytes that ranks of the new width would load, and back the old ones."""
+a server, the very bytes that ranks of the new width would load, and back the old ones. (The field's
+own merging takes some parameters of one rank only, and its offline tool reads the first rank's
+file: deepspeed.md 126.)"""
 
 import glob
 import hashlib

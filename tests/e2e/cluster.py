@@ -120,12 +120,14 @@ class Client:
 
 class Cluster:
     def __init__(self, stages=2, threads=1, name="cluster", coordinator_options=(),
-                 stage_options=()):
+                 stage_options=(), devices=()):
+        """devices: of the stages in turn, for a millraced that has others; else all are cpu."""
         self.folder = temporary_folder(name)
         self.stage_count = stages
         self.threads = threads
         self.coordinator_options = list(coordinator_options)
         self.stage_options = list(stage_options)
+        self.devices = list(devices)
         self.coordinator = None
         self.stages = []
         self.address = None
@@ -165,10 +167,12 @@ class Cluster:
         return self.coordinator
 
     def start_stage(self):
+        number = len(self.stages)
+        device = self.devices[number] if number < len(self.devices) else "cpu"
         stage = Daemon(
-            self.folder, "stage-%d" % len(self.stages),
+            self.folder, "stage-%d" % number,
             ["stage", "--coordinator", self.address, "--listen", "127.0.0.1:0", "--status",
-             "127.0.0.1:0", "--device", "cpu", "--threads", str(self.threads)]
+             "127.0.0.1:0", "--device", device, "--threads", str(self.threads)]
             + self.stage_options)
         self.stages.append(stage)
         stage.ready = stage.wait_message("stage ready")

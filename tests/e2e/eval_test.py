@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """millrace eval: the loss of a checkpoint on data is what training says of the same samples, on any
-pipeline to the bit, for other batch sizes within rounding; its logits are those that the loss was
-computed from; a stage that is lost on the way is named; what cannot be is refused by name."""
+pipeline to the bit, for other batch sizes within rounding; its logits, those of every microbatch
+(the field keeps the last one's: deepspeed.md 92), are those that the loss was computed from; a
+stage that is lost on the way is named; what cannot be is refused by name."""
 
 import math
 import os

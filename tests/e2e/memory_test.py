@@ -121,6 +121,8 @@ class Memory(unittest.TestCase):
         for words in ((), (path, "--job", "tiny")):
             self.assertIn("either a job FILE or --job JOB",
                           self.cluster.client("job", "plan", *words).check(2).err)
+        self.assertIn("--ranks is for a job FILE", self.cluster.client(
+            "job", "plan", "--job", "tiny", "--ranks", "4").check(2).err)
         self.assertIn("nobody", self.cluster.client("job", "plan", "--job", "nobody").check(3).err)
 
 

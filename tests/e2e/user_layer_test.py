@@ -87,6 +87,7 @@ class UserLayer(unittest.TestCase):
             self.assertNotEqual(one[0], plain[0])
             self.assertEqual(self.train(servers, "mixed-2", stages=2, more=(
                 ", activation_checkpoint_interval: 2"), **seeded), one)
+            # The field reads this key and never uses it: deepspeed.md 22.
             ordered = {"  loss: cross_entropy": "  loss: cross_entropy\n  seed_layers: false"}
             one = self.train(servers, "ordered-1", stages=1, **ordered)
             self.assertNotEqual(one[0], plain[0])

@@ -5,7 +5,9 @@ Method: one tiny GPT with dropout, 20 steps, trained by 1, 2 and 3 stage daemons
 GPipe, with uniform and parameters partitions, with one and two threads, and stopped at step 10 and
 resumed at another number of stages. Each step's loss and gradient norm (9 significant digits), the
 last step's with all bits of the doubles, and the SHA-256 of each layer file of the last checkpoint,
-weights and moments, must equal the first run's.
+weights and moments, must equal the first run's. (In the field a norm in fp32 leaves out all stages
+but the first, deepspeed.md 91, and GPipe cannot be, as the last stage keeps one loss,
+deepspeed.md 89.)
 Adam, SGD and Lion keep it as well, with the state tensors of each and no others in the files.
 The same holds with activation checkpointing, at any interval and with any list of layers.
 In bf16 the same holds among bf16 runs; their loss stays close to fp32's, and a checkpoint, which is

@@ -2,7 +2,8 @@
 """Law 1 with a model axis, across real processes. The width of the axis is the one thing that may
 change bits, because it cuts sums: in fp32 losses and norms stay within 1e-5 (relative) of one
 rank's over 20 steps. For one width everything else changes nothing, to the bit: stages, schedule,
-activation checkpointing, threads, a stop and a start; in fp32, bf16 and fp16, with dropout, whose
+activation checkpointing (which the field's grid cannot serve: deepspeed.md 130), threads, a stop
+and a start; in fp32, bf16 and fp16, with dropout, whose
 masks do not know the width, with an odd vocabulary, whose shares are uneven, and with frozen
 parameters, which no rank changes.
 Method: one tiny GPT, trained anew for each case; losses and norms of all steps (9 digits) and the

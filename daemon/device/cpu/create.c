@@ -138,6 +138,7 @@ static void cpu_destroy(mr_device *device) {
 
 static const mr_device_ops cpu_ops = {
     .name = "cpu",
+    .host_memory = true,
     .destroy = cpu_destroy,
     .check = cpu_check,
     .memory_create = cpu_memory_create,

@@ -124,10 +124,17 @@ static void create_destroy(mr_device *device) {
     mr_free(cuda);
 }
 
+static void *create_stream(mr_device *device, int *out_number) {
+    *out_number = mr_device_cuda_of(device)->number;
+    return mr_device_cuda_of(device)->stream;
+}
+
 static const mr_device_ops cuda_ops = {
     .name = "cuda",
+    .host_memory = false,
     .destroy = create_destroy,
     .check = create_check,
+    .stream = create_stream,
     .memory_create = mr_device_cuda_memory_create,
     .memory_destroy = mr_device_cuda_memory_destroy,
     .copy_in = mr_device_cuda_copy_in,

@@ -19,7 +19,7 @@ typedef struct mr_cuda_contract {
 } mr_cuda_contract;
 
 /* Raise it when a slot's meaning changes without its size. */
-enum { MR_CUDA_CONTRACT = 1 };
+enum { MR_CUDA_CONTRACT = 2 };
 
 #define MR_CUDA_CONTRACT_HERE                                                                      \
     ((mr_cuda_contract){.number = MR_CUDA_CONTRACT,                                                \

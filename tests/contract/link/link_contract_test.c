@@ -82,6 +82,8 @@ static void test_many_messages_arrive_in_order(void **state) {
     close_pair(sender, receiver);
 }
 
+/* The field receives a later shape into the first one's buffer, and takes every floating tensor for
+ * one with a gradient (deepspeed.md 98, 99). */
 static void test_tensors_of_every_type_keep_names_and_shapes(void **state) {
     (void)state;
     mr_link *sender;

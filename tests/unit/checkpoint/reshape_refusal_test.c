@@ -2,9 +2,10 @@
 /* Goal: a reshape refuses what it cannot do right, by name, and leaves nothing behind; layers and
  * model ranks are counted as numbers, and no layer is expected by its number.
  * Method: small checkpoints written tensor by tensor, each with one fault. The field's defects
- * named here: 105 (files looked for under another name that is never tried), 110 (a checkpoint
- * half written), 112 (rank 100 sorted before rank 11), 113 (a wrong count of files taken for
- * another width), 119 (a folder without layer 1 refused, the width guessed from it). */
+ * named here, by their numbers in deepspeed.md: 105 (files looked for under another name that is
+ * never tried), 110 (a checkpoint half written), 112 (rank 100 sorted before rank 11), 113 (a wrong
+ * count of files taken for another width), 119 (a folder without layer 1 refused, the width guessed
+ * from it). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal (law 3): whatever happens in the middle of a save, the newest checkpoint is the old one
- * or the new one, whole, and the next save works.
+ * or the new one, whole, and the next save works. (The field writes in place, and its pointer to
+ * the newest may name a tag that is not complete: deepspeed.md 110.)
  * Method: a child process saves step 20 over a folder that holds step 10 (and, in a second
  * scenario, saves a tag again). The parent traces it and, for every k, kills it before its k-th
  * system call, or makes its k-th file call fail; then it looks with the ordinary catalogue. The

@@ -3,9 +3,10 @@
  * split can be merged again.
  * Method: the vectors megatron_tp, megatron_tp_edge, tp_file_selection and partitioned_tensor of
  * tests/vectors/partition.json, whose keys are given the cuts that deepspeed.md 116 and 117 say.
- * The field's defects of 118 (its split forgets how to merge final_linear; its merge refuses files
- * of an embedding or a norm alone) are expected not to be here. Where the field only asserts (one
- * file to three ranks) the moves cut unevenly, and say which parameter has too few rows. */
+ * The field's defects of deepspeed.md 118 (its split forgets how to merge final_linear; its merge
+ * refuses files of an embedding or a norm alone) are expected not to be here. Where the field only
+ * asserts (one file to three ranks) the moves cut unevenly, and say which parameter has too few
+ * rows. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Goal: job import-deepspeed carries over what a ds_config.json says, in the job file's words, and
-# names everything else; the known traps of the format do not catch it. Method: the real client on
+# names everything else; the known traps of the format do not catch it, such as keys that are read
+# and never used (deepspeed.md 22). Method: the real client on
 # the files of ds_config/, against stdout and stderr kept beside them; the printed part completes a
 # job file that job plan accepts; one mistake at a time with the error it must give.
 # client_import_test.sh MILLRACE DS_CONFIG_JSON...

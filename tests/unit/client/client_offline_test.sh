@@ -93,6 +93,31 @@ case $out in
 *) fail "plan JSON begins: ${out:0:60}" ;;
 esac
 
+# What the file leaves open follows from --ranks.
+sed 's/pipe: 1/pipe: 2/; s/, data: 1//' job.yaml >open.yaml
+sed '/^pipeline:/d' job.yaml >bare.yaml
+sed 's/topology: {[^}]*}/stages: 2/' job.yaml >short.yaml
+run 0 -o json job plan open.yaml --ranks 6
+has stdout "$out" '"dims":[2,3,1]'
+run 0 -o json job plan short.yaml --ranks 8
+has stdout "$out" '"dims":[2,4,1]'
+run 0 -o json job plan bare.yaml --ranks 9
+has stdout "$out" '"dims":[3,3,1]'
+run 0 job plan job.yaml --ranks 1
+run 2 job plan short.yaml --ranks 7
+is stderr "$err" "millrace: --ranks: 7 ranks do not divide over pipe 2; a multiple of 2 does"
+run 2 job plan job.yaml --ranks 2
+is stderr "$err" "millrace: --ranks: 2 ranks do not fit one rank; it must be 1"
+run 2 job plan bare.yaml --ranks 7
+has stderr "$err" "with --ranks 7: line"
+has stderr "$err" "pipeline.topology.pipe is 7; it must be at most 4, the number of layers"
+run 2 job plan job.yaml --ranks 0
+has stderr "$err" "--ranks"
+run 2 train short.yaml --ranks 7
+has stderr "$err" "7 ranks do not divide over pipe 2"
+run 2 job submit short.yaml --ranks 7
+has stderr "$err" "7 ranks do not divide over pipe 2"
+
 run 3 train job.yaml
 has stderr "$err" "corpus.bin: no such file"
 : >corpus.bin

@@ -328,10 +328,11 @@ static void test_fields_of_another_optimizer_are_refused(void **state) {
     CHECK(mistakes);
 }
 
+/* More stages than layers among them, which the field lets pass (deepspeed.md 10). */
 static void test_fields_that_contradict_are_refused(void **state) {
     static const mistake mistakes[] = {
         {TOPOLOGY, TOPOLOGY "\n  stages: 2", 14,
-         "pipeline.stages and pipeline.topology are both given; stages: N is short for"},
+         "pipeline.stages and pipeline.topology.pipe are both given; stages: N is short for"},
         {"pipe: 2", "pipe: 10", 13,
          "pipeline.topology.pipe is 10; it must be at most 9, the number of layers"},
         {TOPOLOGY, "stages: 10", 13, "pipeline.stages is 10; it must be at most 9, the number of"},

@@ -2,7 +2,7 @@
 /* Goal: type:REGEX finds what a reader of the pattern expects, in type and name, whatever the case,
  * and never costs more than its bound.
  * Method: patterns against a few layers, with the layers they must find; patterns that blow up; the
- * field's defect (deepspeed.md item 14: the pattern was lower-cased, so \D became \d). */
+ * field's defect (deepspeed.md 14: the pattern was lower-cased, so \D became \d). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

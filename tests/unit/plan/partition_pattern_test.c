@@ -4,7 +4,7 @@
  * Method: every method vector of tests/vectors/partition.json that names types, as a job whose
  * layers carry the vector's names, through the job file and the plan; loads are counted with the
  * vector's own matches. One vector differs on purpose: the field drops what follows a second colon
- * (deepspeed.md item 13); here the whole text is the pattern, so it finds nothing. An unnamed
+ * (deepspeed.md 13); here the whole text is the pattern, so it finds nothing. An unnamed
  * callable of the field has a type here, which only the empty pattern finds. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -4,7 +4,9 @@
  * the same places: a layer with parameters, a layer without, the two uses of a tied parameter. What
  * differs on purpose: files end in .safetensors; replicas always share the writing, so cases in
  * which the field's do not are compared as a whole; a tied use that the field runs
- * through a function, and so does not write, has its file; a group exists at one stage too. */
+ * through a function, and so does not write (deepspeed.md 39), has its file; a group exists at one
+ * stage too. Tied groups come in the order of their keys, whatever the order of the layers
+ * (deepspeed.md 30). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -140,6 +142,7 @@ static void check_tied(size_t rank, json_t *theirs, const mr_plan *plan) {
             continue;
         json_t *wanted = json_object_get(tied, group->key);
         assert_non_null(wanted);
+        assert_true(i == 0 || strcmp(plan->groups[i - 1].key, group->key) <= 0);
         vectors_assert_ranks(vectors_get(wanted, "ranks"), group->ranks, group->rank_count);
         found++;
     }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Goal: layers' seeds are the field's, but for its defect: with activation checkpointing it counts
- * layers from each recomputed run's start, so that layers of equal offset get equal seeds.
+/* Goal: layers' seeds are the field's, but for its defect (deepspeed.md 21): with activation
+ * checkpointing it counts layers from each recomputed run's start, so that layers of equal offset
+ * get equal seeds.
  * Method: every seeds case of tests/vectors/topology.json; where the interval is 0 all numbers must
  * agree, where it is not the build seeds must, and the forward seeds must be what they are without
  * checkpointing. Registered functions by name, with every mistake. */

@@ -4,7 +4,7 @@
  * Method: five steps against loops in double with the formulas written out here; and two linear
  * layers of one weight each, weight 1, input 1, target 0, squared error, two microbatches, SGD with
  * lr 0.1: 1/M counted once leaves 0.8 in both, counted for each stage or not at all does not
- * (reference/deepspeed.md item 88; DeepSpeed #7773, #8152). */
+ * (deepspeed.md 88; DeepSpeed #7773, #8152). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Goal: a stage that computes runs of layers again has the gradients of one that keeps everything,
  * to the bit, and takes the memory that the plan says (law 1, law 6). Named after the field's
- * defects: integer inputs are legal, and no random number depends on the interval.
+ * defects: integer inputs are legal, no random number depends on the interval, and a layer gets
+ * the same input whether its run is computed again or not (deepspeed.md 25).
  * Method: all stages of small jobs with dropout in one process; all microbatches go forward before
  * the first goes backward, so that whatever the stage shares among them was overwritten; every
  * accumulator is compared with that of the same job without an interval. */
