@@ -89,6 +89,19 @@ class Memory(unittest.TestCase):
         members = self.ask("stage", "list")["stages"]
         self.assertEqual([m["memory_held_bytes"] for m in members], [None, None])
 
+    def test_plan_of_a_job_has_the_cut_that_was_measured(self):
+        path = self.cluster.write("cut.yaml", job_text(name="cut", steps=2, partition="profile"))
+        self.cluster.train(path).check()
+        job = self.ask("job", "get", "cut")["job"]
+        plan = self.ask("job", "plan", "--job", "cut")
+        self.assertEqual([plan["bounds"][s:s + 2] for s in range(2)],
+                         [stage["layers"] for stage in job["stages"]])
+        self.assertNotIn("provisional", plan)
+        self.assertAlmostEqual(plan["step_seconds"], job["predicted_step_seconds"], places=9)
+        self.assertIn("BUSY/STEP", self.cluster.client("job", "plan", "--job", "cut").check().out)
+        for rank in plan["ranks"]:
+            self.check(rank["memory_predicted_bytes"], rank["memory_held_bytes"])
+
     def test_tables_have_both_columns(self):
         path = self.cluster.write("short.yaml", job_text(name="short", steps=2))
         self.cluster.train(path).check()
