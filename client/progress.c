@@ -4,12 +4,18 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "client/render.h"
 #include "client/terminal.h"
 #include "daemon/base/clock.h"
+#include "daemon/base/limits.h"
 
-enum { PROGRESS_NUMBER_BYTES = 40 };
+enum {
+    PROGRESS_NUMBER_BYTES = 40,
+    PROGRESS_SIDES_BYTES =
+        (MR_SIDE_LOSSES_MAX + 1) * (MR_SIDE_LOSS_NAME_BYTES + PROGRESS_NUMBER_BYTES + 8),
+};
 
 /* A JSON number of 9 significant digits, which is enough to tell any two floats apart; null where
  * the value is not finite. */
@@ -21,19 +27,41 @@ static const char *progress_number(double value, char out[PROGRESS_NUMBER_BYTES]
     return out;
 }
 
+/* ",\"total_loss\":..,\"side_losses\":{name: value}"; nothing where there are none. Names are the
+ * coordinator's, letters and digits only; one that is longer than any of ours ends the list. */
+static const char *progress_sides(const Millrace__V1__StepResult *step,
+                                  char out[PROGRESS_SIDES_BYTES]) {
+    char number[PROGRESS_NUMBER_BYTES];
+    out[0] = '\0';
+    if (step->n_side_losses == 0)
+        return out;
+    size_t at = (size_t)snprintf(out, PROGRESS_SIDES_BYTES, ",\"total_loss\":%s,\"side_losses\":{",
+                                 progress_number(step->total_loss, number));
+    for (size_t i = 0; i < step->n_side_losses && i < MR_SIDE_LOSSES_MAX &&
+                       strlen(step->side_losses[i]->name) < MR_SIDE_LOSS_NAME_BYTES;
+         i++)
+        at += (size_t)snprintf(out + at, PROGRESS_SIDES_BYTES - at, "%s\"%s\":%s",
+                               i > 0 ? "," : "", step->side_losses[i]->name,
+                               progress_number(step->side_losses[i]->value, number));
+    (void)snprintf(out + at, PROGRESS_SIDES_BYTES - at, "}");
+    return out;
+}
+
 void mr_progress_json(const Millrace__V1__StepResult *step, char *out, size_t bytes) {
     char n[7][PROGRESS_NUMBER_BYTES];
     char scale[2 * PROGRESS_NUMBER_BYTES] = "";
+    char sides[PROGRESS_SIDES_BYTES];
     if (step->loss_scale > 0) /* fp16 */
         snprintf(scale, sizeof(scale), ",\"loss_scale\":%s,\"skipped\":%s",
                  progress_number(step->loss_scale, n[6]), step->skipped ? "true" : "false");
     snprintf(out, bytes,
              "{\"step\":%" PRIu64 ",\"loss\":%s,\"grad_norm\":%s,\"lr\":%s,\"tokens\":%" PRIu64
-             ",\"tokens_per_second\":%s,\"bubble\":%s,\"step_seconds\":%s%s}",
+             ",\"tokens_per_second\":%s,\"bubble\":%s,\"step_seconds\":%s%s%s}",
              step->step, progress_number(step->loss, n[0]),
              progress_number(step->gradient_norm, n[1]), progress_number(step->learning_rate, n[2]),
              step->tokens, progress_number(step->tokens_per_second, n[3]),
-             progress_number(step->bubble, n[4]), progress_number(step->step_seconds, n[5]), scale);
+             progress_number(step->bubble, n[4]), progress_number(step->step_seconds, n[5]), scale,
+             progress_sides(step, sides));
 }
 
 /* "3h31m", "4m05s", "12s". */
@@ -54,20 +82,24 @@ static void progress_duration(double seconds, char *out, size_t bytes) {
 void mr_progress_line(const Millrace__V1__StepResult *step, uint64_t total_steps, double seconds,
                       char *out, size_t bytes) {
     char rate[32];
+    char total[32] = "";
     char eta[32];
     uint64_t left = total_steps > step->step ? total_steps - step->step : 0;
+    if (step->n_side_losses > 0)
+        snprintf(total, sizeof(total), "  total %.4f", step->total_loss);
     mr_render_count(step->tokens_per_second, rate, sizeof(rate));
     progress_duration((double)left * seconds, eta, sizeof(eta));
     snprintf(out, bytes,
-             "step %" PRIu64 "/%" PRIu64 "  loss %.4f  |g| %.2f  lr %.1e  %s tok/s  bubble %.0f%%"
+             "step %" PRIu64 "/%" PRIu64 "  loss %.4f%s  |g| %.2f  lr %.1e  %s tok/s  bubble %.0f%%"
              "  ETA %s%s",
-             step->step, total_steps, step->loss, step->gradient_norm, step->learning_rate, rate,
+             step->step, total_steps, step->loss, total,
+             step->gradient_norm, step->learning_rate, rate,
              step->bubble * 100, eta, step->skipped ? "  skipped: overflow" : "");
 }
 
 void mr_progress_step(mr_progress *progress, const Millrace__V1__StepResult *step,
                       uint64_t total_steps) {
-    char text[MR_PROGRESS_TEXT_BYTES * 2];
+    char text[MR_PROGRESS_JSON_BYTES];
     /* The newest step counts a tenth: steady, yet soon at a new speed. */
     progress->step_seconds = progress->steps == 0
                                  ? step->step_seconds

@@ -11,6 +11,7 @@
 enum {
     MR_PROGRESS_PERIOD_MS = 10000, /* between lines where stderr is no terminal */
     MR_PROGRESS_TEXT_BYTES = 256,
+    MR_PROGRESS_JSON_BYTES = 2048,
 };
 
 typedef struct mr_progress {

@@ -50,7 +50,7 @@ static mr_status run_role(const mr_options *options) {
     }
     mr_log_role_set("stage");
     mr_stage_options stage = options->stage;
-    stage.fabric_open = mr_fabric_open;
+    MR_TRY(mr_fabric_opener_find(options->fabric, &stage.fabric_open));
     return mr_stage_run(&stage);
 }
 

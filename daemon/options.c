@@ -250,6 +250,7 @@ static void options_fill(const char *const values[OPTION_ID_COUNT], mr_options *
         .drain_seconds = (unsigned)strtoul(value_or(values[OPTION_ID_DRAIN], "0"), NULL, 10),
         .credentials = credentials,
     };
+    options->fabric = values[OPTION_ID_FABRIC];
     options->node = options_node(values, &credentials);
 }
 

@@ -23,6 +23,9 @@
     X(DEVICES, "devices", N, TEXT, "auto", "auto|cpu:N|LIST",                                      \
       "one stage for each: every CUDA card, or else one CPU device; N CPU devices that share the " \
       "processors; or as listed: cuda:0,cuda:2,cpu")                                               \
+    X(FABRIC, "fabric", S, TEXT, "auto", "auto|links|none",                                        \
+      "what a cuda device's tensors travel by: NCCL and CUDA IPC; links: those, but sums pass "    \
+      "through the host, as several stages on one card need; none: all passes through the host")   \
     X(THREADS, "threads", SN, COUNT, "0", "N",                                                     \
       "compute threads of a cpu device (0: one a processor; node: its share of them)")             \
     X(PIN, "pin", SN, FLAG, NULL, NULL, "bind the compute threads to processors")                  \

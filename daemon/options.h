@@ -31,7 +31,8 @@ typedef struct mr_options {
     mr_role role; /* NONE: --help, --version or --man was printed */
     mr_log_level log_level;
     mr_coordinator_options coordinator;
-    mr_stage_options stage;
+    mr_stage_options stage; /* without its fabric_open */
+    const char *fabric;
     mr_node_options node;
     mr_options_tls tls;
     mr_status_setting settings[MR_OPTIONS_MAX]; /* those of the role */

@@ -16,6 +16,8 @@ enum {
     MR_LAYER_PARAMETERS_MAX = 16, /* parameters of one layer */
     MR_ASIDES_MAX = 32,           /* tensors that layers of one model put aside */
     MR_ASIDES_CROSSING_MAX = 8,   /* of them between any two layers: they share messages */
+    MR_SIDE_LOSSES_MAX = 8,       /* names of side losses of one model */
+    MR_SIDE_LOSS_NAME_BYTES = 32, /* of one, with the terminator */
     /* plan */
     MR_STAGES_MAX = 1024,
     MR_MICRO_BATCHES_MAX = 4096,
@@ -45,6 +47,7 @@ enum {
     MR_FEED_LOGITS_BYTES_MAX = 32 << 20, /* of one evaluated step, in one answer */
     MR_FEED_WINDOW_STEPS = 2,      /* steps whose microbatches may be here: one runs, one waits */
     MR_EXECUTOR_EVENTS_MAX = 256,  /* orders and reports between LOOP and EXEC */
+    MR_STEP_SCHEDULES_MAX = 8,     /* lists kept for steps with fewer microbatches */
     /* coordinator */
     MR_JOBS_MAX = 1024,
     MR_MEMBERS_MAX = 4096,

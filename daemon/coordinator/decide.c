@@ -206,13 +206,11 @@ static void report_finished(mr_decision *decision, mr_job_record *job, uint32_t 
     job->deadline_ms = decision->now_ms + MR_SAVE_TIMEOUT_MS;
 }
 
-static void report_feed_state(mr_decision *decision, mr_job_record *job, uint32_t rank,
+static void report_feed_state(const mr_decision *decision, mr_job_rank *rank,
                               const mr_event *event) {
-    if (rank != 0)
-        return;
-    if (job->feed_open && !event->u.feed_state.open)
-        job->feed_idle_since_ms = decision->now_ms;
-    job->feed_open = event->u.feed_state.open;
+    if (rank->feed_open && !event->u.feed_state.open)
+        rank->feed_idle_since_ms = decision->now_ms;
+    rank->feed_open = event->u.feed_state.open;
 }
 
 /* A report counts only from a member of the job, in the job's present epoch. NULL: it does not. */
@@ -270,7 +268,7 @@ static void decide_report(mr_decision *decision, mr_member *member, const mr_eve
         report_held(job, rank, &event->u.resized.held);
         break;
     case MR_EVENT_FEED_STATE:
-        report_feed_state(decision, job, rank, event);
+        report_feed_state(decision, &job->ranks[rank], event);
         break;
     default:
         MR_ASSERT(!"a kind of report without a case");

@@ -105,9 +105,10 @@ void mr_job_machine_pause(mr_decision *decision, mr_job_record *job) {
 }
 
 void mr_job_machine_run(mr_decision *decision, mr_job_record *job) {
-    for (size_t i = 0; i < job->spec->rank_count; i++)
+    for (size_t i = 0; i < job->spec->rank_count; i++) {
         job->ranks[i].paused = false;
-    job->feed_idle_since_ms = decision->now_ms;
+        job->ranks[i].feed_idle_since_ms = decision->now_ms;
+    }
     mr_job_machine_set(decision, job, MR_JOB_RUNNING, "%s", "");
     mr_decision_order_all(decision, job, MR_ORDER_RUN, "", 0);
 }
@@ -417,6 +418,31 @@ static void machine_advance_finishing(mr_decision *decision, mr_job_record *job)
                            MR_SAVE_TIMEOUT_MS / 1000);
 }
 
+/* A step needs the microbatches of every replica, so one that nobody feeds is named before its
+ * peers give up waiting for it inside the step. */
+static void machine_check_feeds(mr_decision *decision, mr_job_record *job) {
+    size_t replicas = 0;
+    size_t idle = SIZE_MAX;
+    for (size_t i = 0; i < job->spec->rank_count; i++) {
+        const mr_job_rank *rank = &job->ranks[i];
+        if (!job->spec->ranks[i].first)
+            continue;
+        if (idle == SIZE_MAX && !rank->feed_open &&
+            (replicas == 0 || mr_job_mode_trains(job->spec->mode)) &&
+            decision->now_ms - rank->feed_idle_since_ms >= MR_FEED_IDLE_TIMEOUT_MS)
+            idle = replicas;
+        replicas++;
+    }
+    if (idle == SIZE_MAX)
+        return;
+    char fed[32] = "the job";
+    if (replicas > 1)
+        (void)snprintf(fed, sizeof(fed), "replica %zu", idle);
+    mr_job_machine_end(decision, job, MR_JOB_FAILED,
+                       "no client has fed %s for %d s: each step waits for its microbatches", fed,
+                       MR_FEED_IDLE_TIMEOUT_MS / 1000);
+}
+
 static void machine_advance_running(mr_decision *decision, mr_job_record *job) {
     if (job->finishing) {
         machine_advance_finishing(decision, job);
@@ -428,11 +454,7 @@ static void machine_advance_running(mr_decision *decision, mr_job_record *job) {
         mr_waiters_paused(decision, job);
         return;
     }
-    if (!job->feed_open && decision->now_ms - job->feed_idle_since_ms >= MR_FEED_IDLE_TIMEOUT_MS)
-        mr_job_machine_end(decision, job, MR_JOB_FAILED,
-                           "no client has fed the job for %d s: each step waits for its "
-                           "microbatches",
-                           MR_FEED_IDLE_TIMEOUT_MS / 1000);
+    machine_check_feeds(decision, job);
 }
 
 /* Does a checkpoint of the step where the job stands exist? */

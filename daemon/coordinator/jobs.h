@@ -29,6 +29,12 @@ typedef enum mr_job_state {
     MR_JOB_STATE_COUNT
 } mr_job_state;
 
+/* What layers added to a step's loss under one name. */
+typedef struct mr_job_side_loss {
+    char name[MR_SIDE_LOSS_NAME_BYTES];
+    double value;
+} mr_job_side_loss;
+
 /* One finished optimizer step, as rank 0 reported it. */
 typedef struct mr_job_step {
     uint64_t step; /* counts from 1 */
@@ -41,6 +47,9 @@ typedef struct mr_job_step {
     double step_seconds;
     double loss_scale; /* of fp16; else 0 */
     bool skipped;      /* its gradients overflowed */
+    double total_loss; /* with the side losses */
+    size_t side_count;
+    mr_job_side_loss sides[MR_SIDE_LOSSES_MAX];
 } mr_job_step;
 
 /* What the store keeps of a job. Plain data. Times are wall clock milliseconds, 0 for not yet. */
@@ -79,6 +88,8 @@ typedef struct mr_job_rank {
     bool finished;
     bool held_known; /* from Prepared on; it stays when the job ends */
     mr_memory_bytes held;
+    bool feed_open; /* a first stage: a client's stream is there */
+    int64_t feed_idle_since_ms;
 } mr_job_rank;
 
 typedef enum mr_save_phase {
@@ -153,8 +164,6 @@ typedef struct mr_job_record {
      * checkpoint. DRAINING: bound for the pause. */
     int64_t deadline_ms;
     bool pausing; /* PAUSE is out, not every rank has answered */
-    bool feed_open;
-    int64_t feed_idle_since_ms;
     bool finishing; /* a rank has finished */
     uint64_t finish_step;
     bool committed; /* a checkpoint of committed_step stands, made by this epoch */

@@ -162,7 +162,8 @@ void mr_reply_job_deinit(mr_reply_job *reply) {
     *reply = (mr_reply_job){0};
 }
 
-void mr_reply_step(Millrace__V1__StepResult *message, const mr_job_step *step) {
+void mr_reply_step(mr_reply_step_result *reply, const mr_job_step *step) {
+    Millrace__V1__StepResult *message = &reply->message;
     millrace__v1__step_result__init(message);
     message->step = step->step;
     message->loss = step->loss;
@@ -174,6 +175,15 @@ void mr_reply_step(Millrace__V1__StepResult *message, const mr_job_step *step) {
     message->step_seconds = step->step_seconds;
     message->loss_scale = step->loss_scale;
     message->skipped = step->skipped;
+    message->total_loss = step->total_loss;
+    message->n_side_losses = step->side_count;
+    message->side_losses = reply->pointers;
+    for (size_t i = 0; i < step->side_count; i++) {
+        millrace__v1__side_loss__init(&reply->sides[i]);
+        reply->sides[i].name = borrow(step->sides[i].name);
+        reply->sides[i].value = step->sides[i].value;
+        reply->pointers[i] = &reply->sides[i];
+    }
 }
 
 void mr_reply_member_init(mr_reply_member *reply, const mr_coordinator_state *state,

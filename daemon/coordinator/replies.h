@@ -35,8 +35,14 @@ MR_MUST_CHECK mr_status mr_reply_job_init(mr_reply_job *reply, const mr_coordina
                                           const mr_job_record *job, bool with_file);
 void mr_reply_job_deinit(mr_reply_job *reply);
 
+typedef struct mr_reply_step_result {
+    Millrace__V1__StepResult message;
+    Millrace__V1__SideLoss sides[MR_SIDE_LOSSES_MAX];
+    Millrace__V1__SideLoss *pointers[MR_SIDE_LOSSES_MAX];
+} mr_reply_step_result;
+
 /* Fills a message from a record; its texts are borrowed from there. */
-void mr_reply_step(Millrace__V1__StepResult *message, const mr_job_step *step);
+void mr_reply_step(mr_reply_step_result *reply, const mr_job_step *step);
 /* Its message points into it: it must not be moved. */
 void mr_reply_member_init(mr_reply_member *reply, const mr_coordinator_state *state,
                           const mr_member *member, int64_t now_ms);

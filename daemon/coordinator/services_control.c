@@ -134,6 +134,16 @@ static void member_describe(const mr_member *member, mr_profile_device *profile)
     profile->memory_bytes = member->memory_bytes;
 }
 
+/* More than a stage of this version sends are left out. */
+static void step_done_sides(mr_job_step *step, const Millrace__V1__StepResult *result) {
+    for (size_t i = 0; i < result->n_side_losses && i < MR_SIDE_LOSSES_MAX; i++) {
+        mr_job_side_loss *side = &step->sides[step->side_count++];
+        (void)snprintf(side->name, sizeof(side->name), "%s",
+                       text_clean(result->side_losses[i]->name));
+        side->value = result->side_losses[i]->value;
+    }
+}
+
 static void report_step_done(mr_coordinator *coordinator, mr_event *event,
                              const Millrace__V1__StepDone *report) {
     const Millrace__V1__StepResult *result = report->result;
@@ -153,7 +163,9 @@ static void report_step_done(mr_coordinator *coordinator, mr_event *event,
         .step_seconds = result->step_seconds,
         .loss_scale = result->loss_scale,
         .skipped = result->skipped != 0,
+        .total_loss = result->total_loss,
     };
+    step_done_sides(&event->u.step_done, result);
     mr_runtime_take(coordinator, event);
 }
 

@@ -9,12 +9,12 @@ static mr_status event_send(mr_coordinator *coordinator, const mr_job_record *jo
                             const mr_job_step *step, mr_outbox_item item) {
     mr_reply_job reply;
     MR_TRY(mr_reply_job_init(&reply, &coordinator->state, job, false));
-    Millrace__V1__StepResult result;
+    mr_reply_step_result result;
     Millrace__V1__JobEvent event = MILLRACE__V1__JOB_EVENT__INIT;
     event.job = &reply.message;
     if (step != NULL) {
         mr_reply_step(&result, step);
-        event.step = &result;
+        event.step = &result.message;
     }
     item.context = coordinator;
     item.message = &event.base;

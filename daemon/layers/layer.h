@@ -43,6 +43,11 @@ typedef struct mr_layer_call {
      * backward is over. backward_input adds its gradient to d_taken, NULL where none is needed. */
     const mr_tensor *taken;
     mr_tensor *d_taken;
+    /* Of a layer with a side loss (model/side_loss.h). forward adds its unscaled sum over terms to
+     * *side_sum, in device memory, as a device operation does; backward_input adds side_scale times
+     * the sum's gradient to dx. */
+    double *side_sum;
+    float side_scale;
 } mr_layer_call;
 
 /* Can this build compute the layer? UNIMPLEMENTED names the type or field that it cannot;

@@ -55,6 +55,13 @@ typedef struct mr_parameter {
  * of updates. */
 mr_dtype mr_parameter_compute_dtype(const mr_parameter *parameter, mr_dtype activation);
 
+/* What a layer adds to the model's loss; see side_loss.h. Each call adds a sum over terms. */
+typedef struct mr_side_loss {
+    char name[MR_SIDE_LOSS_NAME_BYTES]; /* "": none */
+    double weight;
+    double terms; /* of one microbatch */
+} mr_side_loss;
+
 /* All byte counts are for one microbatch.
  * saved: kept from forward until the weight half of backward, besides the layer's input, which the
  * executor keeps. retained: from backward-input until backward-weight, besides the output gradient.
@@ -70,6 +77,7 @@ typedef struct mr_layer_description {
     size_t parameter_elements; /* sum over parameters, a tied one included */
     size_t trainable_elements; /* those of parameters that are not frozen */
     size_t tied_count;         /* parameters that the layer's tie shares */
+    mr_side_loss side;
     bool puts; /* the output is put aside (aside.h) */
     size_t saved_bytes;
     size_t retained_bytes;

@@ -242,6 +242,7 @@ static mr_status plan_fill(mr_plan *plan, const mr_profile *profile) {
     plan->stage_count = job->pipe;
     MR_TRY(mr_job_describe(job, plan->layers));
     plan->aside_count = mr_asides_of(job->layers, job->layer_count, plan->asides);
+    MR_TRY(mr_side_loss_names_of(plan->layers, job->layer_count, &plan->side_losses));
     MR_TRY(plan_make_shards(plan));
     MR_TRY(plan_make_schedules(plan));
     MR_TRY(plan_make_bounds(plan, profile));

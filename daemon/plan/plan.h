@@ -7,6 +7,7 @@
 
 #include "daemon/base/status.h"
 #include "daemon/model/aside.h"
+#include "daemon/model/side_loss.h"
 #include "daemon/model/job.h"
 #include "daemon/plan/profile.h"
 #include "daemon/plan/schedule.h"
@@ -64,6 +65,7 @@ typedef struct mr_plan {
     mr_layer_description *shards;
     size_t aside_count; /* what layers put aside for later ones */
     mr_aside asides[MR_ASIDES_MAX];
+    mr_side_loss_names side_losses; /* that layers add to the model's */
     mr_schedule *schedules;       /* one per stage; equal for all data and model ranks of it */
     size_t group_count;
     mr_group_plan *groups; /* in one canonical order: tied by key, data, model, pipe */

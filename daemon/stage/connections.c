@@ -259,7 +259,8 @@ static mr_status group_of_tensors(const group_pass *pass, const char *kind,
                                   const mr_group_plan *group, size_t bytes_max, size_t parts_max,
                                   mr_group **group_slot) {
     mr_device *device = pass->transport->device;
-    if (pass->transport->fabric != NULL && group->rank_count > 1)
+    const mr_fabric *fabric = pass->transport->fabric;
+    if (fabric != NULL && fabric->group_open != NULL && group->rank_count > 1)
         return group_on_fabric(pass, kind, group, bytes_max, group_slot);
     mr_group *before = *group_slot;
     MR_TRY(group_on_host(pass, kind, group, bytes_max, group_slot));

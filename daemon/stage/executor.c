@@ -28,6 +28,8 @@ typedef enum boundary_action {
 typedef struct boundary_record {
     uint32_t action;
     uint32_t wants_logits; /* of an evaluated step */
+    uint32_t micro_batches; /* of a step, as replica 0 was fed */
+    uint32_t reserved;
     uint64_t step;
     uint64_t interval; /* of SET */
     char tag[MR_NAME_BYTES];
@@ -179,6 +181,7 @@ static bool wishes_choose(mr_executor *executor, boundary_record *record) {
         record->action = BOUNDARY_PAUSE;
     } else if (!wishes->paused && mr_feed_ready(executor->options.feed, step)) {
         record->action = BOUNDARY_STEP;
+        record->micro_batches = mr_feed_micro_batches(executor->options.feed, step);
         record->wants_logits = mr_feed_wants_logits(executor->options.feed, step);
     }
     return record->action != 0;
@@ -239,8 +242,9 @@ static mr_status executor_report_result(mr_executor *executor, mr_executor_repor
     return MR_OK;
 }
 
-/* The first stage of another replica: rank 0 has its microbatches, this one's may still come. */
-static mr_status executor_await_feed(mr_executor *executor) {
+/* The first stage of another replica: rank 0 has its microbatches, this one's may still come; they
+ * must be as many. */
+static mr_status executor_await_feed(mr_executor *executor, uint32_t micro_batches) {
     uint64_t step = mr_session_next_step(executor->session);
     int64_t end_ms = mr_clock_now_ms() + MR_STEP_WAIT_TIMEOUT_MS;
     while (!mr_feed_ready(executor->options.feed, step)) {
@@ -256,18 +260,25 @@ static mr_status executor_await_feed(mr_executor *executor) {
         if (over)
             return MR_ERROR(CANCELLED, "the run is over");
     }
+    uint32_t fed = mr_feed_micro_batches(executor->options.feed, step);
+    if (fed != micro_batches)
+        return MR_ERROR(FAILED_PRECONDITION,
+                        "step %llu: replica %u was fed %u microbatches and replica 0 %u",
+                        (unsigned long long)step + 1,
+                        mr_session_assignment(executor->session)->replica, fed, micro_batches);
     return MR_OK;
 }
 
-static mr_status executor_step(mr_executor *executor, bool wants_logits) {
+static mr_status executor_step(mr_executor *executor, const boundary_record *record) {
     const mr_assignment *assignment = mr_session_assignment(executor->session);
     if (mr_assignment_is_fed(assignment) && assignment->replica > 0)
-        MR_TRY(executor_await_feed(executor));
+        MR_TRY(executor_await_feed(executor, record->micro_batches));
     mr_executor_report report = {
         .kind = MR_EXECUTOR_STEP_DONE,
         .step = mr_session_next_step(executor->session),
     };
-    MR_TRY(mr_session_step(executor->session, wants_logits, &report.result));
+    MR_TRY(mr_session_set_micro_batches(executor->session, record->micro_batches));
+    MR_TRY(mr_session_step(executor->session, record->wants_logits != 0, &report.result));
     uint64_t every = assignment->job->checkpoint_every_steps;
     uint64_t done = mr_session_next_step(executor->session);
     executor->wishes.periodic = !assignment->inference && assignment->checkpoint_dir[0] != 0 &&
@@ -300,7 +311,7 @@ static mr_status executor_follow(mr_executor *executor, const boundary_record *r
                         (unsigned long long)record->step, (unsigned long long)step);
     switch ((boundary_action)record->action) {
     case BOUNDARY_STEP:
-        return executor_step(executor, record->wants_logits != 0);
+        return executor_step(executor, record);
     case BOUNDARY_SAVE:
         executor_save(executor, record);
         return MR_OK;

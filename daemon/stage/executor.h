@@ -21,6 +21,7 @@
 #include "daemon/stage/feed.h"
 #include "daemon/stage/layer_save.h"
 #include "daemon/stage/profiler.h"
+#include "daemon/stage/side_losses.h"
 
 typedef struct mr_executor mr_executor;
 
@@ -63,7 +64,9 @@ typedef enum mr_executor_report_kind {
 
 /* What a finished optimizer step was. */
 typedef struct mr_step_result {
-    double loss;
+    double loss; /* the model's own */
+    double total_loss; /* with the side losses: what is optimized */
+    mr_side_values sides;
     double gradient_norm;
     double learning_rate;
     double step_seconds;

@@ -14,12 +14,14 @@
 
 typedef struct mr_fabric mr_fabric;
 
-/* All required. Links of a fabric send their headers over gRPC and are usable after their join. */
+/* All required but group_open. Links of a fabric send their headers over gRPC and are usable after
+ * their join. */
 struct mr_fabric {
     const char *name;
     /* A new id: out_id [MR_GROUP_ID_BYTES]. */
     mr_status (*id_make)(mr_fabric *fabric, unsigned char *out_id, size_t *out_bytes);
-    /* Blocks until every member has come, at most timeout_ms. */
+    /* Blocks until every member has come, at most timeout_ms. NULL: no groups; they are of the
+     * host. */
     mr_status (*group_open)(mr_fabric *fabric, const mr_group_id *id,
                             const mr_group_options *options, int64_t timeout_ms,
                             mr_group **out_group);

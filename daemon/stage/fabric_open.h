@@ -8,6 +8,9 @@
 
 #include "daemon/stage/fabric.h"
 
+/* What --fabric asks for: auto, this build's; links, the same without groups, for which NCCL wants
+ * each rank on a card of its own; none: *out_opener NULL. INVALID_ARGUMENT: another word. */
+MR_MUST_CHECK mr_status mr_fabric_opener_find(const char *name, mr_fabric_opener *out_opener);
 /* An mr_fabric_opener. *out_fabric NULL: none. */
 MR_MUST_CHECK mr_status mr_fabric_open(const mr_device_options *options, mr_device *device,
                                        mr_fabric **out_fabric);

@@ -232,6 +232,10 @@ bool mr_feed_ready(mr_feed *feed, uint64_t step) {
     return mr_feed_window_ready(feed->window, step);
 }
 
+uint32_t mr_feed_micro_batches(mr_feed *feed, uint64_t step) {
+    return mr_feed_window_micro_batches(feed->window, step);
+}
+
 bool mr_feed_wants_logits(mr_feed *feed, uint64_t step) {
     return mr_feed_window_wants_logits(feed->window, step);
 }

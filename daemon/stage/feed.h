@@ -46,6 +46,8 @@ void mr_feed_stop(mr_feed *feed, mr_status status);
 void mr_feed_take(mr_feed *feed, uint64_t step, uint32_t micro_batch, mr_message *out_message);
 /* EXEC: is every microbatch of step here? */
 bool mr_feed_ready(mr_feed *feed, uint64_t step);
+/* EXEC: how many microbatches a step has that is here: the job's, or fewer. */
+uint32_t mr_feed_micro_batches(mr_feed *feed, uint64_t step);
 /* EXEC: evaluation: does a microbatch of step, which is here, ask for its logits? */
 bool mr_feed_wants_logits(mr_feed *feed, uint64_t step);
 /* EXEC: step is applied; its slots are free for step + MR_FEED_WINDOW_STEPS. */

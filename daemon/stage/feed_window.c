@@ -35,6 +35,7 @@ struct mr_feed_window {
     atomic_uint arrived[MR_FEED_WINDOW_STEPS]; /* microbatches here, by step */
     /* Evaluation: a microbatch of the step asks for its logits; and what a step's logits take. */
     atomic_bool logits_wanted[MR_FEED_WINDOW_STEPS];
+    atomic_uint counts[MR_FEED_WINDOW_STEPS];  /* microbatches of the step; 0: none is here */
     bool evaluates;
     size_t logit_bytes;
 };
@@ -141,6 +142,26 @@ static unsigned char *window_slot_memory(const mr_feed_window *window, size_t sl
     return window->arena.base + slot * window->slot_bytes;
 }
 
+/* How many microbatches the request says its step has. */
+static uint32_t window_asked(const mr_feed_window *window,
+                             const Millrace__V1__FeedRequest *request) {
+    return request->micro_batches == 0 ? window->micro_batches : request->micro_batches;
+}
+
+/* The first microbatch of a step says how many there are. */
+static mr_status window_check_count(mr_feed_window *window,
+                                    const Millrace__V1__FeedRequest *request) {
+    atomic_uint *count = &window->counts[request->step % MR_FEED_WINDOW_STEPS];
+    uint32_t asked = window_asked(window, request);
+    unsigned known = atomic_load(count);
+    if (known != 0 && known != asked)
+        return MR_ERROR(INVALID_ARGUMENT,
+                        "feed.micro_batches is %u; an earlier microbatch of step %" PRIu64
+                        " said %u",
+                        asked, request->step, known);
+    return MR_OK;
+}
+
 static mr_status window_check_place(const mr_feed_window *window,
                                     const Millrace__V1__FeedRequest *request) {
     uint64_t next = atomic_load(&window->next_step);
@@ -150,9 +171,12 @@ static mr_status window_check_place(const mr_feed_window *window,
     if (request->epoch != window->epoch)
         return MR_ERROR(FAILED_PRECONDITION, "feed.epoch is %" PRIu64 "; the job is at %" PRIu64,
                         request->epoch, window->epoch);
-    if (request->index >= window->micro_batches)
-        return MR_ERROR(OUT_OF_RANGE, "feed.index is %u; a step has %u microbatches",
-                        request->index, window->micro_batches);
+    if (request->micro_batches > window->micro_batches)
+        return MR_ERROR(OUT_OF_RANGE, "feed.micro_batches is %u; it must be at most the job's, %u",
+                        request->micro_batches, window->micro_batches);
+    if (request->index >= window_asked(window, request))
+        return MR_ERROR(OUT_OF_RANGE, "feed.index is %u; the step has %u microbatches",
+                        request->index, window_asked(window, request));
     if (request->step >= next + MR_FEED_WINDOW_STEPS || request->step >= window->step_end)
         return MR_ERROR(OUT_OF_RANGE,
                         "feed.step is %" PRIu64 "; the window is [%" PRIu64 ", %" PRIu64
@@ -224,13 +248,16 @@ mr_status mr_feed_window_offer(mr_feed_window *window, const Millrace__V1__FeedR
         *out_offer = MR_FEED_OFFER_DUPLICATE;
         return MR_OK;
     }
+    MR_TRY(window_check_count(window, request));
     MR_TRY(window_copy(window, request, tail, window_slot_memory(window, slot)));
+    uint32_t asked = window_asked(window, request);
+    atomic_store(&window->counts[request->step % MR_FEED_WINDOW_STEPS], asked);
     atomic_store(&window->filled[slot], true);
     if (request->want_logits)
         atomic_store(&window->logits_wanted[request->step % MR_FEED_WINDOW_STEPS], true);
     unsigned arrived =
         atomic_fetch_add(&window->arrived[request->step % MR_FEED_WINDOW_STEPS], 1) + 1;
-    *out_offer = arrived == window->micro_batches ? MR_FEED_OFFER_COMPLETED : MR_FEED_OFFER_TAKEN;
+    *out_offer = arrived == asked ? MR_FEED_OFFER_COMPLETED : MR_FEED_OFFER_TAKEN;
     return MR_OK;
 }
 
@@ -257,10 +284,16 @@ void mr_feed_window_take(mr_feed_window *window, uint64_t step, uint32_t micro_b
     }
 }
 
+uint32_t mr_feed_window_micro_batches(const mr_feed_window *window, uint64_t step) {
+    return atomic_load(&window->counts[step % MR_FEED_WINDOW_STEPS]);
+}
+
 bool mr_feed_window_ready(const mr_feed_window *window, uint64_t step) {
     uint64_t next = atomic_load(&window->next_step);
     return step >= next && step < next + MR_FEED_WINDOW_STEPS &&
-           atomic_load(&window->arrived[step % MR_FEED_WINDOW_STEPS]) == window->micro_batches;
+           mr_feed_window_micro_batches(window, step) > 0 &&
+           atomic_load(&window->arrived[step % MR_FEED_WINDOW_STEPS]) ==
+               mr_feed_window_micro_batches(window, step);
 }
 
 bool mr_feed_window_wants_logits(const mr_feed_window *window, uint64_t step) {
@@ -273,5 +306,6 @@ void mr_feed_window_done(mr_feed_window *window, uint64_t step) {
         atomic_store(&window->filled[window_slot(window, step, i)], false);
     atomic_store(&window->arrived[step % MR_FEED_WINDOW_STEPS], 0);
     atomic_store(&window->logits_wanted[step % MR_FEED_WINDOW_STEPS], false);
+    atomic_store(&window->counts[step % MR_FEED_WINDOW_STEPS], 0);
     atomic_store(&window->next_step, step + 1);
 }

@@ -29,8 +29,9 @@ void mr_feed_window_unref(mr_feed_window *window);
 
 /* RPC thread. Checks job, epoch, place, shapes and token ids, and copies the tensors in.
  * FAILED_PRECONDITION: another job or epoch; OUT_OF_RANGE: outside the window; INVALID_ARGUMENT: a
- * tensor that is missing, of another shape, or holds a token >= vocab (position, id, vocab
- * named), or logits wanted that do not fit one answer. */
+ * count of microbatches other than the rest of its step gave; a tensor that is missing, of another
+ * shape, or holds a token >= vocab (position, id, vocab named), or logits wanted that do not fit
+ * one answer. */
 MR_MUST_CHECK mr_status mr_feed_window_offer(mr_feed_window *window,
                                              const Millrace__V1__FeedRequest *request,
                                              const mr_rpc_tail *tail, mr_feed_offer *out_offer);
@@ -39,6 +40,7 @@ uint64_t mr_feed_window_next(const mr_feed_window *window);
 /* EXEC; see feed.h. */
 void mr_feed_window_take(mr_feed_window *window, uint64_t step, uint32_t micro_batch,
                          mr_message *out_message);
+uint32_t mr_feed_window_micro_batches(const mr_feed_window *window, uint64_t step);
 bool mr_feed_window_ready(const mr_feed_window *window, uint64_t step);
 bool mr_feed_window_wants_logits(const mr_feed_window *window, uint64_t step);
 void mr_feed_window_done(mr_feed_window *window, uint64_t step);

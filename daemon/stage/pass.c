@@ -5,21 +5,28 @@ static size_t pass_slot(const mr_pass *pass) {
     return pass->micro_batch % mr_activations_slots(pass->activations);
 }
 
-static mr_layer_call pass_call(const mr_pass *pass, size_t layer) {
+/* again: the layer is computed again for its backward. */
+static mr_layer_call pass_call(const mr_pass *pass, size_t layer, bool again) {
     const mr_job *job = pass->assignment->job;
-    uint64_t micro_batch = pass->assignment->replica * job->micro_batches + pass->micro_batch;
+    uint64_t micro_batch = pass->assignment->replica * pass->micro_batches + pass->micro_batch;
     uint64_t number = mr_seed_call(pass->step, job->data * job->micro_batches, micro_batch);
+    const mr_layer *one = mr_parameters_layer(pass->parameters, layer);
+    const mr_side_loss *side = &one->description->side;
     return (mr_layer_call){
         .device = pass->device,
         .training = !pass->assignment->inference,
-        .seed = mr_job_forward_seed(
-            job, mr_parameters_layer(pass->parameters, layer)->index, number),
+        .seed = mr_job_forward_seed(job, one->index, number),
         .step = pass->step,
         .micro_batch = micro_batch,
         .saved = mr_activations_saved(pass->activations, pass_slot(pass), layer),
         .retained = mr_activations_retained(pass->activations),
         .scratch = mr_activations_scratch(pass->activations),
         .model = pass->model,
+        .side_sum =
+            pass->sides == NULL ? NULL : mr_side_losses_at(pass->sides, layer, again),
+        .side_scale = mr_layer_description_has_side(one->description)
+                          ? (float)(side->weight * pass->side_scale / side->terms)
+                          : 0,
     };
 }
 
@@ -80,9 +87,9 @@ static void pass_add_aside(const mr_pass *pass, size_t layer, mr_tensor *gradien
     }
 }
 
-static void pass_layer_forward(const mr_pass *pass, size_t layer, const mr_tensor *input,
-                               mr_tensor *output) {
-    mr_layer_call call = pass_call(pass, layer);
+static void pass_layer_forward(const mr_pass *pass, size_t layer, bool again,
+                               const mr_tensor *input, mr_tensor *output) {
+    mr_layer_call call = pass_call(pass, layer, again);
     mr_tensor taken;
     size_t index = 0;
     if (pass_taken(pass, layer, &index, &taken))
@@ -93,7 +100,7 @@ static void pass_layer_forward(const mr_pass *pass, size_t layer, const mr_tenso
 static void pass_layer_backward(const mr_pass *pass, size_t layer, const mr_tensor *input,
                                 const mr_tensor *dy, mr_tensor *dx) {
     const mr_layer *one = mr_parameters_layer(pass->parameters, layer);
-    mr_layer_call call = pass_call(pass, layer);
+    mr_layer_call call = pass_call(pass, layer, true);
     mr_tensor taken;
     mr_tensor d_taken;
     size_t index = 0;
@@ -121,7 +128,7 @@ mr_tensor mr_pass_forward(const mr_pass *pass, const mr_tensor *x) {
     for (size_t i = 0; i < layer_count; i++) {
         mr_tensor input = output;
         output = mr_activations_output(pass->activations, pass_slot(pass), i);
-        pass_layer_forward(pass, i, &input, &output);
+        pass_layer_forward(pass, i, false, &input, &output);
     }
     return output;
 }
@@ -135,7 +142,7 @@ static void pass_run_again(const mr_pass *pass, const mr_tensor *x, size_t layer
             continue;
         mr_tensor input = pass_input(pass, x, i);
         mr_tensor output = mr_activations_output_again(pass->activations, pass_slot(pass), i);
-        pass_layer_forward(pass, i, &input, &output);
+        pass_layer_forward(pass, i, true, &input, &output);
     }
 }
 

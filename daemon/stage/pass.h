@@ -8,6 +8,7 @@
 
 #include "daemon/stage/activations.h"
 #include "daemon/stage/parameters.h"
+#include "daemon/stage/side_losses.h"
 
 /* Everything borrowed. micro_batch: its number within the replica, which chooses the slot; random
  * numbers are keyed by its number in the whole step, which counts through the replicas. */
@@ -16,9 +17,12 @@ typedef struct mr_pass {
     const mr_assignment *assignment;
     const mr_parameters *parameters;
     const mr_activations *activations;
+    const mr_side_losses *sides; /* may be NULL where no layer has one */
+    double side_scale; /* of the gradient of a side loss's mean over one microbatch */
     mr_reducer *model; /* NULL with a model axis of one rank */
     uint64_t step;
     uint32_t micro_batch;
+    size_t micro_batches; /* of each replica in this step */
     /* What layers of earlier stages put aside (model/aside.h), as it came with the input, and for a
      * backward its gradients as they came from later stages: by the plan's index, without data
      * where none came. May be NULL where nothing crosses. turn: which buffers backward uses for

@@ -70,7 +70,8 @@ static mr_status layer_lay_out(mr_profiler_layer *layer, const mr_shape *input, 
                             description->scratch_bytes,
                             input_bytes > output_bytes ? input_bytes : output_bytes,
                             takes ? input_bytes : 0,
-                            takes ? input_bytes : 0};
+                            takes ? input_bytes : 0,
+                            sizeof(double)};
     enum { PLACES = sizeof(bytes) / sizeof(bytes[0]) };
     size_t at[PLACES + 1] = {0};
     for (size_t i = 0; i < PLACES; i++)
@@ -88,6 +89,8 @@ static mr_status layer_lay_out(mr_profiler_layer *layer, const mr_shape *input, 
     layer->spare = base + at[7];
     layer->taken = (mr_tensor){.data = base + at[8], .shape = *input};
     layer->d_taken = (mr_tensor){.data = base + at[9], .shape = *input};
+    layer->call.side_sum = (double *)(void *)(base + at[10]);
+    layer->call.side_scale = description->side.name[0] != '\0' ? 1 : 0;
     if (takes) {
         layer->call.taken = &layer->taken;
         layer->call.d_taken = &layer->d_taken;

@@ -109,6 +109,18 @@ void mr_report_step(mr_control *control, mr_report_subject subject,
                  MILLRACE__V1__STAGE_REPORT__REPORT_STEP_DONE);
     Millrace__V1__StepResult result = MILLRACE__V1__STEP_RESULT__INIT;
     result.step = report->step + 1; /* clients count from 1 */
+    Millrace__V1__SideLoss sides[MR_SIDE_LOSSES_MAX];
+    Millrace__V1__SideLoss *list[MR_SIDE_LOSSES_MAX];
+    const mr_side_values *values = &report->result.sides;
+    for (size_t i = 0; i < values->names.count; i++) {
+        millrace__v1__side_loss__init(&sides[i]);
+        sides[i].name = (char *)(uintptr_t)values->names.names[i]; /* packed below */
+        sides[i].value = values->values[i];
+        list[i] = &sides[i];
+    }
+    result.n_side_losses = values->names.count;
+    result.side_losses = list;
+    result.total_loss = report->result.total_loss;
     result.loss = report->result.loss;
     result.gradient_norm = report->result.gradient_norm;
     result.learning_rate = report->result.learning_rate;

@@ -6,7 +6,6 @@
 #include "daemon/base/alloc.h"
 #include "daemon/base/log.h"
 #include "daemon/layers/loss.h"
-#include "daemon/plan/readiness.h"
 #include "daemon/stage/layer_store.h"
 #include "daemon/stage/optimizer.h"
 #include "daemon/stage/session_model.h"
@@ -47,18 +46,19 @@ static mr_status session_size_gather(mr_session *session) {
     for (size_t s = 0; s < stages; s++) {
         size_t owned = 0;
         MR_TRY(stage_owned_count(session->assignment, s, &owned));
-        session->gather_bytes[s] = (GATHER_HEAD + owned) * sizeof(double);
+        size_t sides = mr_side_losses_count(session->assignment->plan, s);
+        session->gather_bytes[s] = (GATHER_HEAD + sides + owned) * sizeof(double);
         total += session->gather_bytes[s];
     }
     size_t replicas = session->assignment->job->data;
     session->replica_bytes = mr_alloc_array(replicas, sizeof(size_t));
-    session->replica_losses = mr_alloc_array(replicas, sizeof(double));
+    session->replica_losses = mr_alloc_array(replicas * (1 + session->side_count), sizeof(double));
     session->share_bytes = mr_alloc_array(replicas, sizeof(size_t));
     if (session->replica_bytes == NULL || session->replica_losses == NULL ||
         session->share_bytes == NULL)
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu replicas", replicas);
     for (size_t i = 0; i < replicas; i++)
-        session->replica_bytes[i] = sizeof(double);
+        session->replica_bytes[i] = (1 + session->side_count) * sizeof(double);
     for (size_t i = 0; i < mr_parameters_state_width(session->parameters); i++)
         session->share_bytes[i] = mr_parameters_weights_start(session->parameters, i + 1) -
                                   mr_parameters_weights_start(session->parameters, i);
@@ -84,7 +84,8 @@ static size_t session_pipe_bytes(const mr_session *session) {
     return (bytes > logits ? bytes : logits) + MR_NAME_BYTES + 64;
 }
 
-/* The loss is the mean over all terms of the step: the one place that scales (law 7). */
+/* The loss is the mean over all terms of the step (set_micro_batches, the one place that scales by
+ * law 7). */
 static mr_status session_size_loss(mr_session *session) {
     const mr_assignment *assignment = session->assignment;
     mr_shape output = mr_assignment_boundary(assignment, assignment->job->layer_count);
@@ -97,8 +98,7 @@ static mr_status session_size_loss(mr_session *session) {
         return MR_ERROR(INVALID_ARGUMENT, "model.loss is none; %s needs a loss",
                         mr_job_mode_name(assignment->mode));
     MR_TRY(mr_job_label_shape(assignment->job, &labels));
-    session->step_terms = mr_loss_terms(assignment->job->loss, &output, &labels) *
-                          (double)assignment->job->micro_batches * (double)assignment->job->data;
+    session->micro_batch_terms = mr_loss_terms(assignment->job->loss, &output, &labels);
     if (assignment->job->precision == MR_DTYPE_F16)
         session->applied.loss_scale = mr_loss_scale_begin(&assignment->job->loss_scale);
     return MR_OK;
@@ -140,6 +140,8 @@ static mr_status session_build(mr_session *session) {
     session->interval = assignment->job->checkpoint_interval;
     MR_TRY(
         mr_activations_create(device, assignment, session->interval, &session->activations));
+    MR_TRY(mr_side_losses_create(device, assignment, &session->sides));
+    session->side_count = mr_side_losses_count(assignment->plan, assignment->stage);
     MR_TRY(session_build_copies(session));
     MR_TRY(device->ops->memory_create(device, sizeof(double), &session->loss));
     session->slots = mr_alloc_array(mr_activations_slots(session->activations),
@@ -150,8 +152,8 @@ static mr_status session_build(mr_session *session) {
     MR_TRY(session_size_loss(session));
     MR_TRY(mr_session_model_build(session));
     MR_TRY(session_size_gather(session));
-    session->last_backward =
-        mr_schedule_last_backward(&assignment->plan->schedules[assignment->stage], 0);
+    MR_TRY(mr_schedule_shelf_create(assignment, &session->shelf));
+    MR_TRY(mr_session_set_micro_batches(session, assignment->job->micro_batches));
     if (assignment->inference || assignment->job->data == 1)
         return MR_OK;
     return mr_gradient_reducer_create(session->parameters, session->options.reduce_track,
@@ -182,6 +184,13 @@ mr_status mr_session_create(const mr_session_options *options, const mr_assignme
         return status;
     }
     *out_session = session;
+    return MR_OK;
+}
+
+mr_status mr_session_set_micro_batches(mr_session *session, size_t micro_batches) {
+    MR_TRY(mr_schedule_shelf_get(session->shelf, micro_batches, &session->schedule));
+    session->step_parts = (double)micro_batches * (double)session->assignment->job->data;
+    session->step_terms = session->micro_batch_terms * session->step_parts;
     return MR_OK;
 }
 
@@ -225,6 +234,8 @@ void mr_session_destroy(mr_session *session) {
     mr_connections_close(&session->connections);
     if (session->loss.base != NULL)
         session->options.device->ops->memory_destroy(session->options.device, &session->loss);
+    mr_schedule_shelf_destroy(session->shelf);
+    mr_side_losses_destroy(session->sides);
     mr_input_copies_destroy(session->copies);
     mr_activations_destroy(session->activations);
     mr_parameters_destroy(session->parameters);

@@ -42,6 +42,9 @@ mr_group_ids mr_session_take_ids(mr_session *session);
 /* NULL is fine. */
 void mr_session_destroy(mr_session *session);
 
+/* Before a step: how many microbatches of each replica it has, from 1 to the job's. Errors: as
+ * mr_schedule_shelf_get. */
+MR_MUST_CHECK mr_status mr_session_set_micro_batches(mr_session *session, size_t micro_batches);
 /* Runs the rank's list for the next step. On success the step counter has moved. wants_logits:
  * an evaluated step's logits are kept, too (inference: always). */
 MR_MUST_CHECK mr_status mr_session_step(mr_session *session, bool wants_logits,

@@ -119,7 +119,8 @@ mr_status mr_session_result_reuse(mr_session *session, session_slot *slot) {
 static mr_status result_share_logits(mr_session *session) {
     mr_group *pipe = session->connections.pipe;
     unsigned char *at = (unsigned char *)session->logits;
-    size_t left = session->logit_count * sizeof(float);
+    size_t each = session->logit_count / session->assignment->job->micro_batches;
+    size_t left = each * session->schedule.micro_batches * sizeof(float);
     while (left > 0) {
         size_t piece = left < MR_SESSION_LOGIT_PIECE_BYTES ? left : MR_SESSION_LOGIT_PIECE_BYTES;
         MR_TRY(mr_group_broadcast(pipe, at, piece, pipe->member_count - 1,
@@ -158,7 +159,7 @@ mr_status mr_session_result_share(mr_session *session) {
 const float *mr_session_logits(const mr_session *session, mr_shape *out_shape) {
     mr_shape output = result_output(session);
     if (result_evaluates(session))
-        output.dims[0] *= session->assignment->job->micro_batches;
+        output.dims[0] *= session->schedule.micro_batches;
     else
         output = (mr_shape){.dim_count = 1, .dims = {session->logit_count}};
     output.dtype = MR_DTYPE_F32;

@@ -9,10 +9,13 @@
 #include "daemon/stage/gradient_reducer.h"
 #include "daemon/stage/input_copies.h"
 #include "daemon/stage/model_axis.h"
+#include "daemon/stage/schedule_shelf.h"
 #include "daemon/stage/session.h"
+#include "daemon/stage/side_losses.h"
 
-/* What each rank gives to the gather after a step, before the squares of its owned parameters. */
-enum { GATHER_LOSS, GATHER_BUSY, GATHER_HEAD };
+/* What each rank gives to the gather after a step, before the squares of its owned parameters:
+ * the first two, then the sums of its layers' side losses. */
+enum { GATHER_BUSY, GATHER_LOSS, GATHER_HEAD };
 
 /* A microbatch under way. */
 typedef struct session_slot {
@@ -43,20 +46,27 @@ struct mr_session {
     mr_connections connections;
     session_model model;
     mr_gradient_reducer *reducer; /* NULL with one replica */
-    size_t last_backward;         /* index in the rank's list; while it runs, layers get ready */
+    mr_schedule_shelf *shelf;
+    mr_step_schedule schedule; /* of the step in work; while its last_backward runs, layers get
+                                * ready */
     session_slot *slots; /* [mr_activations_slots] */
+    mr_side_losses *sides;
     mr_input_copies *copies; /* first stage on a device with memory of its own; else NULL */
     mr_device_memory loss; /* one double: the step's loss sum */
     uint64_t next_step;
     uint64_t gradients_sent; /* chooses the outgoing buffer */
+    double side_scale; /* of side losses' gradients: applied.loss_scale over step_parts */
     float loss_scale; /* of the loss's gradient: applied.loss_scale over step_terms */
     mr_applied applied;
+    double micro_batch_terms; /* terms of the loss in one microbatch */
     double step_terms; /* the mean's denominator */
+    double step_parts; /* that of a microbatch's mean: microbatches of all replicas */
     size_t *gather_bytes; /* [stage_count] */
     double *gathered;     /* all ranks' parts, in rank order */
     double *mine;
-    size_t *replica_bytes;  /* [data]: one double each */
-    double *replica_losses; /* [data] */
+    size_t *replica_bytes;  /* [data]: the loss and the stage's side losses, each */
+    double *replica_losses; /* [data] of those */
+    size_t side_count;      /* layers of the stage that have a side loss */
     size_t *share_bytes; /* [data]: of the weights that each replica changes; split state only */
     float *logits;      /* without training: see session_result.h */
     size_t logit_count; /* of one step */

@@ -33,6 +33,9 @@ static mr_pass session_pass(const mr_session *session, uint32_t micro_batch) {
         .model = mr_model_axis_reducer(session->model.axis),
         .step = session->next_step,
         .micro_batch = micro_batch,
+        .sides = session->sides,
+        .side_scale = session->side_scale,
+        .micro_batches = session->schedule.micro_batches,
     };
 }
 
@@ -185,37 +188,45 @@ static mr_status session_reduce_data(mr_session *session) {
     return mr_gradient_reducer_finish(session->reducer, session->next_step, &session->reduction);
 }
 
-/* The loss sums of all replicas' last stages, added in rank order. */
-static mr_status session_sum_loss(mr_session *session, double *loss) {
+/* The sums of the loss and of side losses, [1 + side_count], of all replicas of this stage, added
+ * in rank order; asked for only where the stage has any of them. */
+static mr_status session_sum_losses(mr_session *session, double *losses) {
     mr_group *data = session->connections.data;
+    size_t count = 1 + session->side_count;
     if (data == NULL)
         return MR_OK;
-    MR_TRY(mr_group_gather(data, loss, session->replica_bytes, session->replica_losses,
+    MR_TRY(mr_group_gather(data, losses, session->replica_bytes, session->replica_losses,
                            MR_STEP_WAIT_TIMEOUT_MS));
-    *loss = 0;
-    for (size_t i = 0; i < data->member_count; i++)
-        *loss += session->replica_losses[i];
+    for (size_t j = 0; j < count; j++) {
+        losses[j] = 0;
+        for (size_t i = 0; i < data->member_count; i++)
+            losses[j] += session->replica_losses[i * count + j];
+    }
     return MR_OK;
 }
 
 /* Puts loss, busy time and squares of all ranks into gathered; the same bytes on every rank. */
 static mr_status session_gather(mr_session *session) {
     mr_device *device = session->options.device;
-    session->mine[GATHER_LOSS] = 0;
-    if (mr_session_is_last(session)) {
-        device->ops->copy_out(device, &session->mine[GATHER_LOSS], session->loss.base,
-                              sizeof(double));
-        MR_TRY(session_sum_loss(session, &session->mine[GATHER_LOSS]));
-    }
+    double *squares = session->mine + GATHER_HEAD + session->side_count;
+    double *losses = session->mine + GATHER_LOSS; /* the side losses behind it */
+    static_assert(GATHER_BUSY == 0 && GATHER_LOSS == 1 && GATHER_HEAD == 2,
+                  "the loss lies before the side losses");
     session->mine[GATHER_BUSY] = (double)session->busy_ns;
-    mr_optimizer_sums(session->parameters, &session->mine[GATHER_HEAD]);
+    losses[0] = 0;
+    if (mr_session_is_last(session))
+        device->ops->copy_out(device, losses, session->loss.base, sizeof(double));
+    mr_side_losses_read(session->sides, losses + 1);
+    if (mr_session_is_last(session) || session->side_count > 0)
+        MR_TRY(session_sum_losses(session, losses));
+    mr_optimizer_sums(session->parameters, squares);
     MR_TRY(device->ops->check(device));
-    MR_TRY(mr_session_model_squares(session, &session->mine[GATHER_HEAD]));
+    MR_TRY(mr_session_model_squares(session, squares));
     return mr_group_gather(session->connections.pipe, session->mine, session->gather_bytes,
                            session->gathered, MR_STEP_WAIT_TIMEOUT_MS);
 }
 
-/* Moves the squares of all ranks together, in rank order, and reads loss and busy time. */
+/* Moves the squares of all ranks together, in rank order, and reads losses and busy time. */
 static size_t session_read_gathered(mr_session *session, double *out_loss, double *out_busy) {
     const double *part = session->gathered;
     double *squares = session->gathered;
@@ -226,7 +237,10 @@ static size_t session_read_gathered(mr_session *session, double *out_loss, doubl
         size_t doubles = session->gather_bytes[s] / sizeof(double);
         *out_loss += part[GATHER_LOSS]; /* only the last stage's is not zero */
         *out_busy += part[GATHER_BUSY];
-        for (size_t i = GATHER_HEAD; i < doubles; i++)
+        size_t sides = mr_side_losses_count(session->assignment->plan, s);
+        mr_side_values_add(&session->result.sides, session->assignment->plan, s,
+                           part + GATHER_HEAD, session->step_parts);
+        for (size_t i = GATHER_HEAD + sides; i < doubles; i++)
             squares[count++] = part[i]; /* never overtakes the reading */
         part += doubles;
     }
@@ -260,7 +274,7 @@ static mr_status session_judge(mr_session *session, bool *out_applies) {
     mr_step_result *result = &session->result;
     mr_loss_scale *scale = &session->applied.loss_scale;
     const mr_job *job = session->assignment->job;
-    bool finite = isfinite(result->loss) && isfinite(result->gradient_norm);
+    bool finite = isfinite(result->total_loss) && isfinite(result->gradient_norm);
     *out_applies = finite;
     if (scale->scale > 0) {
         result->loss_scale = scale->scale;
@@ -272,7 +286,7 @@ static mr_status session_judge(mr_session *session, bool *out_applies) {
     }
     if (!finite)
         return MR_ERROR(OUT_OF_RANGE, "the loss is %g and the gradient norm %g: not finite",
-                        result->loss, result->gradient_norm);
+                        result->total_loss, result->gradient_norm);
     return MR_OK;
 }
 
@@ -297,6 +311,7 @@ static mr_status session_optimizer(mr_session *session) {
     double scale = session_scale(session);
     mr_step_result *result = &session->result;
     result->loss = loss / session->step_terms;
+    result->total_loss = result->loss + mr_side_values_total(&result->sides);
     result->gradient_norm = mr_optimizer_norm(session->gathered, count) / scale;
     result->learning_rate = mr_job_learning_rate(job, session->applied.steps + 1);
     MR_TRY(session_apply(session, scale));
@@ -326,7 +341,7 @@ static mr_status session_instruction(mr_session *session, const mr_instruction *
     case MR_OPCODE_FORWARD:
         return session_forward(session, m);
     case MR_OPCODE_BACKWARD:
-        return session_backward(session, m, index == session->last_backward);
+        return session_backward(session, m, index == session->schedule.last_backward);
     case MR_OPCODE_SEND_ACTIVATION:
         return session_send_activation(session, m, chunk);
     case MR_OPCODE_SEND_GRADIENT:
@@ -358,8 +373,7 @@ static void session_progress_set(mr_session *session, const mr_instruction *inst
 }
 
 static mr_status session_run_list(mr_session *session) {
-    const mr_schedule *schedule =
-        &session->assignment->plan->schedules[session->assignment->stage];
+    const mr_schedule *schedule = session->schedule.list;
     for (size_t i = 0; i < schedule->count; i++) {
         const mr_instruction *instruction = &schedule->instructions[i];
         char text[MR_INSTRUCTION_TEXT_BYTES];
@@ -384,17 +398,20 @@ mr_status mr_session_step(mr_session *session, bool wants_logits, mr_step_result
     int64_t start_ns = mr_clock_now_ns();
     session->result = (mr_step_result){
         .tokens =
-            job->data * job->micro_batches * job->micro_batch_size * job->sequence_length,
+            job->data * session->schedule.micro_batches * job->micro_batch_size *
+            job->sequence_length,
     };
     session->busy_ns = 0;
     session->transport_ns = 0;
     session->reduction = (mr_reduction_time){0};
     session->wants_logits = wants_logits;
     session->loss_scale = (float)(session_scale(session) / session->step_terms);
+    session->side_scale = session_scale(session) / session->step_parts;
     session->schedule_start_ns = start_ns;
     if (wants_logits)
         MR_TRY(mr_session_result_want(session));
     device->ops->zero(device, session->loss.base, sizeof(double));
+    mr_side_losses_begin(session->sides);
     if (!session->assignment->inference)
         mr_parameters_zero_gradients(session->parameters);
     MR_TRY(session_run_list(session));

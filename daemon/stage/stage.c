@@ -460,10 +460,10 @@ static void stage_feed_ready(void *context, uint64_t step) {
 
 static void stage_feed_state(void *context, bool open) {
     stage *self = context;
-    if (!stage_holds_job(self) || self->job.rank != 0)
-        return; /* the other replicas' feeds are waited for at each step */
+    if (!stage_holds_job(self))
+        return;
     mr_report_feed(self->control, stage_subject(self), open);
-    if (!open && self->job.inference)
+    if (!open && self->job.inference && self->job.rank == 0)
         stage_post(self, &(mr_executor_event){.kind = MR_EXECUTOR_FEED_CLOSED});
 }
 

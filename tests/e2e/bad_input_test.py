@@ -102,6 +102,11 @@ class Daemons(unittest.TestCase):
         self.assertEqual(run.returncode, 69, run.stdout)
         self.assertIn("cuda", run.stdout)
 
+    def test_a_way_for_tensors_that_is_none_is_named(self):
+        run = self.start("stage", "--fabric", "string")
+        self.assertEqual(run.returncode, 64, run.stdout)
+        self.assertIn("auto, links or none", run.stdout)
+
     def test_a_stage_without_its_coordinator_waits_and_says_so(self):
         folder = temporary_folder("lonely")
         stage = Daemon(folder, "stage", ["stage", "--coordinator", "127.0.0.1:1", "--status",

@@ -7,7 +7,8 @@ files needs. Message types come from server reflection (foreign_client.py).
 
 make(step, number) gives the tensors of a microbatch, whose number counts through the whole step
 over all replicas: a list of (name, "F32" or "I32", dims, values). As many steps are sent ahead as
-the stage grants.
+the stage grants. counts(step, replica), where it is given, says how many microbatches a step has
+instead of micro_batches, which is the job's.
 """
 
 import base64
@@ -28,25 +29,27 @@ class Run:
         self.losses, self.job = losses, job
 
 
-def request(feed, step, index, tensors):
+def request(feed, step, index, tensors, count=0):
     payload = b"".join(struct.pack("<%d%s" % (len(values), FORMATS[kind]), *values)
                        for _, kind, _, values in tensors)
     return {
         "job_id": feed["job_id"], "epoch": feed["epoch"], "step": step, "index": index,
+        "micro_batches": count,
         "tensors": [{"name": name, "data_type": "DATA_TYPE_" + kind, "dims": list(dims)}
                     for name, kind, dims, _ in tensors],
         "payload": base64.b64encode(payload).decode(),
     }
 
 
-def feed_replica(feed, replica, steps, micro_batches, make, losses):
+def feed_replica(feed, replica, steps, micro_batches, make, losses, counts=None):
     """Feeds one replica's first stage to the end of the job."""
     sent = queue.Queue()
 
     def put(step):
-        for index in range(micro_batches):
-            number = replica * micro_batches + index
-            sent.put(request(feed, step, index, make(step, number)))
+        count = counts(step, replica) if counts else micro_batches
+        for index in range(count):
+            sent.put(request(feed, step, index, make(step, replica * count + index),
+                             count if counts else 0))
     with ForeignClient(feed["addresses"][replica]) as stage:
         for answer in stage.stream("millrace.v1.Feed/Feed", iter(sent.get, None), timeout=SECONDS):
             if answer["event"] == "FEED_EVENT_OPEN":
@@ -61,7 +64,7 @@ def feed_replica(feed, replica, steps, micro_batches, make, losses):
                     put(following)
 
 
-def feed_job(cluster, job_text, steps, replicas, micro_batches, make):
+def feed_job(cluster, job_text, steps, replicas, micro_batches, make, counts=None):
     with ForeignClient(cluster.address) as client:
         job = client.call("millrace.v1.Jobs/Submit", {
             "job_file": job_text, "base_directory": cluster.folder})
@@ -73,11 +76,11 @@ def feed_job(cluster, job_text, steps, replicas, micro_batches, make):
         feed = client.call("millrace.v1.Jobs/OpenFeed", {"job": job["id"]})
         losses = [[] for _ in range(replicas)]
         others = [threading.Thread(target=feed_replica, args=(
-            feed, replica, steps, micro_batches, make, losses[replica]))
+            feed, replica, steps, micro_batches, make, losses[replica], counts))
             for replica in range(1, replicas)]
         for thread in others:
             thread.start()
-        feed_replica(feed, 0, steps, micro_batches, make, losses[0])
+        feed_replica(feed, 0, steps, micro_batches, make, losses[0], counts)
         for thread in others:
             thread.join(SECONDS)
         for event in client.watch("millrace.v1.Jobs/Watch", {"job": job["id"]}, timeout=SECONDS):

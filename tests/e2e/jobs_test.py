@@ -60,6 +60,22 @@ class Jobs(unittest.TestCase):
             self.cluster.client("job", "cancel", name).check()
             self.assertEqual(self.job(name)["state"], "CANCELLED")
 
+    def test_ranks_close_what_the_job_file_leaves_open(self):
+        with Cluster(stages=4) as cluster:
+            cluster.write("corpus.txt", CORPUS)
+            text = job_text(name="open", steps=3, micro_batches=2)
+            runs = []
+            for name, ranks in (("open", ["--ranks", "4"]), ("given", [])):
+                if not ranks:
+                    text = text.replace("{stages: 2,", "{topology: {pipe: 2, data: 2},")
+                path = cluster.write(name + ".yaml", text.replace("name: open", "name: " + name))
+                runs.append([(s["loss"], s["grad_norm"], s["tokens"])
+                             for s in cluster.train(path, *ranks).check().steps()])
+            self.assertEqual(len(runs[0]), 3)
+            self.assertEqual(runs[0], runs[1])
+            refused = cluster.train(cluster.write("five.yaml", job_text()), "--ranks", "5")
+            self.assertIn("5 ranks do not divide over pipe 2", refused.check(2).err)
+
     def test_a_job_that_needs_more_stages_than_there_are_says_so(self):
         path = self.cluster.write("wide.yaml", job_text(name="wide", stages=4, steps=1))
         self.cluster.client("job", "submit", path).check()

@@ -477,6 +477,24 @@ static void test_job_that_nobody_feeds_fails(void **state) {
     assert_says(job, MR_JOB_FAILED, "no client has fed the job for 60 s");
 }
 
+/* A feed that runs dry for one replica alone (deepspeed.md 85: its peers waited for ever). */
+static void test_replica_that_nobody_feeds_is_named(void **state) {
+    desk *d = *state;
+    mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "");
+    job->spec->ranks[1] = (mr_spec_rank){.stage = 0, .first = true}; /* two replicas of a stage */
+    mr_event event = about(job, 2, MR_EVENT_FEED_STATE);
+    event.u.feed_state.open = true;
+    take(d, event);
+    pass(d, MR_FEED_IDLE_TIMEOUT_MS, 0);
+    assert_int_equal(job->facts.state, MR_JOB_RUNNING);
+    event.u.feed_state.open = false;
+    take(d, event);
+    pass(d, MR_FEED_IDLE_TIMEOUT_MS - MR_TICK_PERIOD_MS, 0);
+    assert_int_equal(job->facts.state, MR_JOB_RUNNING);
+    pass(d, MR_TICK_PERIOD_MS, 0);
+    assert_says(job, MR_JOB_FAILED, "no client has fed replica 1 for 60 s");
+}
+
 static void test_cancel_frees_the_members(void **state) {
     desk *d = *state;
     mr_job_record *job = run_two(d, MR_JOB_MODE_TRAIN, "");
@@ -749,6 +767,7 @@ int main(void) {
         TEST(test_lost_last_checkpoint_is_a_failure),
         TEST(test_inference_ends_with_its_feed),
         TEST(test_job_that_nobody_feeds_fails),
+        TEST(test_replica_that_nobody_feeds_is_named),
         TEST(test_cancel_frees_the_members),
         TEST(test_primary_failure_is_named_before_a_secondary_one),
         TEST(test_secondary_failure_alone_is_named_after_a_while),

@@ -20,7 +20,7 @@ static void stage_ok(mr_status status) {
 
 /* Describes the layers already in m->layers. */
 static void stage_model_finish(stage_model *m, size_t layer_count, size_t block_count) {
-    mr_device_options cpu = {.kind = "cpu", .threads = 1};
+    mr_device_options options = {.kind = stage_model_device, .threads = 1};
     m->job.layers = m->layers;
     m->job.layer_count = layer_count;
     m->job.block_count = block_count;
@@ -29,7 +29,7 @@ static void stage_model_finish(stage_model *m, size_t layer_count, size_t block_
         stage_ok(mr_layer_describe(&m->layers[i], &input, block_count, &m->descriptions[i]));
         input = m->descriptions[i].output;
     }
-    stage_ok(mr_device_create(&cpu, &m->device));
+    stage_ok(mr_device_create(&options, &m->device));
 }
 
 static const mr_job stage_job = {

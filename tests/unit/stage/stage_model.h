@@ -16,6 +16,9 @@ typedef struct stage_model {
     mr_device *device;
 } stage_model;
 
+/* The kind of device that the models are made with: device_cpu.c, or device_far.c. */
+extern const char stage_model_device[];
+
 /* embedding (tie embed), 2 blocks, layernorm, lm_head (tie embed): C 12, V 11, B 2, T 5. */
 void stage_model_init_gpt(stage_model *m);
 /* The same in bf16. */
