@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* job_plan.c: what can be known of a job file without a server: is it good, and what would it do.
- */
+ * Of a job that the coordinator knows also what its ranks really hold. */
 #include <stdio.h>
+#include <string.h>
 
 #include "client/job_file.h"
-#include "client/job_ranks.h"
+#include "client/job_view.h"
 #include "client/nouns.h"
 #include "client/path_text.h"
-#include "client/profile_file.h"
+#include "client/plan_source.h"
 #include "client/render.h"
+#include "client/watch.h"
 #include "daemon/base/alloc.h"
 #include "daemon/plan/plan.h"
 
@@ -87,7 +89,24 @@ static void plan_cell(json_t *row, const char *key, const char *text) {
     (void)json_object_set_new(row, key, json_string(text));
 }
 
-static json_t *plan_row(const mr_plan *plan, size_t stage) {
+/* Of the stage's rank that holds the most; "-" where none has told. */
+static void plan_held(const Millrace__V1__Job *job, size_t stage, char *out, size_t bytes) {
+    double most = -1;
+    for (size_t i = 0; i < job->n_stages; i++) {
+        const Millrace__V1__MemoryBytes *held = job->stages[i]->memory_held;
+        if (job->stages[i]->stage != stage || held == NULL)
+            continue;
+        double sum = (double)held->weights + (double)held->gradients + (double)held->optimizer +
+                     (double)held->activations;
+        most = sum > most ? sum : most;
+    }
+    if (most < 0)
+        snprintf(out, bytes, "-");
+    else
+        mr_render_bytes(most, out, bytes);
+}
+
+static json_t *plan_row(const mr_plan *plan, const Millrace__V1__Job *job, size_t stage) {
     const mr_stage_plan *s = &plan->stages[stage];
     char text[64];
     json_t *row = json_object();
@@ -116,6 +135,10 @@ static json_t *plan_row(const mr_plan *plan, size_t stage) {
         mr_render_bytes((double)memory[i].bytes, text, sizeof(text));
         plan_cell(row, memory[i].key, text);
     }
+    if (job != NULL) {
+        plan_held(job, stage, text, sizeof(text));
+        plan_cell(row, "held", text);
+    }
     (void)json_object_set_new(row, "in_flight", json_integer((json_int_t)s->peak_in_flight));
     snprintf(text, sizeof(text), "%.4f s", s->busy_seconds);
     plan_cell(row, "busy", text);
@@ -128,15 +151,28 @@ static const mr_column plan_columns[] = {
     {"WEIGHTS", "weights", NULL},       {"GRADIENTS", "gradients", NULL},
     {"OPTIMIZER", "optimizer", NULL},   {"ACTIVATIONS", "activations", NULL},
     {"MEMORY", "memory", NULL},         {"IN FLIGHT", "in_flight", NULL},
-    {"BUSY/STEP", "busy", NULL},
 };
-static const mr_view plan_view = {
-    .singular = "stage",
-    .plural = "stages",
-    .name_key = "stage",
-    .columns = plan_columns,
-    .column_count = sizeof(plan_columns) / sizeof(plan_columns[0]),
-};
+static const mr_column plan_held_column = {"HELD", "held", NULL};      /* of a job, by memory */
+static const mr_column plan_busy_column = {"BUSY/STEP", "busy", NULL}; /* needs a profile */
+
+static void plan_print_stages(const mr_plan *plan, const Millrace__V1__Job *job) {
+    enum { FIXED = sizeof(plan_columns) / sizeof(plan_columns[0]) };
+    mr_column columns[FIXED + 2];
+    mr_view view = {.singular = "stage", .plural = "stages", .name_key = "stage"};
+    for (size_t i = 0; i < FIXED; i++) {
+        columns[view.column_count++] = plan_columns[i];
+        if (job != NULL && strcmp(plan_columns[i].key, "memory") == 0)
+            columns[view.column_count++] = plan_held_column;
+    }
+    if (plan->step_seconds > 0)
+        columns[view.column_count++] = plan_busy_column;
+    view.columns = columns;
+    json_t *rows = json_array();
+    for (size_t s = 0; s < plan->stage_count; s++)
+        (void)json_array_append_new(rows, plan_row(plan, job, s));
+    mr_render_table(&view, rows);
+    json_decref(rows);
+}
 
 static void plan_print_groups(const mr_plan *plan) {
     static const char *const kinds[MR_GROUP_KIND_COUNT] = {"tied", "data", "model", "pipe"};
@@ -164,15 +200,23 @@ static void plan_print_split(const mr_plan *plan) {
     putchar('\n');
 }
 
-static void plan_print_table(const mr_plan *plan) {
+/* Predicted and held of each rank of a job that has started. */
+static void plan_print_ranks(const mr_client *client, const Millrace__V1__Job *job) {
+    if (job == NULL || job->n_stages == 0)
+        return;
+    json_t *ranks = mr_job_view_stages(job);
+    printf("\nmemory of job %s (%s, step %llu), by rank:\n", job->id,
+           mr_watch_state_name(job->state), (unsigned long long)job->step);
+    mr_render_rows(client, &mr_job_stage_view, ranks);
+    json_decref(ranks);
+}
+
+static void plan_print_table(const mr_plan *plan, const Millrace__V1__Job *source) {
     const mr_job *job = plan->job;
     size_t parameters = 0;
     char count[32];
-    json_t *rows = json_array();
-    for (size_t s = 0; s < plan->stage_count; s++) {
+    for (size_t s = 0; s < plan->stage_count; s++)
         parameters += plan->stages[s].parameters;
-        (void)json_array_append_new(rows, plan_row(plan, s));
-    }
     mr_render_count((double)parameters, count, sizeof(count));
     printf("job %s: %zu layers, %s parameters, %zu %s", job->name, job->layer_count, count,
            plan->topology.world_size, plan->topology.world_size == 1 ? "rank" : "ranks");
@@ -181,10 +225,7 @@ static void plan_print_table(const mr_plan *plan) {
     printf(")\nstep: %zu replicas x %zu microbatches x %zu x %zu tokens = %zu\n\n", job->data,
            job->micro_batches, job->micro_batch_size, job->sequence_length,
            job->data * job->micro_batches * job->micro_batch_size * job->sequence_length);
-    mr_view view = plan_view;
-    view.column_count -= plan->step_seconds > 0 ? 0 : 1; /* the last one needs a profile */
-    mr_render_table(&view, rows);
-    json_decref(rows);
+    plan_print_stages(plan, source);
     putchar('\n');
     plan_print_groups(plan);
     plan_print_split(plan);
@@ -203,46 +244,68 @@ static void plan_print_table(const mr_plan *plan) {
                    plan->step_seconds);
 }
 
-static mr_status plan_print(const mr_client *client, const mr_plan *plan) {
-    char *json = NULL;
+/* The plan's JSON; of a job with its id, and with what each rank holds. */
+static mr_status plan_print_json(const mr_plan *plan, const Millrace__V1__Job *job) {
+    char *text = NULL;
+    MR_TRY(mr_plan_json(plan, &text));
+    if (job == NULL) {
+        puts(text);
+        mr_free(text);
+        return MR_OK;
+    }
+    json_t *value = json_loads(text, 0, NULL);
+    mr_free(text);
+    if (value == NULL)
+        return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to print the plan");
+    json_t *ranks = json_object_get(value, "ranks");
+    json_t *held = mr_job_view_stages(job);
+    (void)json_object_set_new(value, "job",
+                              json_pack("{s:o, s:s, s:I, s:I}", "id", mr_render_string(job->id),
+                                        "state", mr_watch_state_name(job->state), "epoch",
+                                        (json_int_t)job->epoch, "step",
+                                        (json_int_t)job->step)); /* refuses NULL */
+    for (size_t i = 0; i < json_array_size(held); i++) {
+        const json_t *one = json_array_get(held, i);
+        json_t *rank = json_array_get(ranks, i);
+        (void)json_object_set(rank, "memory_predicted_bytes",
+                              json_object_get(one, "memory_predicted_bytes"));
+        (void)json_object_set(rank, "memory_held_bytes", json_object_get(one, "memory_held_bytes"));
+    }
+    json_decref(held);
+    return mr_render_plain(value, false);
+}
+
+static mr_status plan_print(const mr_client *client, const mr_plan *plan,
+                            const Millrace__V1__Job *job) {
     switch (client->output) {
     case MR_OUTPUT_JSON:
     case MR_OUTPUT_JSONL:
-        MR_TRY(mr_plan_json(plan, &json));
-        puts(json);
-        mr_free(json);
-        return MR_OK;
+        return plan_print_json(plan, job);
     case MR_OUTPUT_NAME:
         puts(plan->job->name);
         return MR_OK;
     default:
-        plan_print_table(plan);
+        plan_print_table(plan, job);
+        plan_print_ranks(client, job);
         return MR_OK;
     }
 }
 
 mr_status mr_command_job_plan(mr_client *client) {
-    const char *path = client->invocation->arguments[0];
-    mr_job_file file = {0};
-    mr_profile_file profile = {0};
+    mr_plan_source source;
     mr_plan *plan = NULL;
-    mr_status status = mr_job_file_read(path, &file, NULL);
-    if (mr_status_is_ok(status))
-        status = mr_job_ranks_apply(client->invocation, &file);
-    if (mr_status_is_ok(status))
-        status = mr_profile_file_read(&file, mr_invocation_text(client->invocation, "profile"),
-                                      &profile);
+    mr_status status = mr_plan_source_read(client, &source);
     if (mr_status_is_ok(status)) {
-        status = mr_plan_make_profiled(file.job, false, profile.profile, &plan);
+        status = mr_plan_make_profiled(source.file.job, source.forward, source.profile.profile,
+                                       &plan);
         if (!mr_status_is_ok(status))
-            status = mr_status_prefix(status, "%s", mr_path_shorten(path).text);
+            status = mr_status_prefix(status, "%s", mr_path_shorten(source.label).text);
     }
     if (mr_status_is_ok(status) && plan->provisional)
         mr_client_say(client, "cut by operations: partition is profile, and no profile was given");
     if (mr_status_is_ok(status))
-        status = plan_print(client, plan);
+        status = plan_print(client, plan, source.job);
     mr_plan_destroy(plan);
-    mr_profile_file_deinit(&profile);
-    mr_job_file_deinit(&file);
+    mr_plan_source_deinit(&source);
     return status;
 }

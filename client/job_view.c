@@ -115,6 +115,57 @@ static void cell_memory(const json_t *item, char *out, size_t bytes) {
     mr_render_bytes((double)view_integer(item, "memory_bytes"), out, bytes);
 }
 
+/* The bytes of one kind (NULL: of all) that a rank holds, by the plan or really; -1: not known. */
+static double view_memory(const json_t *item, const char *which, const char *kind) {
+    const json_t *memory = json_object_get(item, which);
+    if (!json_is_object(memory))
+        return -1;
+    if (kind != NULL)
+        return (double)view_integer(memory, kind);
+    return (double)view_integer(memory, "weights") + (double)view_integer(memory, "gradients") +
+           (double)view_integer(memory, "optimizer") + (double)view_integer(memory, "activations");
+}
+
+static void cell_memory_of(double memory, char *out, size_t bytes) {
+    if (memory >= 0)
+        mr_render_bytes(memory, out, bytes);
+    else
+        snprintf(out, bytes, "-");
+}
+
+static void cell_predicted(const json_t *item, char *out, size_t bytes) {
+    cell_memory_of(view_memory(item, "memory_predicted_bytes", NULL), out, bytes);
+}
+
+static void cell_held(const json_t *item, char *out, size_t bytes) {
+    cell_memory_of(view_memory(item, "memory_held_bytes", NULL), out, bytes);
+}
+
+/* Predicted, then held. */
+static void cell_kind(const json_t *item, const char *kind, char *out, size_t bytes) {
+    char predicted[32];
+    char held[32];
+    cell_memory_of(view_memory(item, "memory_predicted_bytes", kind), predicted, sizeof(predicted));
+    cell_memory_of(view_memory(item, "memory_held_bytes", kind), held, sizeof(held));
+    snprintf(out, bytes, "%s, %s", predicted, held);
+}
+
+static void cell_weights(const json_t *item, char *out, size_t bytes) {
+    cell_kind(item, "weights", out, bytes);
+}
+
+static void cell_gradients(const json_t *item, char *out, size_t bytes) {
+    cell_kind(item, "gradients", out, bytes);
+}
+
+static void cell_optimizer(const json_t *item, char *out, size_t bytes) {
+    cell_kind(item, "optimizer", out, bytes);
+}
+
+static void cell_activations(const json_t *item, char *out, size_t bytes) {
+    cell_kind(item, "activations", out, bytes);
+}
+
 /* ---- views ------------------------------------------------------------------------------------
  */
 
@@ -155,12 +206,42 @@ static const mr_column job_item_wide_columns[] = {
 };
 static const mr_column job_stage_columns[] = {
     {"RANK", "rank", NULL},        {"STAGE", "stage", NULL},     {"LAYERS", NULL, cell_layers},
-    {"MEMBER", "member_id", NULL}, {"ADDRESS", "address", NULL},
+    {"MEMBER", "member_id", NULL}, {"PREDICTED", NULL, cell_predicted},
+    {"HELD", NULL, cell_held},     {"ADDRESS", "address", NULL},
+};
+/* Of each kind predicted and held. */
+static const mr_column memory_wide_columns[] = {
+    {"WEIGHTS", NULL, cell_weights},
+    {"GRADIENTS", NULL, cell_gradients},
+    {"OPTIMIZER", NULL, cell_optimizer},
+    {"ACTIVATIONS", NULL, cell_activations},
 };
 static const mr_column member_columns[] = {
     {"ID", "id", NULL},           {"DEVICE", "device", NULL},          {"STATE", "state", NULL},
     {"JOB", "job_id", NULL},      {"RANK", NULL, cell_rank},           {"ADDRESS", "address", NULL},
     {"MEMORY", NULL, cell_memory}, {"HEARTBEAT", NULL, cell_heartbeat},
+};
+static const mr_column member_item_columns[] = {
+    {"ID", "id", NULL},
+    {"DEVICE", "device", NULL},
+    {"STATE", "state", NULL},
+    {"JOB", "job_id", NULL},
+    {"RANK", NULL, cell_rank},
+    {"ADDRESS", "address", NULL},
+    {"MEMORY", NULL, cell_memory},
+    {"PREDICTED", NULL, cell_predicted},
+    {"HELD", NULL, cell_held},
+    {"HEARTBEAT", NULL, cell_heartbeat},
+};
+static const mr_column member_item_wide_columns[] = {
+    {"THREADS", "threads", NULL},
+    {"STATUS PAGE", "status_address", NULL},
+    {"VERSION", "version", NULL},
+    {"PID", "process_id", NULL},
+    {"WEIGHTS", NULL, cell_weights},
+    {"GRADIENTS", NULL, cell_gradients},
+    {"OPTIMIZER", NULL, cell_optimizer},
+    {"ACTIVATIONS", NULL, cell_activations},
 };
 static const mr_column member_wide_columns[] = {
     {"THREADS", "threads", NULL},
@@ -191,30 +272,39 @@ const mr_view mr_job_list_view =
     VIEW("job", "jobs", "id", job_list_columns, job_list_wide_columns);
 const mr_view mr_job_item_view =
     VIEW("job", "jobs", "id", job_item_columns, job_item_wide_columns);
-const mr_view mr_job_stage_view = {
-    .singular = "stage",
-    .plural = "stages",
-    .name_key = "member_id",
-    .columns = job_stage_columns,
-    .column_count = VIEW_COUNT(job_stage_columns),
-};
+const mr_view mr_job_stage_view =
+    VIEW("stage", "stages", "member_id", job_stage_columns, memory_wide_columns);
 const mr_view mr_member_view = VIEW("stage", "stages", "id", member_columns, member_wide_columns);
+const mr_view mr_member_item_view =
+    VIEW("stage", "stages", "id", member_item_columns, member_item_wide_columns);
 const mr_view mr_checkpoint_view =
     VIEW("checkpoint", "checkpoints", "tag", checkpoint_columns, checkpoint_wide_columns);
 
 /* ---- JSON -------------------------------------------------------------------------------------
  */
 
-static json_t *view_job_stages(const Millrace__V1__Job *job) {
+/* Null where it is not known. */
+static json_t *view_memory_bytes(const Millrace__V1__MemoryBytes *memory) {
+    if (memory == NULL)
+        return json_null();
+    return json_pack("{s:I, s:I, s:I, s:I}", "weights", (json_int_t)memory->weights, "gradients",
+                     (json_int_t)memory->gradients, "optimizer", (json_int_t)memory->optimizer,
+                     "activations", (json_int_t)memory->activations);
+}
+
+json_t *mr_job_view_stages(const Millrace__V1__Job *job) {
     json_t *stages = json_array();
     for (size_t i = 0; i < job->n_stages; i++) {
         const Millrace__V1__JobStage *stage = job->stages[i];
         (void)json_array_append_new(
             stages,
-            json_pack("{s:I, s:I, s:[I,I], s:o, s:o}", "rank", (json_int_t)stage->rank, "stage",
-                      (json_int_t)stage->stage, "layers", (json_int_t)stage->layer_first,
-                      (json_int_t)stage->layer_end, "member_id", mr_render_string(stage->member_id),
-                      "address", mr_render_string(stage->address)));
+            json_pack("{s:I, s:I, s:[I,I], s:o, s:o, s:o, s:o}", "rank", (json_int_t)stage->rank,
+                      "stage", (json_int_t)stage->stage, "layers", (json_int_t)stage->layer_first,
+                      (json_int_t)stage->layer_end, "member_id",
+                      mr_render_string(stage->member_id), "address",
+                      mr_render_string(stage->address), "memory_predicted_bytes",
+                      view_memory_bytes(stage->memory_predicted), "memory_held_bytes",
+                      view_memory_bytes(stage->memory_held)));
     }
     return stages;
 }
@@ -257,8 +347,8 @@ json_t *mr_job_view_job(const Millrace__V1__Job *job, bool text) {
                   (json_int_t)job->start_step, "created_ms", (json_int_t)job->created_ms,
                   "started_ms", (json_int_t)job->started_ms, "ended_ms", (json_int_t)job->ended_ms,
                   "checkpoint_tag", mr_render_string(job->checkpoint_tag), "base_directory",
-                  mr_render_string(job->base_directory), "stages", view_job_stages(job), "groups",
-                  view_job_groups(job));
+                  mr_render_string(job->base_directory), "stages", mr_job_view_stages(job),
+                  "groups", view_job_groups(job));
     if (item == NULL || rest == NULL || json_object_update(item, rest) != 0) {
         json_decref(item);
         item = NULL;
@@ -281,15 +371,17 @@ json_t *mr_job_view_job(const Millrace__V1__Job *job, bool text) {
 json_t *mr_job_view_member(const Millrace__V1__Member *member) {
     bool busy = member->job_id[0] != '\0';
     return json_pack(
-        "{s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I}", "id",
+        "{s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:o, s:o}", "id",
         mr_render_string(member->id), "device", mr_render_string(member->device), "threads",
-        (json_int_t)member->threads, "address", mr_render_string(member->address), "status_address",
-        mr_render_string(member->status_address), "state", mr_render_string(member->state),
-        "job_id", mr_render_string(member->job_id), "rank",
+        (json_int_t)member->threads, "address", mr_render_string(member->address),
+        "status_address", mr_render_string(member->status_address), "state",
+        mr_render_string(member->state), "job_id", mr_render_string(member->job_id), "rank",
         busy ? json_integer(member->rank) : json_null(), "version",
         mr_render_string(member->version), "heartbeat_age_ms", (json_int_t)member->heartbeat_age_ms,
         "memory_bytes", (json_int_t)member->memory_bytes, "process_id",
-        (json_int_t)member->process_id);
+        (json_int_t)member->process_id, "memory_predicted_bytes",
+        view_memory_bytes(member->memory_predicted), "memory_held_bytes",
+        view_memory_bytes(member->memory_held));
 }
 
 json_t *mr_job_view_checkpoint(const Millrace__V1__Checkpoint *checkpoint) {

@@ -50,7 +50,7 @@ static mr_status stage_get_fetch(mr_client *client, json_t **out_value) {
 }
 
 static mr_status stage_get_print(mr_client *client, json_t *owned_value) {
-    return mr_render_item(client, &mr_member_view, owned_value);
+    return mr_render_item(client, &mr_member_item_view, owned_value);
 }
 
 mr_status mr_command_stage_get(mr_client *client) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* main.c: millraced: read the command line, become a role, run it, and say by the exit code how it
- * went (sysexits; reference in README). */
+ * went (sysexits; reference in deploy/CLIENT.md). */
 #include <signal.h>
 #include <stdio.h>
 

@@ -5,7 +5,7 @@
 # they need goes into lib/, but for the C library's own and CUDA's, which the target has. Programs
 # find lib/ by their own run path ($ORIGIN/../lib, millrace.bzl), so the folder may lie anywhere.
 #   millrace/bin/{millrace,millraced}  millrace/lib/*.so*  millrace/tests/gpu/{run,contract}
-#   millrace/{README.md,LICENSE,examples/}  millrace/deploy/{install,uninstall,RUNBOOK.md,systemd/}
+#   millrace/{README.md,LICENSE,examples/}  millrace/deploy/{install,uninstall,*.md,systemd/}
 #   millrace/man/*.[18]  millrace/completions/
 set -euo pipefail
 

@@ -99,6 +99,8 @@ enum {
 #define MR_PARAMETER_ELEMENTS_MAX (1ULL << 44)  /* of a model, and so of any parameter */
 #define MR_ACTIVATION_BYTES_MAX (1ULL << 50) /* of all layers for one microbatch */
 
+#define MR_DEVICE_BYTES_MAX (1ULL << 50)     /* of one kind, that a rank says it holds */
+
 /* Every wait has a bound. Milliseconds. */
 enum {
     MR_CONNECT_TIMEOUT_MS = 10000,

@@ -147,6 +147,11 @@ static mr_status prepared_take_ids(mr_job_record *job, uint32_t rank, const mr_e
     return MR_OK;
 }
 
+static void report_held(mr_job_record *job, uint32_t rank, const mr_memory_bytes *held) {
+    job->ranks[rank].held = *held;
+    job->ranks[rank].held_known = true;
+}
+
 static void report_prepared(mr_decision *decision, mr_job_record *job, uint32_t rank,
                             const mr_event *event) {
     char text[MR_STATUS_TEXT_BYTES];
@@ -162,6 +167,7 @@ static void report_prepared(mr_decision *decision, mr_job_record *job, uint32_t 
     } else {
         mr_status status = prepared_take_ids(job, rank, event);
         job->ranks[rank].prepared = mr_status_is_ok(status);
+        report_held(job, rank, &event->u.prepared.held);
         if (!mr_status_is_ok(status))
             mr_job_machine_fail(decision, job, rank, status.code, status.text, false);
     }
@@ -257,6 +263,9 @@ static void decide_report(mr_decision *decision, mr_member *member, const mr_eve
     case MR_EVENT_FAILED:
         mr_job_machine_fail(decision, job, rank, event->u.failed.code, event->u.failed.text,
                             event->u.failed.secondary);
+        break;
+    case MR_EVENT_RESIZED:
+        report_held(job, rank, &event->u.resized.held);
         break;
     case MR_EVENT_FEED_STATE:
         report_feed_state(decision, &job->ranks[rank], event);
@@ -455,6 +464,7 @@ static mr_status decide_dispatch(mr_decision *decision, const mr_event *event) {
     case MR_EVENT_FEED_STATE:
     case MR_EVENT_LEAVING:
     case MR_EVENT_PROFILED:
+    case MR_EVENT_RESIZED:
         decide_member(decision, event);
         return MR_OK;
     case MR_EVENT_SUBMIT:

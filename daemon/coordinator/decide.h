@@ -78,6 +78,7 @@ typedef enum mr_event_kind {
     MR_EVENT_FEED_STATE,
     MR_EVENT_LEAVING,
     MR_EVENT_PROFILED,
+    MR_EVENT_RESIZED,
     /* clients */
     MR_EVENT_SUBMIT,
     MR_EVENT_PAUSE,
@@ -119,7 +120,11 @@ typedef struct mr_event {
             uint64_t next_step;
             const mr_group_id *group_ids;
             size_t group_id_count;
+            mr_memory_bytes held;
         } prepared;
+        struct {
+            mr_memory_bytes held;
+        } resized;
         mr_job_step step_done;
         struct {
             const char *tag;

@@ -86,6 +86,8 @@ typedef struct mr_job_rank {
     bool connected;
     bool paused;
     bool finished;
+    bool held_known; /* from Prepared on; it stays when the job ends */
+    mr_memory_bytes held;
     bool feed_open; /* a first stage: a client's stream is there */
     int64_t feed_idle_since_ms;
 } mr_job_rank;

@@ -167,9 +167,9 @@ static void answer_job(mr_coordinator *coordinator, const mr_action *action) {
 
 static void answer_member(mr_coordinator *coordinator, const mr_action *action) {
     const mr_member *member = mr_registry_find(&coordinator->state.registry, action->member);
-    Millrace__V1__Member message;
-    mr_reply_member(&message, member, mr_clock_now_ms());
-    mr_services_answer(coordinator, action->request, &message.base, MR_OK);
+    mr_reply_member reply;
+    mr_reply_member_init(&reply, &coordinator->state, member, mr_clock_now_ms());
+    mr_services_answer(coordinator, action->request, &reply.message.base, MR_OK);
 }
 
 static void answer_checkpoint(mr_coordinator *coordinator, const mr_action *action) {

@@ -57,6 +57,24 @@ static void reply_facts(Millrace__V1__Job *message, const mr_job_record *job, bo
         message->job_file = borrow(job->spec->job_file);
 }
 
+static void memory_fill(Millrace__V1__MemoryBytes *message, const mr_memory_bytes *memory) {
+    millrace__v1__memory_bytes__init(message);
+    message->weights = memory->weights;
+    message->gradients = memory->gradients;
+    message->optimizer = memory->optimizer;
+    message->activations = memory->activations;
+}
+
+/* NULL in *out_held: not known yet. */
+static void reply_memory(mr_reply_memory *memory, const mr_job_record *job, uint32_t rank,
+                         Millrace__V1__MemoryBytes **out_predicted,
+                         Millrace__V1__MemoryBytes **out_held) {
+    memory_fill(&memory->predicted, &job->spec->ranks[rank].memory);
+    memory_fill(&memory->held, &job->ranks[rank].held);
+    *out_predicted = &memory->predicted;
+    *out_held = job->ranks[rank].held_known ? &memory->held : NULL;
+}
+
 static void reply_stages(mr_reply_job *reply, const mr_coordinator_state *state,
                          const mr_job_record *job) {
     for (uint32_t rank = 0; rank < job->spec->rank_count; rank++) {
@@ -68,6 +86,8 @@ static void reply_stages(mr_reply_job *reply, const mr_coordinator_state *state,
         stage->stage = planned->stage;
         stage->layer_first = planned->layer_first;
         stage->layer_end = planned->layer_end;
+        reply_memory(&reply->memories[rank], job, rank, &stage->memory_predicted,
+                     &stage->memory_held);
         if (member != NULL) {
             stage->member_id = borrow(member->id);
             stage->address = borrow(member->address);
@@ -116,12 +136,13 @@ mr_status mr_reply_job_init(mr_reply_job *reply, const mr_coordinator_state *sta
     *reply = (mr_reply_job){
         .stages = mr_alloc_array(ranks, sizeof(*reply->stages)),
         .stage_pointers = mr_alloc_array(ranks, sizeof(*reply->stage_pointers)),
+        .memories = mr_alloc_array(ranks, sizeof(*reply->memories)),
         .groups = mr_alloc_array(groups, sizeof(*reply->groups)),
         .group_pointers = mr_alloc_array(groups, sizeof(*reply->group_pointers)),
         .group_ids = mr_alloc_array(groups, sizeof(*reply->group_ids)),
     };
-    if (reply->stages == NULL || reply->stage_pointers == NULL || reply->groups == NULL ||
-        reply->group_pointers == NULL || reply->group_ids == NULL) {
+    if (reply->stages == NULL || reply->stage_pointers == NULL || reply->memories == NULL ||
+        reply->groups == NULL || reply->group_pointers == NULL || reply->group_ids == NULL) {
         mr_reply_job_deinit(reply);
         return MR_ERROR(RESOURCE_EXHAUSTED, "no memory to describe job %s", job->facts.id);
     }
@@ -134,6 +155,7 @@ mr_status mr_reply_job_init(mr_reply_job *reply, const mr_coordinator_state *sta
 void mr_reply_job_deinit(mr_reply_job *reply) {
     mr_free(reply->stages);
     mr_free(reply->stage_pointers);
+    mr_free(reply->memories);
     mr_free(reply->groups);
     mr_free(reply->group_pointers);
     mr_free(reply->group_ids);
@@ -164,7 +186,10 @@ void mr_reply_step(mr_reply_step_result *reply, const mr_job_step *step) {
     }
 }
 
-void mr_reply_member(Millrace__V1__Member *message, const mr_member *member, int64_t now_ms) {
+void mr_reply_member_init(mr_reply_member *reply, const mr_coordinator_state *state,
+                          const mr_member *member, int64_t now_ms) {
+    Millrace__V1__Member *message = &reply->message;
+    const mr_job_record *job = mr_jobs_find(&state->jobs, member->job);
     millrace__v1__member__init(message);
     message->id = borrow(member->id);
     message->device = borrow(member->device);
@@ -178,6 +203,9 @@ void mr_reply_member(Millrace__V1__Member *message, const mr_member *member, int
     message->heartbeat_age_ms = now_ms - member->heard_ms;
     message->memory_bytes = member->memory_bytes;
     message->process_id = member->process_id;
+    if (job != NULL && member->rank < job->spec->rank_count)
+        reply_memory(&reply->memory, job, member->rank, &message->memory_predicted,
+                     &message->memory_held);
 }
 
 /* ---- orders ---------------------------------------------------------------------------------- */

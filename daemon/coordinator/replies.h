@@ -9,10 +9,22 @@
 #include "millrace/v1/control.pb-c.h"
 #include "millrace/v1/jobs.pb-c.h"
 
+/* The two memories of a rank. */
+typedef struct mr_reply_memory {
+    Millrace__V1__MemoryBytes predicted;
+    Millrace__V1__MemoryBytes held;
+} mr_reply_memory;
+
+typedef struct mr_reply_member {
+    Millrace__V1__Member message;
+    mr_reply_memory memory;
+} mr_reply_member;
+
 typedef struct mr_reply_job {
     Millrace__V1__Job message;
     Millrace__V1__JobStage *stages;
     Millrace__V1__JobStage **stage_pointers;
+    mr_reply_memory *memories;
     Millrace__V1__JobGroup *groups;
     Millrace__V1__JobGroup **group_pointers;
     char (*group_ids)[MR_NAME_BYTES];
@@ -31,7 +43,9 @@ typedef struct mr_reply_step_result {
 
 /* Fills a message from a record; its texts are borrowed from there. */
 void mr_reply_step(mr_reply_step_result *reply, const mr_job_step *step);
-void mr_reply_member(Millrace__V1__Member *message, const mr_member *member, int64_t now_ms);
+/* Its message points into it: it must not be moved. */
+void mr_reply_member_init(mr_reply_member *reply, const mr_coordinator_state *state,
+                          const mr_member *member, int64_t now_ms);
 
 /* One order with all that it may need. */
 typedef struct mr_reply_order {

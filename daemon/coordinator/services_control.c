@@ -5,6 +5,7 @@
  *
  * A connection is made on an RPC thread (opened), lives on LOOP, and is freed there when the news
  * of its end has come, which is the last that is heard of it. */
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -176,7 +177,50 @@ static void report_failed(mr_event *event, const Millrace__V1__StageFailed *repo
     event->u.failed.secondary = report->secondary;
 }
 
-/* The ids of a Prepared report; one that cannot be makes it a failure of the stage. */
+/* The text is borrowed. */
+static void report_refused(mr_event *event, const mr_status *status) {
+    event->kind = MR_EVENT_FAILED;
+    event->u.failed.code = status->code;
+    event->u.failed.text = status->text;
+    event->u.failed.secondary = false;
+}
+
+/* NULL, of an older stage, is nothing. */
+static mr_status memory_read(const Millrace__V1__MemoryBytes *message,
+                             mr_memory_bytes *out_memory) {
+    mr_memory_bytes memory = {0};
+    if (message != NULL)
+        memory = (mr_memory_bytes){.weights = message->weights,
+                                   .gradients = message->gradients,
+                                   .optimizer = message->optimizer,
+                                   .activations = message->activations};
+    const struct {
+        const char *kind;
+        uint64_t bytes;
+    } kinds[] = {{"weights", memory.weights},
+                 {"gradients", memory.gradients},
+                 {"optimizer", memory.optimizer},
+                 {"activations", memory.activations}};
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+        if (kinds[i].bytes > MR_DEVICE_BYTES_MAX)
+            return MR_ERROR(INVALID_ARGUMENT, "memory_held.%s is %" PRIu64 "; the limit is %llu",
+                            kinds[i].kind, kinds[i].bytes, MR_DEVICE_BYTES_MAX);
+    *out_memory = memory;
+    return MR_OK;
+}
+
+static void report_resized(mr_coordinator *coordinator, mr_event *event,
+                           const Millrace__V1__Resized *report) {
+    event->kind = MR_EVENT_RESIZED;
+    event->job = report->job_id;
+    event->epoch = report->epoch;
+    mr_status status = memory_read(report->memory_held, &event->u.resized.held);
+    if (!mr_status_is_ok(status))
+        report_refused(event, &status);
+    mr_runtime_take(coordinator, event);
+}
+
+/* The ids and bytes of a Prepared report; what cannot be makes it a failure of the stage. */
 static void report_prepared(mr_coordinator *coordinator, mr_event *event,
                             const Millrace__V1__Prepared *report) {
     mr_group_ids ids = {0};
@@ -192,12 +236,10 @@ static void report_prepared(mr_coordinator *coordinator, mr_event *event,
     event->u.prepared.next_step = report->next_step;
     event->u.prepared.group_ids = ids.items;
     event->u.prepared.group_id_count = ids.count;
-    if (!mr_status_is_ok(status)) {
-        event->kind = MR_EVENT_FAILED;
-        event->u.failed.code = status.code;
-        event->u.failed.text = status.text;
-        event->u.failed.secondary = false;
-    }
+    if (mr_status_is_ok(status))
+        status = memory_read(report->memory_held, &event->u.prepared.held);
+    if (!mr_status_is_ok(status))
+        report_refused(event, &status);
     mr_runtime_take(coordinator, event);
     mr_group_ids_deinit(&ids);
 }
@@ -232,10 +274,7 @@ static void report_profiled(mr_coordinator *coordinator, mr_event *event,
     event->u.profiled.owned_profile = profile;
     if (!mr_status_is_ok(status)) {
         mr_profile_device_destroy(profile);
-        event->kind = MR_EVENT_FAILED;
-        event->u.failed.code = status.code;
-        event->u.failed.text = status.text;
-        event->u.failed.secondary = false;
+        report_refused(event, &status);
     }
     mr_runtime_take(coordinator, event);
 }
@@ -304,6 +343,8 @@ static void connection_take(mr_connection *connection, Millrace__V1__StageReport
         report_saved(coordinator, &event, report->saved);
     else if (report->report_case == MILLRACE__V1__STAGE_REPORT__REPORT_PREPARED)
         report_prepared(coordinator, &event, report->prepared);
+    else if (report->report_case == MILLRACE__V1__STAGE_REPORT__REPORT_RESIZED)
+        report_resized(coordinator, &event, report->resized);
     else if (report->report_case == MILLRACE__V1__STAGE_REPORT__REPORT_PROFILED)
         report_profiled(coordinator, &event, report->profiled);
     else if (report->report_case == MILLRACE__V1__STAGE_REPORT__REPORT_STEP_DONE)

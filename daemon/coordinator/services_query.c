@@ -163,14 +163,15 @@ void mr_service_list(mr_request *request) {
 void mr_service_list_stages(mr_request *request) {
     const mr_registry *registry = &request->coordinator->state.registry;
     Millrace__V1__ListStagesResponse response = MILLRACE__V1__LIST_STAGES_RESPONSE__INIT;
-    Millrace__V1__Member *members = mr_alloc_array(registry->count, sizeof(*members));
+    mr_reply_member *members = mr_alloc_array(registry->count, sizeof(*members));
     Millrace__V1__Member **pointers = mr_alloc_array(registry->count, sizeof(*pointers));
     if (members == NULL || pointers == NULL) {
         mr_request_fail(request, MR_ERROR(RESOURCE_EXHAUSTED, "no memory for the list of stages"));
     } else {
         for (size_t i = 0; i < registry->count; i++) {
-            mr_reply_member(&members[i], registry->members[i], mr_clock_now_ms());
-            pointers[i] = &members[i];
+            mr_reply_member_init(&members[i], &request->coordinator->state, registry->members[i],
+                                 mr_clock_now_ms());
+            pointers[i] = &members[i].message;
         }
         response.members = pointers;
         response.n_members = registry->count;

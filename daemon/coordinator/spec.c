@@ -58,10 +58,13 @@ static mr_status spec_add_rank(mr_job_spec *spec, const mr_plan *plan, uint32_t 
     size_t coordinates[MR_AXES_MAX];
     MR_TRY(mr_topology_coordinates(&plan->topology, rank, coordinates));
     size_t pipe = 0;
+    size_t data = 0;
     bool model_first = true;
     for (size_t axis = 0; axis < plan->topology.axis_count; axis++) {
         if (strcmp(plan->topology.axes[axis], "pipe") == 0)
             pipe = coordinates[axis];
+        else if (strcmp(plan->topology.axes[axis], "data") == 0)
+            data = coordinates[axis];
         else if (strcmp(plan->topology.axes[axis], "model") == 0)
             model_first = coordinates[axis] == 0;
     }
@@ -70,6 +73,7 @@ static mr_status spec_add_rank(mr_job_spec *spec, const mr_plan *plan, uint32_t 
         .layer_first = (uint32_t)plan->bounds[pipe],
         .layer_end = (uint32_t)plan->bounds[pipe + 1],
         .first = pipe == 0 && model_first,
+        .memory = mr_plan_memory(plan, pipe, data),
     };
     return MR_OK;
 }

@@ -14,6 +14,7 @@
 #include "daemon/base/status.h"
 #include "daemon/checkpoint/layout.h"
 #include "daemon/model/job.h"
+#include "daemon/plan/plan.h"
 #include "daemon/plan/profile.h"
 
 typedef struct mr_spec_rank {
@@ -21,6 +22,7 @@ typedef struct mr_spec_rank {
     uint32_t layer_first;
     uint32_t layer_end;
     bool first; /* a first stage: clients feed it; ranks are in order of the replicas */
+    mr_memory_bytes memory; /* as planned */
 } mr_spec_rank;
 
 typedef struct mr_spec_group {

@@ -25,6 +25,12 @@ static_assert((int)BOARD_FORGET_MS < (int)MR_MEMBER_LEAVE_MS,
 
 /* ---- /status --------------------------------------------------------------------------------- */
 
+static json_t *board_memory(const mr_memory_bytes *memory) {
+    return json_pack("{s:I,s:I,s:I,s:I}", "weights", (json_int_t)memory->weights, "gradients",
+                     (json_int_t)memory->gradients, "optimizer", (json_int_t)memory->optimizer,
+                     "activations", (json_int_t)memory->activations);
+}
+
 /* JSON has no form of what is not finite. */
 static json_t *board_number(double value) {
     return isfinite(value) ? json_real(value) : json_null();
@@ -63,9 +69,12 @@ static json_t *board_job(const mr_coordinator *coordinator, const mr_job_record 
         const mr_spec_rank *planned = &job->spec->ranks[rank];
         (void)json_array_append_new(
             stages,
-            json_pack("{s:i, s:i, s:[i,i], s:s?}", "rank", (int)rank, "stage", (int)planned->stage,
-                      "layers", (int)planned->layer_first, (int)planned->layer_end, "member",
-                      member == NULL ? NULL : member->id)); /* NULL is refused */
+            json_pack("{s:i, s:i, s:[i,i], s:s?, s:o, s:o}", "rank", (int)rank, "stage",
+                      (int)planned->stage, "layers", (int)planned->layer_first,
+                      (int)planned->layer_end, "member", member == NULL ? NULL : member->id,
+                      "memory_bytes", board_memory(&planned->memory), "memory_held_bytes",
+                      job->ranks[rank].held_known ? board_memory(&job->ranks[rank].held)
+                                                  : json_null())); /* NULL is refused */
     }
     json_t *root = json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:s, "

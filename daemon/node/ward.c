@@ -4,7 +4,7 @@
 #include "daemon/base/limits.h"
 #include "daemon/base/status.h"
 
-/* The exit codes that speak to a supervisor (sysexits.h; README). */
+/* The exit codes that speak to a supervisor (sysexits.h; deploy/CLIENT.md). */
 enum {
     EXIT_GOOD = 0,
     EXIT_USAGE = 64,

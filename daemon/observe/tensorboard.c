@@ -188,7 +188,8 @@ static mr_status board_make_folder(const char *directory) {
     return MR_OK;
 }
 
-/* The name that TensorBoard looks for, with a number that no file there has. */
+/* The name that TensorBoard looks for, with a number that no file there has. It reads them sorted by
+ * name: within one second and process the padded number keeps the order. */
 static mr_status board_make_file(mr_tensorboard *board, const char *directory,
                                  double wall_seconds) {
     static atomic_uint last_number;
@@ -197,7 +198,7 @@ static mr_status board_make_file(mr_tensorboard *board, const char *directory,
     for (int i = 0; i < BOARD_NAMES_MAX; i++) {
         unsigned number = atomic_fetch_add(&last_number, 1);
         int bytes = snprintf(board->path, sizeof(board->path),
-                             "%s/events.out.tfevents.%010lld.%s.%d.%u", directory,
+                             "%s/events.out.tfevents.%010lld.%s.%d.%010u", directory,
                              (long long)wall_seconds, host, (int)getpid(), number);
         if (bytes < 0 || (size_t)bytes >= sizeof(board->path))
             return MR_ERROR(INVALID_ARGUMENT, "the folder's path of %zu bytes is too long",

@@ -28,6 +28,14 @@ typedef struct mr_stage_plan {
     double busy_seconds;   /* of one step, predicted; 0 without a profile */
 } mr_stage_plan;
 
+/* Bytes on one rank's device, by what they are for. */
+typedef struct mr_memory_bytes {
+    uint64_t weights;
+    uint64_t gradients;
+    uint64_t optimizer;
+    uint64_t activations;
+} mr_memory_bytes;
+
 typedef enum mr_group_kind {
     MR_GROUP_TIED,
     MR_GROUP_DATA,
@@ -81,6 +89,8 @@ MR_MUST_CHECK mr_status mr_plan_make_profiled(const mr_job *job, bool inference,
 void mr_plan_destroy(mr_plan *plan);
 /* Bytes of optimizer state on data coordinate replica of a stage. */
 size_t mr_plan_optimizer_bytes(const mr_plan *plan, size_t stage, size_t replica);
+/* What a rank of data coordinate replica of a stage holds. */
+mr_memory_bytes mr_plan_memory(const mr_plan *plan, size_t stage, size_t replica);
 /* The millrace.plan/v1 JSON of DESIGN section 5; owner frees with mr_free. */
 MR_MUST_CHECK mr_status mr_plan_json(const mr_plan *plan, char **out_json);
 

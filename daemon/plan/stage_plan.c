@@ -110,6 +110,16 @@ size_t mr_plan_optimizer_bytes(const mr_plan *plan, size_t stage, size_t replica
     return plan_state_count(plan) * (share.end - share.first);
 }
 
+mr_memory_bytes mr_plan_memory(const mr_plan *plan, size_t stage, size_t replica) {
+    const mr_stage_plan *one = &plan->stages[stage];
+    return (mr_memory_bytes){
+        .weights = one->weights_bytes,
+        .gradients = one->gradients_bytes,
+        .optimizer = mr_plan_optimizer_bytes(plan, stage, replica),
+        .activations = one->activations_bytes,
+    };
+}
+
 /* optimizer: of the whole state. The first replica's share is the largest. */
 static void stage_fill_state(mr_plan *plan, size_t index, size_t optimizer, size_t state_bytes) {
     mr_stage_plan *stage = &plan->stages[index];

@@ -17,12 +17,24 @@ static char *borrowed(const char *text) {
     report_.report_case = CASE;                                                                    \
     report_.field = &body
 
+static Millrace__V1__MemoryBytes memory_message(const mr_memory_held *held) {
+    Millrace__V1__MemoryBytes message = MILLRACE__V1__MEMORY_BYTES__INIT;
+    message.weights = held->weights;
+    message.gradients = held->gradients;
+    message.optimizer = held->optimizer;
+    message.activations = held->activations;
+    return message;
+}
+
 void mr_report_prepared(mr_control *control, mr_report_subject subject, const char *schedule_hash,
-                        uint64_t next_step, const mr_group_ids *ids) {
+                        const mr_executor_report *report) {
+    const mr_group_ids *ids = &report->ids;
+    Millrace__V1__MemoryBytes held = memory_message(&report->held);
     REPORT_BEGIN(Millrace__V1__Prepared, MILLRACE__V1__PREPARED__INIT, prepared,
                  MILLRACE__V1__STAGE_REPORT__REPORT_PREPARED);
     body.schedule_hash = borrowed(schedule_hash);
-    body.next_step = next_step;
+    body.next_step = report->step;
+    body.memory_held = &held;
     Millrace__V1__GroupId *messages = mr_alloc_array(ids->count, sizeof(*messages));
     Millrace__V1__GroupId **list = mr_alloc_array(ids->count, sizeof(*list));
     bool whole = messages != NULL && list != NULL;
@@ -42,6 +54,14 @@ void mr_report_prepared(mr_control *control, mr_report_subject subject, const ch
                          MR_ERROR(RESOURCE_EXHAUSTED, "no memory for %zu ids", ids->count));
     mr_free(list);
     mr_free(messages);
+}
+
+void mr_report_resized(mr_control *control, mr_report_subject subject, const mr_memory_held *held) {
+    Millrace__V1__MemoryBytes message = memory_message(held);
+    REPORT_BEGIN(Millrace__V1__Resized, MILLRACE__V1__RESIZED__INIT, resized,
+                 MILLRACE__V1__STAGE_REPORT__REPORT_RESIZED);
+    body.memory_held = &message;
+    mr_control_send(control, &report_);
 }
 
 void mr_report_profiled(mr_control *control, mr_report_subject subject,

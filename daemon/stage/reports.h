@@ -16,7 +16,8 @@ typedef struct mr_report_subject {
 
 /* Each sends one report of control.proto; without a stream it is dropped (control.h). */
 void mr_report_prepared(mr_control *control, mr_report_subject subject, const char *schedule_hash,
-                        uint64_t next_step, const mr_group_ids *ids);
+                        const mr_executor_report *report);
+void mr_report_resized(mr_control *control, mr_report_subject subject, const mr_memory_held *held);
 void mr_report_profiled(mr_control *control, mr_report_subject subject,
                         const mr_profile_device *profile);
 void mr_report_connected(mr_control *control, mr_report_subject subject);

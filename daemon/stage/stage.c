@@ -358,7 +358,7 @@ static void stage_prepared(stage *self, const mr_executor_report *report) {
         status = mr_feed_start(self->feed, self->job.assignment, report->step);
     if (mr_status_is_ok(status))
         mr_report_prepared(self->control, stage_subject(self), self->job.schedule_hash,
-                           report->step, &report->ids);
+                           report);
     else
         mr_report_failed(self->control, stage_subject(self), status);
 }
@@ -419,6 +419,8 @@ static void stage_executor_report(void *context, mr_executor_report *report) {
         MR_LOG(INFO, "activation checkpointing", MR_S("job", self->job.id),
                MR_I("interval", report->interval), MR_I("step", report->step),
                MR_I("activation_bytes", report->held.activations));
+        if (holds)
+            mr_report_resized(self->control, stage_subject(self), &report->held);
         break;
     case MR_EXECUTOR_FINISHED:
         if (holds)

@@ -66,10 +66,20 @@ typedef struct job_message {
     Millrace__V1__Job job;
     Millrace__V1__JobStage stages[2];
     Millrace__V1__JobStage *stage_list[2];
+    Millrace__V1__MemoryBytes predicted[2];
+    Millrace__V1__MemoryBytes held[2];
     Millrace__V1__JobGroup group;
     Millrace__V1__JobGroup *group_list[1];
     uint32_t ranks[2];
 } job_message;
+
+static void fill_memory(uint64_t weights, Millrace__V1__MemoryBytes *memory) {
+    *memory = (Millrace__V1__MemoryBytes)MILLRACE__V1__MEMORY_BYTES__INIT;
+    memory->weights = weights;
+    memory->gradients = weights;
+    memory->optimizer = 2 * weights;
+    memory->activations = weights / 2;
+}
 
 static void fill_stages(job_message *message) {
     static const char *const members[] = {"m1", "m2"};
@@ -82,6 +92,10 @@ static void fill_stages(job_message *message) {
         message->stages[i].layer_end = i * 4 + 4 + i;
         message->stages[i].member_id = text_of(members[i]);
         message->stages[i].address = text_of(addresses[i]);
+        fill_memory(1 << 20, &message->predicted[i]);
+        fill_memory((1 << 20) + 4096, &message->held[i]);
+        message->stages[i].memory_predicted = &message->predicted[i];
+        message->stages[i].memory_held = i == 0 ? &message->held[i] : NULL; /* still builds */
         message->stage_list[i] = &message->stages[i];
         message->ranks[i] = i;
     }

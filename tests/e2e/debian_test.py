@@ -40,7 +40,9 @@ class Packages(unittest.TestCase):
                      "/usr/share/man/man1/millrace.1.gz",
                      "/usr/share/bash-completion/completions/millrace",
                      "/usr/share/zsh/vendor-completions/_millrace",
-                     "/usr/share/fish/vendor_completions.d/millrace.fish"):
+                     "/usr/share/fish/vendor_completions.d/millrace.fish",
+                     "/usr/share/doc/millrace-client/README.md",
+                     "/usr/share/doc/millrace-client/JOB_FILE.md"):
             self.assertIn(path, client)
         for path in ("/usr/bin/millraced", "/usr/lib/millrace/bin/millraced",
                      "/usr/share/man/man8/millraced.8.gz", "/usr/lib/sysusers.d/millrace.conf",

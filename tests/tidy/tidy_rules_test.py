@@ -16,6 +16,7 @@ import build_rules  # noqa: E402
 import c_rules  # noqa: E402
 import header_compile  # noqa: E402
 import include_rules  # noqa: E402
+import link_rules  # noqa: E402
 import text_rules  # noqa: E402
 from tree import File, Tree, blank_comments, parse  # noqa: E402
 
@@ -284,6 +285,21 @@ class Rules(unittest.TestCase):
         self.assertEqual([(f.name, f.first, f.last) for f in functions],
                          [("mr_x", 4, 7), ("add", 8, 8)])
         self.assertEqual([d.first for d in declarations], [2, 3, 9])
+
+    def test_links_lead_somewhere(self):
+        page = ("# A page\n\n## Two `big` words\n\n## Again\n\n## Again\n\n```\n"
+                "[x](nowhere)\n# no\n```\n[a](#two-big-words) [b](#again-1) [c](../pump.c#)\n"
+                "[d](../docs) [e](more.md#here) [f](https://example.org/x)\n")
+        good = {"docs/page.md": page, "docs/more.md": "# Here\n", "pump.c": "\n"}
+
+        def links(path, text):
+            texts = dict(good, **{path: text})
+            tree = Tree([File(name, texts[name]) for name in sorted(texts)])
+            return [(f.path, f.line, f.key) for f in link_rules.check_links(tree)]
+        self.assertEqual(links("docs/page.md", page), [])
+        for link in ("gone.md", "../pump.h", "#again-2", "#no", "more.md#there", "../pump.c#x"):
+            text = page + "[z](%s)\n" % link
+            self.assertEqual(links("docs/page.md", text), [("docs/page.md", 15, link)])
 
 
 class Headers(unittest.TestCase):

@@ -18,6 +18,7 @@ import c_rules  # noqa: E402
 import exceptions  # noqa: E402
 import header_compile  # noqa: E402
 import include_rules  # noqa: E402
+import link_rules  # noqa: E402
 import text_rules  # noqa: E402
 from tree import Finding, Tree  # noqa: E402
 
@@ -33,7 +34,7 @@ def find_root():
 
 def collect(tree):
     findings = []
-    for rules in (include_rules, c_rules, text_rules, build_rules):
+    for rules in (include_rules, c_rules, text_rules, build_rules, link_rules):
         for check in rules.CHECKS:
             findings += check(tree)
     return findings

@@ -51,7 +51,7 @@ has stderr "$err" "Usage: millrace"
 run 0 --help
 has stdout "$out" "Usage: millrace [options] NOUN [VERB] [arguments]"
 run 0 help job plan
-has stdout "$out" "Usage: millrace job plan FILE [options]"
+has stdout "$out" "Usage: millrace job plan [FILE] [options]"
 run 0 job --help
 has stdout "$out" "submit FILE"
 run 2 jbo
