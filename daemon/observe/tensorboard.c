@@ -188,8 +188,8 @@ static mr_status board_make_folder(const char *directory) {
     return MR_OK;
 }
 
-/* The name that TensorBoard looks for, with a number that no file there has. It reads them sorted by
- * name: within one second and process the padded number keeps the order. */
+/* The name that TensorBoard looks for, with a number that no file there has. Names are read sorted:
+ * within one second and process the padded number keeps the order. */
 static mr_status board_make_file(mr_tensorboard *board, const char *directory,
                                  double wall_seconds) {
     static atomic_uint last_number;
