@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -188,18 +187,18 @@ static mr_status board_make_folder(const char *directory) {
     return MR_OK;
 }
 
-/* The name that TensorBoard looks for, with a number that no file there has. Names are read sorted:
- * within one second and process the padded number keeps the order. */
+/* The name that TensorBoard looks for. Names are read sorted: within one second and process the
+ * microseconds of the first point keep the order of jobs, whichever file is made first. */
 static mr_status board_make_file(mr_tensorboard *board, const char *directory,
                                  double wall_seconds) {
-    static atomic_uint last_number;
     char host[BOARD_HOST_BYTES] = "localhost";
     (void)gethostname(host, sizeof(host) - 1); /* only part of a name */
-    for (int i = 0; i < BOARD_NAMES_MAX; i++) {
-        unsigned number = atomic_fetch_add(&last_number, 1);
-        int bytes = snprintf(board->path, sizeof(board->path),
-                             "%s/events.out.tfevents.%010lld.%s.%d.%010u", directory,
-                             (long long)wall_seconds, host, (int)getpid(), number);
+    long long seconds = (long long)wall_seconds;
+    unsigned micros = (unsigned)((wall_seconds - (double)seconds) * 1e6);
+    for (unsigned i = 0; i < BOARD_NAMES_MAX; i++) {
+        int bytes =
+            snprintf(board->path, sizeof(board->path), "%s/events.out.tfevents.%010lld.%s.%d.%07u",
+                     directory, seconds, host, (int)getpid(), micros + i);
         if (bytes < 0 || (size_t)bytes >= sizeof(board->path))
             return MR_ERROR(INVALID_ARGUMENT, "the folder's path of %zu bytes is too long",
                             strlen(directory));
