@@ -3,7 +3,7 @@
 """Goal: the coordinator's page works in a real browser: it asks nobody else for anything, shows a
 job that runs, updates by itself, draws a box for each instruction of a step, can be read and
 reached by everybody, and is whole without scripts. Method: Debian's chromium, headless, over
-chromedriver; without them (deploy/setup --browser installs them) the test says so and is skipped.
+chromedriver; without them (deploy/setup --tests installs them) the test says so and is skipped.
 
 Pictures at three widths, light and dark, lie in TEST_UNDECLARED_OUTPUTS_DIR afterwards."""
 
@@ -18,7 +18,7 @@ from cluster import CORPUS, Cluster, job_text, temporary_folder
 
 WIDTHS = (360, 768, 1280)
 CONTRAST_TEXT = 4.5
-MISSING = ("chromium and chromedriver are not installed; deploy/setup --browser installs them, and "
+MISSING = ("chromium and chromedriver are not installed; deploy/setup --tests installs them, and "
            "then this test runs")
 
 # Of each element with text of its own: the contrast of its colour to what is painted behind it.
