@@ -13,25 +13,11 @@
 
 #include "tests/unit/model/job_text.h"
 
-typedef struct mistake {
-    const char *from;
-    const char *to;
-    size_t line;
-    const char *start;
-} mistake;
-
-static void check_all(const mistake *mistakes, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        job_text_refuse(job_text_edit(mistakes[i].from, mistakes[i].to), mistakes[i].line,
-                        mistakes[i].start);
-}
-
-#define CHECK(mistakes) check_all(mistakes, sizeof(mistakes) / sizeof((mistakes)[0]))
 #define OPTIMIZER "type: adamw, lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8"
 #define TOPOLOGY "topology: {pipe: 2, data: 1, model: 1}"
 
 static void test_wrong_keys_are_refused(void **state) {
-    static const mistake mistakes[] = {
+    static const job_mistake mistakes[] = {
         {"seed: 1234", "sed: 1234", 3, "sed is not a key of a job file; did you mean seed?"},
         {"chunks: 1", "chunk: 1", 16,
          "pipeline.chunk is not a key of a job file; did you mean chunks?"},
@@ -56,11 +42,11 @@ static void test_wrong_keys_are_refused(void **state) {
          "model.layers[1].dim is given twice; the first is on line 7"},
     };
     (void)state;
-    CHECK(mistakes);
+    JOB_TEXT_REFUSE_ALL(mistakes);
 }
 
 static void test_missing_keys_are_named(void **state) {
-    static const mistake mistakes[] = {
+    static const job_mistake mistakes[] = {
         {"schema: millrace.job/v1\n", "", 0, "schema is missing; it must be millrace.job/v1"},
         {"name: tiny-gpt\n", "", 0, "name is missing; it must be a name of 1 to 63 letters"},
         {"micro_batch_size: 4, ", "", 18,
@@ -82,11 +68,11 @@ static void test_missing_keys_are_named(void **state) {
          "model.layers[3].dim is missing; an lm_head needs dim and vocab, or a tie"},
     };
     (void)state;
-    CHECK(mistakes);
+    JOB_TEXT_REFUSE_ALL(mistakes);
 }
 
 static void test_wrong_types_are_refused(void **state) {
-    static const mistake mistakes[] = {
+    static const job_mistake mistakes[] = {
         {"micro_batches: 8", "micro_batches: \"8\"", 18,
          "batch.micro_batches is the text \"8\"; it must be a whole number, 1 to 4096"},
         {"micro_batches: 8", "micro_batches: 8.0", 18,
@@ -147,13 +133,13 @@ static void test_wrong_types_are_refused(void **state) {
          "pipeline.checkpointable_layers[1] is linaer; it must be embedding"},
     };
     (void)state;
-    CHECK(mistakes);
+    JOB_TEXT_REFUSE_ALL(mistakes);
     job_text_refuse_first("schema: millrace.job/v1\nname: x\nbatch: 3\nmodel: [1]\n", 3,
                           "batch is 3; it must be a mapping");
 }
 
 static void test_values_out_of_bounds_are_refused(void **state) {
-    static const mistake mistakes[] = {
+    static const job_mistake mistakes[] = {
         {TOPOLOGY, "stages: 0", 13, "pipeline.stages is 0; it must be 1 to 1024"},
         {TOPOLOGY, "stages: 1025", 13, "pipeline.stages is 1025; it must be 1 to 1024"},
         {TOPOLOGY, "stages: -1", 13, "pipeline.stages is -1; it must be 1 to 1024"},
@@ -185,7 +171,7 @@ static void test_values_out_of_bounds_are_refused(void **state) {
          "model.layers has 16387 layers; it may have at most 16384"},
     };
     (void)state;
-    CHECK(mistakes);
+    JOB_TEXT_REFUSE_ALL(mistakes);
     char name[256] = "name: ";
     memset(name + 6, 'n', MR_NAME_BYTES);
     job_text_refuse(job_text_edit("name: tiny-gpt", name), 2,
@@ -193,7 +179,7 @@ static void test_values_out_of_bounds_are_refused(void **state) {
 }
 
 static void test_what_is_put_aside_must_be_taken_as_it_is(void **state) {
-    static const mistake mistakes[] = {
+    static const job_mistake mistakes[] = {
         {"{type: layernorm, dim: 64}", "{type: layernorm, dim: 64, put: a}", 8,
          "layer 7 (layernorm): put a is taken by no later layer"},
         {"{type: layernorm, dim: 64}", "{type: add, take: a}", 8,
@@ -212,11 +198,11 @@ static void test_what_is_put_aside_must_be_taken_as_it_is(void **state) {
          "model.layers[2].put is -a"},
     };
     (void)state;
-    CHECK(mistakes);
+    JOB_TEXT_REFUSE_ALL(mistakes);
 }
 
 static void test_words_of_later_versions_list_what_exists(void **state) {
-    static const mistake mistakes[] = {
+    static const job_mistake mistakes[] = {
         {"schedule: 1f1b", "schedule: zb-h1", 15,
          "pipeline.schedule zb-h1 is not supported by this version; it must be gpipe or 1f1b"},
         {"schedule: 1f1b", "schedule: interleaved", 15,
@@ -270,11 +256,11 @@ static void test_words_of_later_versions_list_what_exists(void **state) {
          "model.layers[2].type is batchnorm; it must be embedding, transformer_block"},
     };
     (void)state;
-    CHECK(mistakes);
+    JOB_TEXT_REFUSE_ALL(mistakes);
 }
 
 static void test_patterns_that_cannot_cut_are_refused(void **state) {
-    static const mistake mistakes[] = {
+    static const job_mistake mistakes[] = {
         {"partition: parameters", "partition: 'type:block|[a-'", 14,
          "pipeline.partition: pattern block|[a-: missing terminating ] for character class (byte "
          "9)"},
@@ -292,7 +278,7 @@ static void test_patterns_that_cannot_cut_are_refused(void **state) {
         {"heads: 8", "heads: 8, name: 12", 7, "model.layers[1].name is 12, which is not a text"},
     };
     (void)state;
-    CHECK(mistakes);
+    JOB_TEXT_REFUSE_ALL(mistakes);
 }
 
 static void test_a_pattern_that_is_too_long_is_refused(void **state) {
@@ -308,7 +294,7 @@ static void test_a_pattern_that_is_too_long_is_refused(void **state) {
 }
 
 static void test_fields_of_another_optimizer_are_refused(void **state) {
-    static const mistake mistakes[] = {
+    static const job_mistake mistakes[] = {
         {"type: adamw", "type: lion", 19,
          "optimizer.eps is given but optimizer.type is lion; it belongs to adamw and adam"},
         {", eps: 1e-8", ", momentum: 0.9", 19,
@@ -325,12 +311,12 @@ static void test_fields_of_another_optimizer_are_refused(void **state) {
          "optimizer.nesterov is 1; it must be true or false"},
     };
     (void)state;
-    CHECK(mistakes);
+    JOB_TEXT_REFUSE_ALL(mistakes);
 }
 
 /* More stages than layers among them, which the field lets pass (deepspeed.md 10). */
 static void test_fields_that_contradict_are_refused(void **state) {
-    static const mistake mistakes[] = {
+    static const job_mistake mistakes[] = {
         {TOPOLOGY, TOPOLOGY "\n  stages: 2", 14,
          "pipeline.stages and pipeline.topology.pipe are both given; stages: N is short for"},
         {"pipe: 2", "pipe: 10", 13,
@@ -385,7 +371,7 @@ static void test_fields_that_contradict_are_refused(void **state) {
          "layer 0 (embedding): wte.weight of 16777216 x 16777216 elements is too large"},
     };
     (void)state;
-    CHECK(mistakes);
+    JOB_TEXT_REFUSE_ALL(mistakes);
 }
 
 static void test_models_that_cannot_be_are_refused(void **state) {

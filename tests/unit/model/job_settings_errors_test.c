@@ -19,23 +19,8 @@
 #define TOPOLOGY "topology: {pipe: 2, data: 1, model: 1}"
 #define CHECKPOINT "checkpoint: {dir: checkpoints, every_steps: 100, keep: 3, initial: false}"
 
-typedef struct mistake {
-    const char *from;
-    const char *to;
-    size_t line;
-    const char *start;
-} mistake;
-
-static void check_all(const mistake *mistakes, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        job_text_refuse(job_text_edit(mistakes[i].from, mistakes[i].to), mistakes[i].line,
-                        mistakes[i].start);
-}
-
-#define CHECK(mistakes) check_all(mistakes, sizeof(mistakes) / sizeof((mistakes)[0]))
-
 static void test_axes_of_the_topology_are_checked(void **state) {
-    static const mistake mistakes[] = {
+    static const job_mistake mistakes[] = {
         {"data: 1", "data: two", 13,
          "pipeline.topology.data is two; it must be a whole number, 1 to 1024"},
         {"data: 1", "data: 0", 13, "pipeline.topology.data is 0; it must be 1 to 1024"},
@@ -51,11 +36,11 @@ static void test_axes_of_the_topology_are_checked(void **state) {
          "layer 1 (transformer_block): heads is 8; pipeline.topology.model, 3, must divide it"},
     };
     (void)state;
-    CHECK(mistakes);
+    JOB_TEXT_REFUSE_ALL(mistakes);
 }
 
 static void test_settings_of_the_pipeline_are_checked(void **state) {
-    static const mistake mistakes[] = {
+    static const job_mistake mistakes[] = {
         {"chunks: 1", "zero_stage: one", 16,
          "pipeline.zero_stage is one; it must be a whole number, 0 to 1"},
         {"chunks: 1", "zero_stage: 3", 16, "pipeline.zero_stage is 3; it must be 0 to 1"},
@@ -85,11 +70,11 @@ static void test_settings_of_the_pipeline_are_checked(void **state) {
          "pipeline.partition[1] is -1; it must be a whole number, 0 to 16384"},
     };
     (void)state;
-    CHECK(mistakes);
+    JOB_TEXT_REFUSE_ALL(mistakes);
 }
 
 static void test_the_loss_scale_is_checked(void **state) {
-    static const mistake mistakes[] = {
+    static const job_mistake mistakes[] = {
         {"precision: fp32", FP16("fixed: on"), 22,
          "loss_scale.fixed is on; it must be a number of at least 0"},
         {"precision: fp32", FP16("fixed: -1"), 22,
@@ -123,11 +108,11 @@ static void test_the_loss_scale_is_checked(void **state) {
          "loss_scale is 128; it must be a mapping"},
     };
     (void)state;
-    CHECK(mistakes);
+    JOB_TEXT_REFUSE_ALL(mistakes);
 }
 
 static void test_what_is_loaded_and_read_is_checked(void **state) {
-    static const mistake mistakes[] = {
+    static const job_mistake mistakes[] = {
         {"initial: false", "initial: false, load: {path: 3}", 23,
          "checkpoint.load.path is 3, which is not a text; write it in quotes"},
         {"initial: false", "initial: false, load: {path: ''}", 23,
@@ -157,11 +142,11 @@ static void test_what_is_loaded_and_read_is_checked(void **state) {
         {"initial: false", "initial: 0", 23, "checkpoint.initial is 0; it must be true or false"},
     };
     (void)state;
-    CHECK(mistakes);
+    JOB_TEXT_REFUSE_ALL(mistakes);
 }
 
 static void test_the_seeds_and_the_input_are_checked(void **state) {
-    static const mistake mistakes[] = {
+    static const job_mistake mistakes[] = {
         {"seed_layers: true", "seed_layers: 1", 11,
          "model.seed_layers is 1; it must be true or false"},
         {"seed_layers: true", "seed_fn: mine", 11,
@@ -178,7 +163,7 @@ static void test_the_seeds_and_the_input_are_checked(void **state) {
          "model.input[1] is 16777217; it must be a whole number, 1 to 16777216"},
     };
     (void)state;
-    CHECK(mistakes);
+    JOB_TEXT_REFUSE_ALL(mistakes);
 }
 
 int main(void) {

@@ -81,6 +81,12 @@ void job_text_refuse(const char *text, size_t line, const char *start) {
     refuse(text, line, start, true);
 }
 
+void job_text_refuse_all(const job_mistake *mistakes, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        job_text_refuse(job_text_edit(mistakes[i].from, mistakes[i].to), mistakes[i].line,
+                        mistakes[i].start);
+}
+
 void job_text_refuse_first(const char *text, size_t line, const char *start) {
     refuse(text, line, start, false);
 }

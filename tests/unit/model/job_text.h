@@ -16,6 +16,19 @@ const char *job_text_edit(const char *from, const char *to);
 mr_job *job_text_parse(const char *text);
 /* Parses a text that must have exactly one error, on this line, whose text starts so. */
 void job_text_refuse(const char *text, size_t line, const char *start);
+
+/* An edit of the good text and its only error: line, and how its text starts. */
+typedef struct job_mistake {
+    const char *from;
+    const char *to;
+    size_t line;
+    const char *start;
+} job_mistake;
+void job_text_refuse_all(const job_mistake *mistakes, size_t count);
+/* mistakes: an array of job_mistake. */
+#define JOB_TEXT_REFUSE_ALL(mistakes) \
+    job_text_refuse_all(mistakes, sizeof(mistakes) / sizeof((mistakes)[0]))
+
 /* At least one error, the first of them on this line and starting so. */
 void job_text_refuse_first(const char *text, size_t line, const char *start);
 
